@@ -1,0 +1,320 @@
+"""The Fleet: everything a decision may look at, frozen at one instant.
+
+Decisions are pure functions of a Fleet. What they must remember between two evaluations (since when, proposed moves,
+failures) is part of the Fleet as well, because it is read back from the API; no process keeps it.
+
+Units: cpu in millicores, memory in bytes, times in Unix seconds, durations in seconds, bandwidth in bit/s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """An amount of what a node has: cpu in millicores, memory in bytes, pods as a count."""
+
+    cpu: int = 0
+    memory: int = 0
+    pods: int = 0
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(self.cpu + other.cpu, self.memory + other.memory, self.pods + other.pods)
+
+    def __sub__(self, other: Resources) -> Resources:
+        return Resources(self.cpu - other.cpu, self.memory - other.memory, self.pods - other.pods)
+
+    def times(self, count: int) -> Resources:
+        return Resources(self.cpu * count, self.memory * count, self.pods * count)
+
+    def covers(self, other: Resources) -> bool:
+        return self.cpu >= other.cpu and self.memory >= other.memory and self.pods >= other.pods
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured value and the time at which it was measured (not the time at which it was asked for)."""
+
+    value: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a node really uses. None means unknown, which is neither zero nor idle."""
+
+    cpu: Sample | None = None
+    """cores in use"""
+    memory: Sample | None = None
+    """bytes in use"""
+    distrust: str = ""
+    """why figures of this node were not believed, empty when there was nothing to doubt"""
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """As in a pod: an empty key with operator Exists tolerates everything, an empty effect every effect."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+    def tolerates(self, taint: Taint) -> bool:
+        if self.effect and self.effect != taint.effect:
+            return False
+        if self.operator == "Exists":
+            return self.key in ("", taint.key)
+        return self.key == taint.key and self.value == taint.value
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    name: str
+    site: str
+    tier: str
+    """edge, fog or cloud"""
+    arch: str = "amd64"
+    labels: Labels = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    ready: bool = True
+    not_ready_since: float | None = None
+    unschedulable: bool = False
+    """cordoned"""
+    allocatable: Resources = Resources()
+    foreign: Resources = Resources()
+    """requests of the pods bound here that are not replicas of a job in this Fleet"""
+    live: Live = Live()
+    models: frozenset[str] = frozenset()
+    """digests of the models that are in this node's store"""
+    speed: float = 1.0
+    """how much faster than the reference this node runs a model; 1 when unknown"""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    name: str
+    tier: str
+    region: str = ""
+    labels: Labels = field(default_factory=dict)
+    connected: bool = True
+    unschedulable: bool = False
+    frozen: bool = False
+    """nothing here changes: what runs goes on, nothing comes and nothing goes"""
+    bandwidth: float | None = None
+    """of the uplink, bit/s"""
+    rtt: float | None = None
+    """to the hub, seconds"""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSelector:
+    """A metav1.LabelSelector. An empty one matches everything."""
+
+    match_labels: Labels = field(default_factory=dict)
+    match_expressions: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+    """(key, In | NotIn | Exists | DoesNotExist, values)"""
+
+    def matches(self, labels: Labels) -> bool:
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            _expression_holds(labels, key, operator, values) for key, operator, values in self.match_expressions
+        )
+
+
+def _expression_holds(labels: Labels, key: str, operator: str, values: tuple[str, ...]) -> bool:
+    if operator == "In":
+        return labels.get(key) in values
+    if operator == "NotIn":
+        return labels.get(key) not in values
+    if operator == "Exists":
+        return key in labels
+    return key not in labels
+
+
+@dataclass(frozen=True, slots=True)
+class Priority:
+    """The three marks of a task, 1 to 5 each: A importance, B urgency, C satisfaction."""
+
+    importance: int = 3
+    urgency: int = 3
+    satisfaction: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Replicas of a job on a node, as its Assignment says and as its pods show."""
+
+    node: str
+    site: str
+    replicas: int
+    """assigned; 0 for pods that are still there after the Assignment dropped the node"""
+    ready: int = 0
+    started: tuple[float, ...] = ()
+    """start times of the pods that are visible on the node, running or not"""
+    since: float = 0.0
+    """when this node was decided for"""
+    lost_since: float | None = None
+    """since when the node has been not ready or gone; None while it is there"""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """A (job, node) pair that the scheduler or the kubelet refused, kept out until the back-off ends."""
+
+    node: str
+    reason: str
+    message: str
+    count: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedMove:
+    """A move that would gain, and for how many evaluations in a row it has."""
+
+    source: str
+    target: str
+    evaluations: int
+    last_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """How often a job was moved in its present window."""
+
+    window_start: float = 0.0
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an object is not acted on: a reason from edgeward.api.reasons, the field and what to do."""
+
+    reason: str
+    message: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An InferenceJob with its quantities in units and with what is known of its replicas."""
+
+    namespace: str
+    name: str
+    uid: str
+    created_at: float = 0.0
+    generation: int = 1
+    priority: Priority = Priority()
+    replicas: int = 1
+    request: Resources = Resources(pods=1)
+    """of one replica"""
+    tiers: frozenset[str] = frozenset({"edge", "fog", "cloud"})
+    site_selector: LabelSelector = LabelSelector()
+    node_selector: Labels = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    architectures: frozenset[str] = frozenset({"amd64", "arm64"})
+    """for which there is a runtime image and a runnable model"""
+    request_bytes: int | None = None
+    response_bytes: int | None = None
+    source_selector: LabelSelector | None = None
+    """sites where the data comes from; None when the job does not say"""
+    service_seconds: float | None = None
+    """measured seconds of one request on a node of speed 1; None when nothing was measured"""
+    satisfaction_shortfall: float | None = None
+    """1 - live satisfaction; None when it is not measured"""
+    lost_after: float = 300.0
+    model_name: str = ""
+    model_digest: str = ""
+    """what the job is meant to run; empty when the release does not say yet"""
+    problem: Problem | None = None
+    """set when the job must not be placed; what it has stays where it is"""
+    placed: tuple[Placed, ...] = ()
+    exclusions: tuple[Exclusion, ...] = ()
+    proposed: ProposedMove | None = None
+    moves: Moves = Moves()
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a model: what a site is told to serve. The digest is its identity."""
+
+    name: str
+    version: str
+    digest: str
+    sources: tuple[str, ...] = ()
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What one pod group at a site says of one digest. `refused` carries step, reason and message."""
+
+    digest: str
+    version: str = ""
+    serving: bool = False
+    refused_step: str = ""
+    refused_reason: str = ""
+    refused_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteModels:
+    """Of one job at one site: what it was told to serve, and what it serves."""
+
+    job: str
+    """namespace/name"""
+    site: str
+    told: ModelVersion | None
+    served: tuple[ServedModel, ...] = ()
+    ready: int = 0
+    replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A ModelRelease and what the sites say of it."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    generation: int = 1
+    target: ModelVersion | None = None
+    current: ModelVersion | None = None
+    """the last version that every site finished, read back from status; None before the first"""
+    paused: bool = False
+    problem: Problem | None = None
+    sites: tuple[SiteModels, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """One instant of everything. `now` is part of it, so a replay sees the same ages."""
+
+    now: float
+    nodes: tuple[Node, ...] = ()
+    sites: tuple[Site, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    releases: tuple[Release, ...] = ()
+    scrape_interval: float = 15.0
+    """seconds between two samples of the live figures; confidence is 1 up to two of them"""
+    metrics_problem: str = ""
+    """why live figures as a whole are missing or old; empty when they are not"""
