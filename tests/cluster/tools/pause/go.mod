@@ -1,0 +1,3 @@
+module edgeward.dev/tests/cluster/tools/pause
+
+go 1.22
