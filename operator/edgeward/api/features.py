@@ -1,0 +1,191 @@
+"""Which fields of a spec work in this version, and what an object that uses another one is told.
+
+The schema holds every field from the start, so that a spec written for a later version is accepted. A field that
+protects something must not be silently without effect: the object is refused (Ready=False FeatureNotYetAvailable).
+Any other is ignored and named in the condition FeaturesIgnored.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from edgeward.api.inferencejob import InferenceJobSpec
+from edgeward.api.modelrelease import ModelReleaseSpec
+from edgeward.api.site import SiteSpec
+
+
+class State(Enum):
+    """What this version does with a field."""
+
+    WORKS = "works"
+    PROTECTS = "protects"  # not available, and leaving it without effect could do harm
+    IGNORED = "ignored"  # not available, and leaving it without effect is only less than was hoped for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One field (with all below it) and its state. `harmless` lists values, beside the default, that ask for nothing.
+
+    `prefixes` narrows a row to texts that begin so: one field may work for some values and not for others.
+    """
+
+    path: str
+    state: State
+    why: str
+    harmless: tuple[Any, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Paths in use that do not work yet, in the order of the table."""
+
+    protecting: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+def _works(path: str, why: str) -> Row:
+    return Row(path=path, state=State.WORKS, why=why)
+
+
+def _protects(path: str, why: str, *harmless: Any, prefixes: tuple[str, ...] = ()) -> Row:
+    return Row(path=path, state=State.PROTECTS, why=why, harmless=harmless, prefixes=prefixes)
+
+
+def _ignored(path: str, why: str, *harmless: Any) -> Row:
+    return Row(path=path, state=State.IGNORED, why=why, harmless=harmless)
+
+
+INFERENCE_JOB_ROWS: tuple[Row, ...] = (
+    _works("spec.model", "a pin that differs from the release is NoRunnableModel, which the planner says"),
+    _works("spec.replicas", "counts over the fleet"),
+    _protects("spec.replicaScope", "PerSite taken as Total would leave all sites but one without the model"),
+    _ignored("spec.scaling", "spec.replicas holds until arrivals are measured"),
+    _works("spec.priority", "orders the plan"),
+    _works("spec.resources", "cpu and memory are checked here, the rest by the stock scheduler"),
+    _ignored("spec.slo", "a wish; nothing is promised to a third party"),
+    _ignored("spec.data.source", "only rates transfer times"),
+    _ignored("spec.data.requestSize", "only rates transfer times"),
+    _ignored("spec.data.responseSize", "only rates transfer times"),
+    _protects("spec.data.residency", "data could leave its site"),
+    _protects("spec.data.maxDrain", "data could pile up at the site"),
+    _works("spec.placement.tiers", "a constraint"),
+    _works("spec.placement.siteSelector", "a constraint"),
+    _works("spec.placement.nodeSelector", "a constraint"),
+    _works("spec.placement.tolerations", "a constraint"),
+    _ignored("spec.placement.spread", "the spread term keeps replicas apart, without a bound"),
+    _ignored("spec.placement.minBandwidth", "links are not measured yet, and unknown never rejects"),
+    _ignored("spec.disconnect.lostAfter", "no site is away from the hub yet: each is in its own cluster"),
+    _protects("spec.disconnect.replace", "a second copy could start while the first still runs"),
+    _protects("spec.disconnect.stopLocalAfter", "replicas that must stop would serve on"),
+    _ignored("spec.disconnect.reconcile", "says which of two good replicas stays"),
+    _works("spec.expose", "makes the Service"),
+    _ignored("spec.update", "pod changes surge, which never stops a replica first"),
+    _ignored("spec.modelSwap", "a model that does not fit beside the old one is refused, as with Refuse"),
+    _ignored("spec.offload", "hard requests are answered by the job itself"),
+    _protects("spec.capture.redaction", "whoever sets it expects it to be enforced, also on rules added later"),
+    _ignored("spec.capture.rules", "nothing is kept"),
+    _ignored("spec.capture.ttl", "nothing is kept"),
+    _ignored("spec.capture.maxBytes", "nothing is kept"),
+    _ignored("spec.overrides", "the job's own values hold everywhere"),
+    _works("spec.podTemplate", "merged and checked by a dry run"),
+)
+
+_FETCHABLE = "https, http and file are fetched; a model that cannot be fetched must not look released"
+
+MODEL_RELEASE_ROWS: tuple[Row, ...] = (
+    _works("spec.version", "names the model"),
+    _protects("spec.artifact.uri", _FETCHABLE, prefixes=("oci:", "s3:")),
+    _protects("spec.artifact.mirrors", _FETCHABLE, prefixes=("oci:", "s3:")),
+    _works("spec.artifact.digest", "verified before a model is loaded"),
+    _ignored("spec.artifact.pullSecret", "the fetch is refused by the server, which the conditions say"),
+    _protects("spec.artifact.signature.policy", "an unsigned model could be loaded"),
+    _ignored("spec.artifact.signature.keys", "without policy Require a key asks for nothing"),
+    _works("spec.parameters", "handed to the runtime with the model"),
+    _protects("spec.variants", "nodes would get an artifact made for others"),
+    _protects("spec.track", "nothing would be released, and no version is known"),
+    _ignored("spec.rollout.waves", "the new version goes everywhere at once, and sites keep what serves if it fails"),
+    _protects("spec.rollout.maxUnavailableSites", "more sites could change at once than was allowed"),
+    _ignored("spec.rollout.pace", "downloads are not paced"),
+    _protects("spec.rollout.activationTime", "sites could switch too early"),
+    _protects("spec.rollout.windows", "sites could switch at a forbidden time"),
+    _ignored("spec.rollout.deadline", "a rollout waits without a limit, and says so"),
+    _protects("spec.gates", "a version that must be checked would go out unchecked"),
+    _ignored("spec.rollback", "each site keeps the old version by itself when the new one does not load"),
+    _works("spec.paused", "holds the rollout"),
+)
+
+SITE_ROWS: tuple[Row, ...] = (
+    _works("spec.tier", "wins over the nodes' labels"),
+    _works("spec.nodeSelector", "says which nodes belong to the site"),
+    _ignored("spec.nodes", "an autoscaled pool is placed node by node, as if fixed"),
+    _works("spec.region", "a label for siteSelector"),
+    _ignored("spec.timeZone", "only windows ask for it"),
+    _protects("spec.connection", "another cluster's nodes cannot be reached: nothing placed there would run"),
+    _ignored("spec.prometheus", "the chart's Prometheus is asked for every node"),
+    _ignored("spec.uplink", "only rates transfer times"),
+    _ignored("spec.cost", "only a score term"),
+    _ignored("spec.power", "only a score term"),
+    _protects("spec.quota", "more could be placed than was allowed"),
+    _works("spec.unschedulable", "a constraint"),
+    _works("spec.frozen", "a constraint"),
+    _protects("spec.windows", "changes could happen at a forbidden time"),
+)
+
+TABLE: dict[type[BaseModel], tuple[Row, ...]] = {
+    InferenceJobSpec: INFERENCE_JOB_ROWS,
+    ModelReleaseSpec: MODEL_RELEASE_ROWS,
+    SiteSpec: SITE_ROWS,
+}
+
+
+def _asks(value: Any, default: Any) -> bool:
+    """Whether a value asks for anything: not when absent, empty, its default, or a model that holds only such."""
+    if value is None or value == default:
+        return False
+    if isinstance(value, BaseModel):
+        return any(_asks(getattr(value, name), _default(value, name)) for name in type(value).model_fields)
+    return not (isinstance(value, Sequence | dict) and len(value) == 0)
+
+
+def _default(model: BaseModel, name: str) -> Any:
+    default = type(model).model_fields[name].get_default(call_default_factory=True)
+    return None if default is PydanticUndefined else default
+
+
+def _at(model: BaseModel, parts: Sequence[str]) -> Iterator[Any]:
+    """The value at a camelCase path, if it asks for anything."""
+    for name, field in type(model).model_fields.items():
+        if field.alias == parts[0]:
+            value = getattr(model, name)
+            if len(parts) > 1:
+                if isinstance(value, BaseModel):
+                    yield from _at(value, parts[1:])
+            elif _asks(value, _default(model, name)):
+                yield value
+
+
+def _in_use(row: Row, values: Iterable[Any]) -> bool:
+    for value in values:
+        if value in row.harmless:
+            continue
+        texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, tuple) else ()
+        if not row.prefixes or any(str(text).startswith(row.prefixes) for text in texts):
+            return True
+    return False
+
+
+def unavailable(spec: InferenceJobSpec | ModelReleaseSpec | SiteSpec) -> Features:
+    """Paths of the fields that the spec uses and this version does not honour.
+
+    A value equal to its default asks for nothing: the apiserver fills defaults in, and nobody wrote them.
+    """
+    found: dict[State, list[str]] = {State.PROTECTS: [], State.IGNORED: []}
+    for row in TABLE[type(spec)]:
+        if row.state is not State.WORKS and _in_use(row, _at(spec, row.path.split(".")[1:])):
+            found[row.state].append(row.path)
+    return Features(protecting=tuple(found[State.PROTECTS]), ignored=tuple(found[State.IGNORED]))
