@@ -1,0 +1,170 @@
+"""What a node takes from the machine: control groups, mounts and kernel settings; and giving all of it back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .plan import cpu_quota
+from .processes import start_time
+from .progress import ClusterError
+
+CGROUPS = Path("/sys/fs/cgroup")
+# The kubelet sets these for itself and would leave them so; the machine gets its own values back at the end.
+_KUBELET_SETTINGS = (
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
+
+
+def require_root() -> None:
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "The embedded cluster makes network namespaces and control groups, so it needs root: use sudo."
+        )
+
+
+def machine() -> tuple[int, int]:
+    """(cores, MiB of memory), as the kubelet sees them."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return os.cpu_count() or 1, pages // (1024 * 1024)
+
+
+def _hierarchies() -> list[Path]:
+    """The roots under which a group must exist: one for cgroup v2, one per controller for v1."""
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS]
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        kind = fields[fields.index("-") + 1]
+        target = Path(fields[4])
+        if kind == "cgroup" and target.parent == CGROUPS and not target.is_symlink():
+            found.append(target)
+    if not found:
+        raise ClusterError("no control groups are mounted under /sys/fs/cgroup")
+    return found
+
+
+def make_cgroup(name: str, *, cpu_millis: int) -> None:
+    """The root group of one node, holding all its pods together to so much CPU."""
+    quota = cpu_quota(cpu_millis)
+    for root in _hierarchies():
+        group = root / name
+        if root == CGROUPS:
+            _enable_controllers(root)
+            group.mkdir(exist_ok=True)
+            _enable_controllers(group)
+            (group / "cpu.max").write_text(f"{quota} 100000")
+            continue
+        group.mkdir(exist_ok=True)
+        for setting in ("cpuset.cpus", "cpuset.mems"):  # a new v1 cpuset is empty and takes no process until filled
+            if (group / setting).exists() and not (group / setting).read_text().strip():
+                (group / setting).write_text((root / setting).read_text())
+        if (group / "cpu.cfs_quota_us").exists():
+            (group / "cpu.cfs_quota_us").write_text(str(quota))
+
+
+def _enable_controllers(group: Path) -> None:
+    for controller in (group / "cgroup.controllers").read_text().split():
+        try:
+            (group / "cgroup.subtree_control").write_text(f"+{controller}")
+        except OSError:  # one that cannot be handed down; the kubelet says which of those it misses
+            continue
+
+
+def _groups(name: str) -> Iterator[Path]:
+    """Every group of the node, children before parents."""
+    for root in _hierarchies():
+        top = root / name
+        if top.is_dir():
+            for directory, _, _ in os.walk(top, topdown=False):
+                yield Path(directory)
+
+
+def cgroup_processes(name: str) -> dict[int, int]:
+    """pid -> start time of everything in the node's groups: its containers, also those whose shim has died."""
+    found: dict[int, int] = {}
+    for group in _groups(name):
+        try:
+            pids = (group / "cgroup.procs").read_text().split()
+        except OSError:
+            continue
+        for pid in map(int, pids):
+            start = start_time(pid)
+            if start is not None:
+                found[pid] = start
+    return found
+
+
+def remove_cgroup(name: str, *, keep_top: bool = False) -> None:
+    """Remove the groups; their processes must have ended. A group stays busy for a moment after its last one."""
+    deadline = time.monotonic() + 5
+    while True:
+        left = None
+        for group in _groups(name):
+            if keep_top and group.name == name and group.parent in _hierarchies():
+                continue
+            try:
+                group.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                left = error
+        if left is None:
+            return
+        if time.monotonic() > deadline:
+            raise ClusterError(f"control group {name} cannot be removed: {left}")
+        time.sleep(0.1)
+
+
+def unmount_below(*directories: Path) -> None:
+    """Unmount everything under these folders, deepest first."""
+    for _ in range(5):
+        targets = []
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            target = line.split()[4].encode().decode("unicode_escape")
+            if any(target == str(d) or target.startswith(f"{d}/") for d in directories):
+                targets.append(target)
+        if not targets:
+            return
+        for target in reversed(targets):
+            subprocess.run(["umount", "--lazy", target], capture_output=True)
+    raise ClusterError(f"cannot unmount {targets[0]} and {len(targets) - 1} more")
+
+
+def remember_settings(path: Path) -> None:
+    """Note the kernel settings once, before the first cluster starts."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name in _KUBELET_SETTINGS:
+        file = Path("/proc/sys") / name
+        if file.exists():
+            found[name] = file.read_text().strip()
+    path.write_text(json.dumps(found))
+
+
+def restore_settings(path: Path) -> None:
+    """Put them back, after the last cluster ended."""
+    if not path.exists():
+        return
+    for name, value in json.loads(path.read_text()).items():
+        if name not in _KUBELET_SETTINGS:
+            continue
+        file = Path("/proc/sys") / name
+        try:
+            if file.read_text().strip() != value:
+                file.write_text(value)
+        except OSError:  # not ours to set on this machine; then the kubelet could not either
+            continue
+    path.unlink()
