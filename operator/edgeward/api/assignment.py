@@ -46,7 +46,7 @@ class JobRef(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             cel(
-                "self.namespace == oldSelf.namespace && self.name == oldSelf.name",
+                "self.__namespace__ == oldSelf.__namespace__ && self.name == oldSelf.name",
                 "job.namespace and job.name are immutable: make a new Assignment for another job",
                 ".name",
             )
@@ -256,7 +256,7 @@ class Assignment(KubeObject):
         plural="assignments",
         singular="assignment",
         namespaced=True,
-        description="Internal: what one job should run at one site. Written by the hub, carried out by the site's agent.",
+        description="Internal: what one job should run at one site. Written by the hub, carried out by its agent.",
         columns=(
             Column(name="Job", path=".spec.job.name"),
             Column(name="Site", path=".spec.site"),

@@ -8,7 +8,7 @@ them, and a newer CRD may hold fields this version does not know); `parse(..., s
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
@@ -296,6 +296,8 @@ class KindInfo:
 
 class KubeObject(Model):
     """What every kind has on top of its spec and status."""
+
+    info: ClassVar[KindInfo]
 
     api_version: str = Field(API_VERSION, description="Version of the schema.")
     kind: str = Field("", description="Kind of the object.")

@@ -1,4 +1,4 @@
-"""InferenceJob: one model that should answer requests somewhere in the fleet, with what it needs and what it must not."""
+"""InferenceJob: one model that should answer requests somewhere in the fleet, with its needs and its limits."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -43,7 +43,7 @@ class ModelRef(Model):
         json_schema_extra=rules(
             cel(
                 "!(has(self.version) && has(self.digest))",
-                "model.version and model.digest are both set: keep one of them, a job is pinned by version or by digest",
+                "model.version and model.digest are both set: keep one of them, either pins the job",
                 ".digest",
             )
         )
@@ -472,13 +472,13 @@ class InferenceJob(KubeObject):
         singular="inferencejob",
         short_names=("ij",),
         namespaced=True,
-        description="One model that should answer requests somewhere in the fleet, with what it needs and where it may run.",
+        description="One model that should answer requests somewhere in the fleet, with its needs and its limits.",
         scale=True,
         rules=(
             cel(
                 SERVICE_NAME_RULE,
-                "metadata.name names the Service too: use at most 63 lower case letters, digits and dashes, beginning with"
-                " a letter",
+                "metadata.name names the Service too: use at most 63 lower case letters, digits and dashes,"
+                " beginning with a letter",
             ),
         ),
         columns=(

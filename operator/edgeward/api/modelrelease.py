@@ -41,7 +41,7 @@ class Signature(Model):
         json_schema_extra=rules(
             cel(
                 "self.policy != 'Require' || (has(self.keys) && size(self.keys) > 0)",
-                "signature.keys is empty while signature.policy is Require: add a public key, or set the policy to Ignore",
+                "signature.keys is empty but signature.policy is Require: add a public key, or set policy to Ignore",
                 ".keys",
             )
         )
@@ -96,8 +96,8 @@ class WaveSites(Model):
         json_schema_extra=rules(
             cel(
                 "[has(self.count), has(self.percent), has(self.selector), has(self.names)].filter(x, x).size() == 1",
-                "sites must hold exactly one of count, percent, selector and names: keep one of them, or leave sites out"
-                " to take all that remain",
+                "sites must hold exactly one of count, percent, selector and names: keep one of them, or leave"
+                " sites out to take all that remain",
             )
         )
     )
@@ -231,7 +231,7 @@ class ModelReleaseSpec(Model):
     artifact: Artifact | None = Field(None, description="The bytes of the model.")
     parameters: dict[str, Any] = Field(
         default_factory=dict,
-        description="Settings that belong to the model (thresholds, sampling, labels): versioned and rolled back with it.",
+        description="Settings of the model (thresholds, sampling, labels): versioned and rolled back with it.",
         json_schema_extra=_OPAQUE,
     )
     variants: tuple[Variant, ...] = Field(
@@ -317,7 +317,8 @@ class ModelRelease(KubeObject):
         rules=(
             cel(
                 "size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')",
-                "metadata.name names the model in URLs and labels: use at most 63 lower case letters, digits and dashes",
+                "metadata.name names the model in URLs and labels: use at most 63 lower case letters, digits and"
+                " dashes",
             ),
         ),
         columns=(

@@ -90,7 +90,7 @@ class SiteSpec(Model):
     node_selector: dict[str, Annotated[str, Field(max_length=63)]] = Field(
         default_factory=dict,
         max_length=32,
-        description="Labels of the nodes that belong to the site; empty: nodes whose label edgeward.dev/site is its name.",
+        description="Labels of the nodes that belong to it; empty: nodes whose label edgeward.dev/site is its name.",
     )
     nodes: Literal["Fixed", "Elastic"] = Field(
         "Fixed", description="Fixed: each node is known. Elastic: an autoscaled pool, placed as a whole."
@@ -155,8 +155,8 @@ class Site(KubeObject):
         rules=(
             cel(
                 "size(self.metadata.name) <= 48 && !self.metadata.name.contains('.')",
-                "metadata.name is part of the namespace edgeward-site-NAME: use at most 48 lower case letters, digits and"
-                " dashes",
+                "metadata.name is part of the namespace edgeward-site-NAME: use at most 48 lower case letters,"
+                " digits and dashes",
             ),
         ),
         columns=(
