@@ -1,0 +1,243 @@
+"""The plan of one job, given what the jobs before it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from edgeward.api.reasons import Rejection
+from edgeward.fleet.model import Exclusion, Moves, ProposedMove
+from edgeward.placement.constraints import FIT_CHECKS, SPEC_CHECKS, STATE_CHECKS, Ask, Miss, first_miss
+from edgeward.placement.explain import Misses, count_misses, explain, why_missing
+from edgeward.placement.greedy import fill
+from edgeward.placement.hysteresis import SiteBudget, judge
+from edgeward.placement.incumbents import Crowd, Standing, drop_surplus, sort_out, standing_score
+from edgeward.placement.ledger import Ledger, NodeState
+from edgeward.placement.model import Explanation, JobPlan, Move, Placement
+from edgeward.placement.order import Turn
+from edgeward.placement.scoring import Scorer
+from edgeward.placement.settings import PlanSettings
+
+
+@dataclass(slots=True)
+class Decision:
+    """One job between its placement and its last word: moves come after every job has had its turn."""
+
+    turn: Turn
+    ask: Ask
+    scorer: Scorer
+    allowed: list[NodeState] = field(default_factory=list)
+    """nodes that pass what cannot change during a plan"""
+    standings: list[Standing] = field(default_factory=list)
+    lost: list[Standing] = field(default_factory=list)
+    missing: int = 0
+    reason: str = ""
+    message: str = ""
+    settled: bool = False
+    """nothing of this job changed in this plan or is still under way, so a move may be thought about"""
+    explanation: Explanation = field(default_factory=Explanation)
+    notes: list[str] = field(default_factory=list)
+    proposed: ProposedMove | None = None
+    moves: Moves = field(default_factory=Moves)
+    moved: tuple[Move, ...] = ()
+
+
+def decide(turn: Turn, ledger: Ledger, settings: PlanSettings, *, fleet_notes: Sequence[str]) -> Decision:
+    """Keep what may stay, drop what is too much, place what is missing, and say why."""
+    job, ask = turn.job, Ask(turn.index, turn.job, ledger.now)
+    decision = Decision(turn, ask, Scorer(ask, ledger.sites, settings), moves=job.moves)
+    had = sort_out(ask, ledger, settings)
+    decision.standings, decision.lost, decision.notes = had.kept, had.lost, had.notes
+    wanted = max(0, job.replicas)
+    if job.problem is not None:
+        decision.standings = had.kept + had.misplaced
+        decision.missing = max(0, wanted - had.healthy - sum(s.count for s in had.misplaced))
+        decision.reason, decision.message = job.problem.reason, job.problem.message
+        decision.explanation = Explanation(order=turn.note)
+        return decision
+
+    static: dict[int, Miss] = {}
+    for state in ledger.states:
+        miss = first_miss(ask, state, SPEC_CHECKS) or first_miss(ask, state, STATE_CHECKS)
+        if miss is None:
+            decision.allowed.append(state)
+        else:
+            static[state.index] = miss
+
+    surplus = had.healthy - wanted
+    if surplus > 0:
+        decision.notes += drop_surplus(surplus, decision.standings, decision.scorer, ledger, turn.index, settings.gain)
+    if wanted == 0:
+        decision.lost = []
+    need = max(0, wanted - had.healthy)
+    for standing in had.misplaced:
+        if standing.state is not None:
+            ledger.withdraw(turn.index, standing.state, standing.count)
+    placed = _place(decision, need, ledger) if need and job.model_digest else 0
+    if need > placed:
+        _say_missing(decision, need - placed, had.misplaced, static, ledger)
+    decision.settled = (
+        job.replicas > 0 and surplus <= 0 and need == 0 and not had.misplaced and not had.lost and _at_rest(decision)
+    )
+    holding = frozenset(s.state.index for s in decision.standings if s.state is not None)
+    misses = count_misses(ask, ledger.states, static, holding)
+    _explain(decision, misses, settings, fleet_notes)
+    return decision
+
+
+def _place(decision: Decision, need: int, ledger: Ledger) -> int:
+    ask = decision.ask
+    crowd = Crowd(decision.standings)
+    chosen = fill(
+        need,
+        [state for state in decision.allowed if first_miss(ask, state, FIT_CHECKS) is None],
+        job=ask.index,
+        scorer=decision.scorer,
+        ledger=ledger,
+        on_node={s.state.index: crowd.on_node[s.site, s.node] for s in decision.standings if s.state is not None},
+        at_site=dict(crowd.at_site),
+        fits=lambda state: first_miss(ask, state, FIT_CHECKS) is None,
+    )
+    counts: dict[int, int] = {}
+    for state in chosen:
+        counts[state.index] = counts.get(state.index, 0) + 1
+    states = {state.index: state for state in chosen}
+    for index, count in counts.items():
+        state = states[index]
+        decision.standings.append(
+            Standing(state.node.name, state.site.name, state.node.tier, state, count, 0, ledger.now, new=True)
+        )
+    return len(chosen)
+
+
+def _say_missing(
+    decision: Decision, short: int, misplaced: list[Standing], static: dict[int, Miss], ledger: Ledger
+) -> None:
+    """Replicas without a better place stay where they are, even where they should not be; the rest is missing."""
+    ask, job = decision.ask, decision.turn.job
+    if not job.model_digest:
+        decision.reason = Rejection.NO_RUNNABLE_MODEL.value
+        decision.message = f"model {job.model_name or '(none)'} has no version to run yet"
+    else:
+        misses = count_misses(ask, ledger.states, static, frozenset())
+        decision.reason, decision.message = why_missing(ask, ledger.states, misses)
+    stayed = 0
+    for standing in sorted(misplaced, key=lambda s: (-s.ready, s.since, s.state.rank if s.state else 0)):
+        if stayed == short:
+            break
+        standing.count = min(standing.count, short - stayed)
+        standing.ready = min(standing.ready, standing.count)
+        stayed += standing.count
+        decision.standings.append(standing)
+        if standing.state is not None:
+            ledger.withdraw(ask.index, standing.state, -standing.count)
+        decision.notes.append(f"{standing.why}; stays there until another node fits")
+    decision.missing = short - stayed
+    wanted = max(0, job.replicas)
+    if decision.missing < wanted:
+        decision.message = f"{wanted - decision.missing} of {wanted} replicas have a node; {decision.message}"
+    if stayed:
+        decision.message += f"; {stayed} stay where the job no longer allows them"
+
+
+def _at_rest(decision: Decision) -> bool:
+    """Every replica Ready and none leaving."""
+    held = [p for p in decision.turn.job.placed if p.replicas == 0 and p.started]
+    return not held and all(s.ready >= s.count and not s.ailing for s in decision.standings)
+
+
+def _explain(decision: Decision, misses: Misses, settings: PlanSettings, fleet_notes: Sequence[str]) -> None:
+    ask = decision.ask
+    holding = {s.state.index for s in decision.standings if s.state is not None}
+    doubted = [
+        note
+        for state in decision.allowed
+        if state.index not in holding
+        for note in (state.cpu.note, state.memory.note)
+        if note
+    ]
+    decision.explanation = explain(
+        ask,
+        decision.standings,
+        [state for state in decision.allowed if first_miss(ask, state, FIT_CHECKS) is None],
+        decision.scorer,
+        misses,
+        settings,
+        order=decision.turn.note,
+        notes=[*decision.notes, *fleet_notes, *doubted],
+    )
+
+
+def consider_move(decision: Decision, ledger: Ledger, budget: SiteBudget, settings: PlanSettings) -> None:
+    """After every job has been placed: one healthy replica may go where it has been better off for long enough."""
+    if not decision.settled:
+        return
+    ask = decision.ask
+    verdict = judge(
+        decision.turn.job,
+        decision.standings,
+        [state for state in decision.allowed if first_miss(ask, state, FIT_CHECKS) is None],
+        scorer=decision.scorer,
+        now=ledger.now,
+        budget=budget,
+        settings=settings,
+    )
+    decision.proposed, decision.moves = verdict.proposed, verdict.moves
+    if verdict.move is None:
+        return
+    source, target = verdict.move.source, verdict.move.target
+    source.count -= 1
+    source.ready -= 1
+    decision.standings = [s for s in decision.standings if s.count > 0]
+    decision.standings.append(
+        Standing(target.node.name, target.site.name, target.node.tier, target, 1, 0, ledger.now, new=True)
+    )
+    if source.state is not None:
+        ledger.withdraw(ask.index, source.state)
+        source.state.disturbed = True
+    ledger.place(ask.index, target)
+    target.disturbed = True
+    decision.moved = (Move(source.node, target.node.name, verdict.move.gain),)
+
+
+def job_plan(decision: Decision, settings: PlanSettings) -> JobPlan:
+    turn, job = decision.turn, decision.turn.job
+    return JobPlan(
+        key=job.key,
+        priority_tier=turn.tier,
+        p=turn.p,
+        wanted=max(0, job.replicas),
+        placements=_placements(decision),
+        missing=decision.missing,
+        reason=decision.reason,
+        message=decision.message,
+        explanation=decision.explanation,
+        exclusions=remembered(job.exclusions, decision.ask.now, settings),
+        proposed=decision.proposed,
+        moves=decision.moves,
+        moved=decision.moved,
+    )
+
+
+def _placements(decision: Decision) -> tuple[Placement, ...]:
+    """One per node, by site and name; the oldest `since` where an incumbent and a new replica share a node."""
+    crowd = Crowd(decision.standings)
+    merged: dict[tuple[str, str, bool], Placement] = {}
+    for lost, standings in ((False, decision.standings), (True, decision.lost)):
+        for s in standings:
+            score = 0.0 if lost else standing_score(decision.scorer, crowd, s)
+            before = merged.get((s.site, s.node, lost))
+            merged[s.site, s.node, lost] = Placement(
+                s.node,
+                s.site,
+                s.tier,
+                s.count + (before.replicas if before else 0),
+                max(score, before.score) if before else score,
+                min(s.since, before.since) if before else s.since,
+                lost,
+            )
+    return tuple(merged[key] for key in sorted(merged))
+
+
+def remembered(exclusions: Sequence[Exclusion], now: float, settings: PlanSettings) -> tuple[Exclusion, ...]:
+    return tuple(e for e in exclusions if e.until + settings.exclusion_memory > now)

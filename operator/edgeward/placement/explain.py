@@ -1,0 +1,185 @@
+"""Why here, why not there, and what would change it, in figures and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeward.api.reasons import NodeRejection, Rejection
+from edgeward.placement.constraints import (
+    CHECKS,
+    FIT_CHECKS,
+    SPEC_CHECKS,
+    Ask,
+    Check,
+    Miss,
+    cpu_text,
+    first_miss,
+    memory_text,
+)
+from edgeward.placement.incumbents import Crowd, Standing
+from edgeward.placement.ledger import NodeState
+from edgeward.placement.model import Explanation, Rejected, RunnerUp, Term
+from edgeward.placement.scoring import Scorer
+from edgeward.placement.settings import PlanSettings
+
+_DEPTH = {check.reason: depth for depth, check in enumerate(CHECKS)}
+_SPEC = frozenset(check.reason for check in SPEC_CHECKS)
+_FIT = frozenset(check.reason for check in FIT_CHECKS)
+
+
+class Misses:
+    """Which check each node fails first, counted, with the node that is nearest to passing."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._count: dict[NodeRejection, int] = {}
+        self._nearest: dict[NodeRejection, tuple[float, int, Check, NodeState]] = {}
+
+    def add(self, state: NodeState, miss: Miss) -> None:
+        reason = miss.check.reason
+        self._count[reason] = self._count.get(reason, 0) + 1
+        entry = (miss.distance, state.rank, miss.check, state)
+        nearest = self._nearest.get(reason)
+        if nearest is None or entry[:2] < nearest[:2]:
+            self._nearest[reason] = entry
+
+    def deepest(self) -> NodeRejection | None:
+        """The constraint that removed the last node: of those that were met, the one that is checked last."""
+        return max(self._count, key=_DEPTH.__getitem__, default=None)
+
+    def rejected(self, limit: int) -> tuple[Rejected, ...]:
+        reasons = sorted(self._count, key=lambda reason: (-self._count[reason], _DEPTH[reason]))
+        return tuple(Rejected(reason.value, self._count[reason], self.nearest(reason)) for reason in reasons[:limit])
+
+    def nearest(self, reason: NodeRejection) -> str:
+        _, _, check, state = self._nearest[reason]
+        return check.miss(self._ask, state)
+
+
+def count_misses(ask: Ask, states: Sequence[NodeState], static: dict[int, Miss], skip: frozenset[int]) -> Misses:
+    """`static` holds what is known not to change during a plan, by node index; `skip` leaves nodes out."""
+    misses = Misses(ask)
+    for state in states:
+        if state.index in skip:
+            continue
+        miss = static.get(state.index) or first_miss(ask, state, FIT_CHECKS)
+        if miss is not None:
+            misses.add(state, miss)
+    return misses
+
+
+def why_missing(ask: Ask, states: Sequence[NodeState], misses: Misses) -> tuple[str, str]:
+    """The reason and the message when no node takes one more replica."""
+    if not states:
+        return Rejection.NO_CAPACITY.value, "0/0 nodes fit: the fleet has no node that is labeled for placement"
+    deepest = misses.deepest()
+    rejected = misses.rejected(len(_DEPTH))
+    parts = []
+    for entry in rejected:
+        shown = deepest is not None and entry.reason == deepest.value
+        parts.append(f"{entry.count} {entry.reason}" + (f" (nearest: {entry.nearest_miss})" if shown else ""))
+    counts = f"0/{len(states)} nodes fit: " + ", ".join(parts)
+    if deepest is None or deepest not in _FIT:
+        return (deepest.value if deepest else Rejection.NO_CAPACITY.value), counts
+    too_big = _too_big(ask, states)
+    if too_big:
+        return Rejection.TOO_BIG_FOR_ANY_NODE.value, f"{too_big}; {counts}"
+    return Rejection.NO_CAPACITY.value, counts
+
+
+def _too_big(ask: Ask, states: Sequence[NodeState]) -> str:
+    """By how much the request exceeds the biggest allowed node even when that is empty; "" when it would fit one."""
+    allowed = [state for state in states if first_miss(ask, state, SPEC_CHECKS) is None]
+    if not allowed or any(state.node.allocatable.covers(ask.request) for state in allowed):
+        return ""
+
+    def overshoot(state: NodeState) -> tuple[float, int]:
+        has = state.node.allocatable
+        pairs = ((ask.request.cpu, has.cpu), (ask.request.memory, has.memory), (ask.request.pods, has.pods))
+        return max((need / had if had > 0 else float("inf")) for need, had in pairs if need > 0), state.rank
+
+    biggest = min(allowed, key=overshoot)
+    has, need = biggest.node.allocatable, ask.request
+    lacks = [
+        text
+        for lack, text in (
+            (need.cpu - has.cpu, f"{cpu_text(need.cpu - has.cpu)} cpu"),
+            (need.memory - has.memory, f"{memory_text(need.memory - has.memory)} memory"),
+            (need.pods - has.pods, f"{need.pods - has.pods} pods"),
+        )
+        if lack > 0
+    ]
+    return f"even empty, {biggest.node.name}, the biggest node that it may use, lacks {' and '.join(lacks)}"
+
+
+def explain(
+    ask: Ask,
+    standings: list[Standing],
+    candidates: Sequence[NodeState],
+    scorer: Scorer,
+    misses: Misses,
+    settings: PlanSettings,
+    *,
+    order: str,
+    notes: list[str],
+) -> Explanation:
+    """The best node that holds a replica, beside the best ones that could hold it instead.
+
+    Others are scored as if that one replica were there and not where it is; so the scores compare.
+    """
+    crowd = Crowd(standings)
+    scored = [
+        (scorer.score(s.state, crowd.beside(s.site, s.node, without=s), present=True, stays=not s.new), s)
+        for s in standings
+        if s.state is not None
+    ]
+    rejected = misses.rejected(settings.rejected)
+    if not scored:
+        return Explanation(rejected=rejected, notes=tuple(notes[: settings.notes]), order=order)
+    score, best = min(scored, key=lambda entry: (-entry[0], entry[1].state.rank if entry[1].state else 0))
+    state = best.state
+    assert state is not None
+    terms = scorer.terms(state, crowd.beside(best.site, best.node, without=best), present=True, stays=not best.new)
+    holding = {s.state.index for s in standings if s.state is not None}
+    others = [other for other in candidates if other.index not in holding]
+    ranked = sorted(
+        (
+            (
+                -scorer.score(o, crowd.beside(o.site.name, o.node.name, without=best), present=False, stays=False),
+                o.rank,
+                o,
+            )
+            for o in others
+        ),
+        key=lambda entry: entry[:2],
+    )[: settings.runners_up]
+    runners = []
+    for negative, _, other in ranked:
+        beside = crowd.beside(other.site.name, other.node.name, without=best)
+        other_terms = scorer.terms(other, beside, present=False, stays=False)
+        why = _why_lower(terms, other_terms, -negative - score, settings.gain)
+        runners.append(RunnerUp(other.node.name, other.site.name, -negative, other_terms, why))
+    capability = max((scorer.capability(o, present=False) for o in others), default=0.0)
+    doubts = [note for note in (state.cpu.note, state.memory.note) if note]
+    if state.cpu.confidence < 1:
+        doubts.append(f"cpu of {best.node} is believed to {state.cpu.confidence:.0%}, the rest is its requests")
+    return Explanation(
+        node=best.node,
+        terms=terms,
+        figures=scorer.figures(state, present=True, best_capability=capability),
+        runners_up=tuple(runners),
+        rejected=rejected,
+        data_age=state.cpu.age,
+        notes=tuple((doubts + notes)[: settings.notes]),
+        order=order,
+    )
+
+
+def _why_lower(chosen: tuple[Term, ...], other: tuple[Term, ...], advantage: float, gain: float) -> str:
+    if advantage > 0:
+        return f"scores {advantage:.3f} more; a replica moves only for more than {gain:.2f} that lasts"
+    name, cost = max(
+        ((mine.name, mine.weight * (mine.value - theirs.value)) for mine, theirs in zip(chosen, other, strict=True)),
+        key=lambda entry: entry[1],
+    )
+    return f"{name} costs it {cost:.3f}" if cost > 0 else "equal; the order of nodes decided"

@@ -1,0 +1,151 @@
+"""Moves of healthy replicas: only for a gain that holds, seldom, and never on data that is not fresh."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from edgeward.fleet.model import Job, Moves, ProposedMove
+from edgeward.placement.incumbents import Crowd, Standing, standing_score
+from edgeward.placement.ledger import NodeState
+from edgeward.placement.scoring import Scorer
+from edgeward.placement.settings import PlanSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What one replica would gain by going from a standing to a node."""
+
+    source: Standing
+    target: NodeState
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to remember, and the move when its time has come."""
+
+    proposed: ProposedMove | None
+    moves: Moves
+    move: Gain | None = None
+
+
+class SiteBudget:
+    """Moves that touched each site within the window, as far as the Fleet remembers: of every job that was moved in
+    its window, the replicas that arrived since that window began. Where they came from is not remembered."""
+
+    def __init__(self, jobs: Iterable[Job], now: float, settings: PlanSettings) -> None:
+        self._used: Counter[str] = Counter()
+        self._limit = settings.moves_per_site
+        for job in jobs:
+            moves = current_window(job.moves, now, settings)
+            arrivals: Counter[str] = Counter()
+            for placed in job.placed:
+                if moves.count and placed.replicas and placed.since >= moves.window_start:
+                    arrivals[placed.site] += placed.replicas
+            for site, count in arrivals.items():
+                self._used[site] += min(count, moves.count)
+
+    def allows(self, *sites: str) -> bool:
+        return all(self._used[site] < self._limit for site in sites)
+
+    def spend(self, *sites: str) -> None:
+        for site in set(sites):
+            self._used[site] += 1
+
+
+def current_window(moves: Moves, now: float, settings: PlanSettings) -> Moves:
+    """The moves that still count; none once the window is over."""
+    return moves if moves.count and now - moves.window_start < settings.move_window else Moves()
+
+
+def judge(
+    job: Job,
+    standings: list[Standing],
+    candidates: Sequence[NodeState],
+    *,
+    scorer: Scorer,
+    now: float,
+    budget: SiteBudget,
+    settings: PlanSettings,
+) -> Verdict:
+    """Whether one replica of this job should move now. `candidates` are the nodes that would take one more."""
+    window = current_window(job.moves, now, settings)
+    kept = job.moves
+    found = _best_gain(job, standings, candidates, scorer, now, settings)
+    if found is None:
+        return Verdict(None, kept)
+    before = job.proposed
+    same = before is not None and (before.source, before.target) == (found.source.node, found.target.node.name)
+    if before is None or not same:
+        return Verdict(ProposedMove(found.source.node, found.target.node.name, 1, now), kept)
+    if before.evaluations < settings.evaluations and now - before.last_at < settings.evaluation_interval:
+        return Verdict(before, kept)
+    count = min(before.evaluations + 1, settings.evaluations)
+    proposed = before if count == before.evaluations else ProposedMove(before.source, before.target, count, now)
+    sites = (found.source.site, found.target.site.name)
+    if count < settings.evaluations or window.count >= settings.moves_per_job or not budget.allows(*sites):
+        return Verdict(proposed, kept)
+    budget.spend(*sites)
+    return Verdict(None, Moves(window.window_start if window.count else now, window.count + 1), found)
+
+
+def _best_gain(
+    job: Job,
+    standings: list[Standing],
+    candidates: Sequence[NodeState],
+    scorer: Scorer,
+    now: float,
+    settings: PlanSettings,
+) -> Gain | None:
+    """The largest gain above the bar, from the worst replica that may move; a move that is proposed already is kept as
+    long as it passes the bar, so that two equal targets do not reset each other's count."""
+    movable = [standing for standing in standings if _may_leave(standing, now, settings)]
+    targets = [state for state in candidates if state.cpu.confidence >= 1 and state.calm()]
+    if not movable or not targets:
+        return None
+    crowd = Crowd(standings)
+    before = job.proposed
+    if before is not None:
+        for source in movable:
+            for target in targets:
+                if (source.node, target.node.name) == (before.source, before.target):
+                    gain = _gain(scorer, crowd, source, target)
+                    if gain > settings.gain:
+                        return Gain(source, target, gain)
+    source = min(movable, key=lambda s: (standing_score(scorer, crowd, s), s.state.rank if s.state else 0))
+    here = standing_score(scorer, crowd, source)
+    if 1.0 - scorer.weights["stay"] - here <= settings.gain:
+        return None
+    best: Gain | None = None
+    for target in targets:
+        if target is source.state:
+            continue
+        gain = _gain(scorer, crowd, source, target, here)
+        if gain > settings.gain and (best is None or (gain, -target.rank) > (best.gain, -best.target.rank)):
+            best = Gain(source, target, gain)
+    return best
+
+
+def _gain(scorer: Scorer, crowd: Crowd, source: Standing, target: NodeState, here: float | None = None) -> float:
+    if target is source.state:
+        return 0.0
+    at = standing_score(scorer, crowd, source) if here is None else here
+    beside = crowd.beside(target.site.name, target.node.name, without=source)
+    return round(scorer.score(target, beside, present=False, stays=False) - at, 9)
+
+
+def _may_leave(standing: Standing, now: float, settings: PlanSettings) -> bool:
+    state = standing.state
+    return (
+        state is not None
+        and not standing.new
+        and not standing.ailing
+        and not standing.frozen
+        and standing.ready >= standing.count > 0
+        and state.site.connected
+        and state.cpu.confidence >= 1
+        and state.calm()
+        and now - standing.since >= settings.dwell
+    )

@@ -1,0 +1,169 @@
+"""What is used on each node, replicas included that no sample and no pod list shows yet.
+
+Requests decide fit: foreign pods, and of each job the larger of what is assigned and what is still visible, so that a
+replica on its way in and one on its way out both have their room. Live figures decide load, and what was decided but
+cannot be in the sample yet (in flight) is added to them, so that a burst inside one scrape does not herd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from edgeward.fleet.model import Fleet, Job, Node, Resources, Site
+from edgeward.placement.freshness import Reading, read
+from edgeward.placement.settings import PlanSettings
+
+
+@dataclass(slots=True)
+class Held:
+    """Replicas of one job on one node: decided for now, the room that is taken for them, and how many are leaving."""
+
+    decided: int = 0
+    room: int = 0
+    leaving: int = 0
+
+
+@dataclass(slots=True)
+class NodeState:
+    """One node while a plan is being made. cpu in millicores, memory in bytes."""
+
+    index: int
+    rank: int
+    """a stable order of nodes in which the name is the last thing that counts"""
+    node: Node
+    site: Site
+    cpu: Reading
+    memory: Reading
+    requested: Resources
+    in_flight: Resources = field(default_factory=Resources)
+    held: dict[int, Held] = field(default_factory=dict)
+    """by index of the job in the Fleet"""
+    disturbed: bool = False
+    """this plan has moved something to or from here already"""
+
+    @property
+    def free(self) -> Resources:
+        return self.node.allocatable - self.requested
+
+    def has_room_held(self, job: int) -> bool:
+        """Whether one more replica of this job takes the room of one that is leaving, and so none of its own."""
+        held = self.held.get(job)
+        return held is not None and held.decided < held.room
+
+    def calm(self) -> bool:
+        """Whether nothing is leaving: only then do the figures tell what the node is like."""
+        return not self.disturbed and not any(held.leaving for held in self.held.values())
+
+
+def bounded_request(job: Job) -> Resources:
+    """The request of one replica; never less than nothing, and a replica is always a pod."""
+    return Resources(max(0, job.request.cpu), max(0, job.request.memory), max(1, job.request.pods))
+
+
+class Ledger:
+    """The nodes of a Fleet with what is used there; `place` and `withdraw` keep it true while a plan is made."""
+
+    def __init__(self, fleet: Fleet, settings: PlanSettings) -> None:
+        self.now = fleet.now
+        self.sites = {site.name: site for site in fleet.sites}
+        self.requests = tuple(bounded_request(job) for job in fleet.jobs)
+        self.states = tuple(self._state(index, node, fleet, settings) for index, node in enumerate(fleet.nodes))
+        self._exact = {(state.site.name, state.node.name): state for state in self.states}
+        self._by_name = {state.node.name: state for state in self.states}
+        signs: dict[int, list[tuple[str, int, int]]] = {}
+        for index, job in enumerate(fleet.jobs):
+            self._enter(index, job, fleet.scrape_interval, signs)
+        excluded: dict[str, list[str]] = {}
+        for job in fleet.jobs:
+            for exclusion in job.exclusions:
+                excluded.setdefault(exclusion.node, []).append(job.key)
+        order = sorted(
+            self.states,
+            key=lambda state: (
+                _likeness(state),
+                sorted(signs.get(state.index, ())),
+                sorted(excluded.get(state.node.name, ())),
+                state.site.name,
+                state.node.name,
+            ),
+        )
+        for rank, state in enumerate(order):
+            state.rank = rank
+
+    def _state(self, index: int, node: Node, fleet: Fleet, settings: PlanSettings) -> NodeState:
+        def reading(what: str) -> Reading:
+            is_cpu = what == "cpu"
+            return read(
+                node.live.cpu if is_cpu else node.live.memory,
+                what=f"{what} of {node.name}",
+                capacity=node.allocatable.cpu / 1000 if is_cpu else float(node.allocatable.memory),
+                now=fleet.now,
+                scrape_interval=fleet.scrape_interval,
+                settings=settings,
+                distrust=node.live.distrust,
+            )
+
+        site = self.sites.get(node.site) or Site(name=node.site, tier=node.tier)
+        return NodeState(index, index, node, site, reading("cpu"), reading("memory"), node.foreign)
+
+    def _enter(
+        self, index: int, job: Job, scrape_interval: float, signs: dict[int, list[tuple[str, int, int]]]
+    ) -> None:
+        for placed in job.placed:
+            state = self.find(placed.site, placed.node)
+            if state is None:
+                continue
+            assigned, visible = max(0, placed.replicas), len(placed.started)
+            held = state.held.setdefault(index, Held())
+            before = held.room
+            held.decided += assigned
+            held.room += max(assigned, visible)
+            held.leaving += max(0, visible - assigned)
+            state.requested += self.requests[index].times(held.room - before)
+            unseen = max(0, assigned - visible)
+            if state.cpu.at is not None:
+                shown_from = state.cpu.at - scrape_interval
+                unseen += sum(1 for started in placed.started if started > shown_from)
+            state.in_flight += self.requests[index].times(unseen)
+            signs.setdefault(state.index, []).append((job.key, assigned, visible))
+
+    def find(self, site: str, name: str) -> NodeState | None:
+        """By site and name, as two clusters may share a node's name; else by name, as a node may change its site."""
+        return self._exact.get((site, name)) or self._by_name.get(name)
+
+    def place(self, job: int, state: NodeState) -> None:
+        """One more replica of the job is decided for here."""
+        held = state.held.setdefault(job, Held())
+        held.decided += 1
+        if held.decided > held.room:
+            held.room = held.decided
+            state.requested += self.requests[job]
+            state.in_flight += self.requests[job]
+
+    def withdraw(self, job: int, state: NodeState, count: int = 1) -> None:
+        """Replicas of the job are to leave. Their room stays taken: until they are gone they use it."""
+        held = state.held.setdefault(job, Held())
+        held.decided -= count
+        held.leaving += count
+
+    def ranked(self, states: Iterable[NodeState]) -> list[NodeState]:
+        return sorted(states, key=lambda state: state.rank)
+
+
+_OWN_NAME = frozenset({"kubernetes.io/hostname"})
+
+
+def _likeness(state: NodeState) -> tuple[object, ...]:
+    """Everything that can matter to some job but the node's name, as something that sorts."""
+    node, site = state.node, state.site
+    return (
+        (-node.allocatable.cpu, -node.allocatable.memory, -node.allocatable.pods),
+        (node.foreign.cpu, node.foreign.memory, node.foreign.pods),
+        (-state.cpu.confidence, state.cpu.value, -state.memory.confidence, state.memory.value),
+        (-node.speed, node.tier, node.arch, not node.ready, node.unschedulable),
+        (not site.connected, site.unschedulable, site.frozen, -(site.bandwidth or 0.0), site.rtt or 0.0),
+        sorted(node.models),
+        sorted((key, value) for key, value in node.labels.items() if key not in _OWN_NAME),
+        sorted((taint.key, taint.value, taint.effect) for taint in node.taints),
+    )

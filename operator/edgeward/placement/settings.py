@@ -1,0 +1,58 @@
+"""What can be tuned, with the defaults of the design."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each term counts, relative to the others; a score divides by their sum."""
+
+    headroom: float = 1.0
+    """what stays free of the node's cpu and memory by requests"""
+    load: float = 3.0
+    """1 - l by the live figures"""
+    completion: float = 2.0
+    """predicted seconds of one request, transfer and backlog included"""
+    model: float = 1.0
+    """the model is in the node's store already"""
+    spread: float = 2.0
+    """few replicas of the same job on the node and at the site"""
+    stay: float = 0.5
+    """the replica is there already"""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """Frozen: a plan that is replayed needs the settings it was made with. Durations in seconds."""
+
+    weights: Weights = Weights()
+    fresh_scrapes: float = 2.0
+    """a sample is believed in full up to this many scrape intervals of age"""
+    expiry: float = 180.0
+    """and not at all from this age on; linear in between"""
+    absurd_factor: float = 4.0
+    """a sample beyond this multiple of what the node has is garbage, not load"""
+    doubt: float = 0.5
+    """part of the load term that a node without any believed figure forgoes: missing is never idle"""
+    gain: float = 0.15
+    """a healthy replica moves only for more than this much score"""
+    evaluations: int = 3
+    """seen in so many evaluations in a row"""
+    evaluation_interval: float = 15.0
+    """that lie at least this far apart"""
+    dwell: float = 600.0
+    """after it has been where it is for so long"""
+    moves_per_job: int = 2
+    """moves of one job per move_window"""
+    moves_per_site: int = 10
+    """moves that touch one site per move_window"""
+    move_window: float = 3600.0
+    gone_after: float = 600.0
+    """a node that is no longer in the Fleet loses what it held after this long"""
+    exclusion_memory: float = 3600.0
+    """how long an expired exclusion is remembered, so that the next refusal of the same node doubles the back-off"""
+    runners_up: int = 3
+    rejected: int = 10
+    notes: int = 10
