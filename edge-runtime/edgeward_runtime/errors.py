@@ -1,0 +1,33 @@
+"""The error that a client sees, and the one that a model version is refused with."""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """An answer other than 200: `{"error": text}` with Triton's status map (400 bad argument, 404 not found,
+    413 too large, 415 encoding, 500 internal, 501 unsupported, 503 unavailable)."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+def bad_request(text: str) -> ProtocolError:
+    return ProtocolError(400, text)
+
+
+class Refusal(Exception):
+    """Why a model version does not go live. `step` is Fetch, Verify, Load or Warm; `reason` is a CamelCase code that
+    the agent copies into a condition; `permanent` means that trying the same config entry again cannot help."""
+
+    def __init__(self, *, step: str, reason: str, message: str, permanent: bool) -> None:
+        super().__init__(f"{step}: {reason}: {message}")
+        self.step = step
+        self.reason = reason
+        self.message = message
+        self.permanent = permanent
+
+
+class Cancelled(Exception):
+    """The config changed or the server stops while a model was on its way; nothing is wrong with the model."""

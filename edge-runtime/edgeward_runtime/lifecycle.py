@@ -1,0 +1,111 @@
+"""What happens to a wanted model version, as pure functions over plain data: no clock, no disk, no thread.
+
+    Pending -> Fetching -> Verifying -> Loading -> Warming -> Serving
+                  any step -> Failed -> (back-off, unless permanent) -> Fetching ...
+
+While a failed entry is tried again its state stays Failed until it gets past the step that failed: a status that
+flickers would be written and read over and over for nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from edgeward_runtime.config import Entry
+from edgeward_runtime.errors import Refusal
+
+_BACKOFF_FIRST = 1.0  # seconds
+_BACKOFF_MAX = 60.0
+# Reasons that hang on the bytes alone: remembered over a restart. The others depend on this process or this moment.
+REMEMBERED = frozenset({"DigestMismatch", "Empty", "NotOnnx", "LoadFailed"})
+
+
+class State(StrEnum):
+    PENDING = "Pending"
+    FETCHING = "Fetching"
+    VERIFYING = "Verifying"
+    LOADING = "Loading"
+    WARMING = "Warming"
+    SERVING = "Serving"
+    FAILED = "Failed"
+
+
+_STEP_OF = {State.FETCHING: "Fetch", State.VERIFYING: "Verify", State.LOADING: "Load", State.WARMING: "Warm"}
+_ORDER = ["Fetch", "Verify", "Load", "Warm"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    step: str
+    reason: str
+    message: str
+    at: float  # unix seconds of the first time it failed like this
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a wanted entry is. Replaced as a whole, so that another thread always reads one that fits together."""
+
+    state: State = State.PENDING
+    since: float = 0.0  # unix seconds
+    size: int | None = None  # bytes of the model file
+    seconds: float | None = None  # that the fetch took
+    refused: Refused | None = None
+    permanent: bool = False
+    failures: int = 0
+    retry_at: float = 0.0  # on the manager's monotonic clock
+
+
+@dataclass(slots=True)
+class Slot:
+    """A wanted entry and its progress. A changed entry gets a new slot; work for the old one notices that and stops."""
+
+    entry: Entry
+    progress: Progress
+    hopeless: dict[str, Refusal] = field(default_factory=dict)  # sources that gave wrong bytes
+
+
+def backoff(failures: int, jitter: float) -> float:
+    """Seconds until the next try after that many failures in a row: doubling from 1 to 60, times 0.5..1.5 by `jitter`
+    in 0..1, so that a fleet does not come back in step."""
+    exponent = min(failures - 1, 10)
+    return min(_BACKOFF_MAX, _BACKOFF_FIRST * 2.0**exponent) * (0.5 + jitter)
+
+
+def due(progress: Progress, *, now: float) -> bool:
+    """Whether the entry should be worked on now (monotonic seconds)."""
+    if progress.state is State.SERVING or progress.permanent:
+        return False
+    return now >= progress.retry_at
+
+
+def entered(progress: Progress, state: State, *, wall: float) -> Progress:
+    """The progress on entering a step; keeps a failure in sight until its step is passed."""
+    if state is State.SERVING:
+        return Progress(state=state, since=wall, size=progress.size, seconds=progress.seconds)
+    if progress.refused is not None and _ORDER.index(_STEP_OF[state]) <= _ORDER.index(progress.refused.step):
+        return progress
+    return replace(progress, state=state, since=wall, refused=None)
+
+
+def failed(progress: Progress, refusal: Refusal, *, now: float, wall: float, jitter: float) -> Progress:
+    """The progress after a failure: the same failure again keeps its first time, so that nothing changes to be
+    reported."""
+    before = progress.refused
+    same = before is not None and (before.step, before.reason, before.message) == (
+        refusal.step,
+        refusal.reason,
+        refusal.message,
+    )
+    refused = before if same else Refused(step=refusal.step, reason=refusal.reason, message=refusal.message, at=wall)
+    failures = progress.failures + 1
+    return replace(
+        progress,
+        state=State.FAILED,
+        since=progress.since if progress.state is State.FAILED else wall,
+        refused=refused,
+        permanent=refusal.permanent,
+        failures=failures,
+        retry_at=now + backoff(failures, jitter),
+    )

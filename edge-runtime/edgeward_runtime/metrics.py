@@ -1,0 +1,185 @@
+"""Counters that cost next to nothing per request, rendered only when Prometheus asks.
+
+A request adds to plain integers of its model version, in the event loop's thread: no lock, no label lookup. The text
+is made at scrape time. Triton's names are used where the meaning is Triton's, so that its dashboards work; they carry
+no _total suffix and are therefore exposed untyped.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from edgeward_runtime.model import Model
+
+# Upper bounds of the latency histogram in nanoseconds, and as Prometheus prints them.
+_BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS_S)
+
+
+class ModelStats:
+    """Of one model version since it was loaded. Times are nanoseconds."""
+
+    __slots__ = (
+        "buckets",
+        "duration_ns",
+        "executions",
+        "failures",
+        "infer_ns",
+        "input_ns",
+        "output_ns",
+        "queue_ns",
+        "rows",
+        "successes",
+    )
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(_BOUNDS_NS) + 1)
+        self.successes = self.executions = self.rows = 0
+        self.failures: dict[int, int] = {}  # by HTTP status
+        self.duration_ns = self.queue_ns = self.input_ns = self.infer_ns = self.output_ns = 0
+
+    def success(self, *, rows: int, duration: int, parse: int, queue: int, infer: int, output: int) -> None:
+        self.successes += 1
+        self.executions += 1
+        self.rows += rows
+        self.duration_ns += duration
+        self.input_ns += parse
+        self.queue_ns += queue
+        self.infer_ns += infer
+        self.output_ns += output
+        self.buckets[bisect_left(_BOUNDS_NS, duration)] += 1
+
+    def failure(self, status: int) -> None:
+        self.failures[status] = self.failures.get(status, 0) + 1
+
+    def histogram(self) -> tuple[list[tuple[str, float]], float]:
+        """Cumulative buckets and the sum in seconds, as Prometheus wants them."""
+        total = 0
+        cumulative: list[tuple[str, float]] = []
+        for bound, count in zip([*map(str, _BOUNDS_S), "+Inf"], self.buckets, strict=True):
+            total += count
+            cumulative.append((bound, total))
+        return cumulative, self.duration_ns / 1e9
+
+
+class ServerStats:
+    """Of the process: what belongs to no model version."""
+
+    def __init__(self) -> None:
+        self.unrouted: dict[int, int] = {}  # errors that reached no model, by HTTP status
+        self.swaps: dict[tuple[str, str], int] = {}  # (model, result): Serving, or the reason of the refusal
+        self.fetched_bytes = 0
+        self.corrupt_blobs = 0
+        self.load_seconds: dict[str, float] = {}  # the last load of each model, warm-up included
+
+    def swap(self, model: str, result: str) -> None:
+        self.swaps[model, result] = self.swaps.get((model, result), 0) + 1
+
+
+class RuntimeCollector(Collector):
+    """Turns the plain counters into metric families at scrape time. `models` yields (model, state) for every version
+    that has counters, drained ones included: a counter that vanishes would look like a reset."""
+
+    def __init__(
+        self,
+        *,
+        models: Callable[[], Iterable[tuple[Model, str]]],
+        server: ServerStats,
+        pending: Callable[[], int],
+        limit: int,
+    ) -> None:
+        self._models = models
+        self._server = server
+        self._pending = pending
+        self._limit = limit
+
+    def collect(self) -> Iterator[Metric]:
+        models = list(self._models())
+        yield from self._triton(models)
+        yield from self._per_version(models)
+        yield from self._process()
+
+    def _triton(self, models: list[tuple[Model, str]]) -> Iterator[Metric]:
+        values: tuple[tuple[str, str, Callable[[ModelStats], float]], ...] = (
+            ("nv_inference_request_success", "Requests answered with 200", lambda s: s.successes),
+            ("nv_inference_request_failure", "Requests answered with an error", lambda s: sum(s.failures.values())),
+            ("nv_inference_count", "Rows inferred", lambda s: s.rows),
+            ("nv_inference_exec_count", "Runs of the model", lambda s: s.executions),
+            (
+                "nv_inference_request_duration_us",
+                "Request time, body read to answer built",
+                lambda s: s.duration_ns // 1000,
+            ),
+            ("nv_inference_queue_duration_us", "Time waiting for the worker", lambda s: s.queue_ns // 1000),
+            ("nv_inference_compute_input_duration_us", "Time decoding requests", lambda s: s.input_ns // 1000),
+            ("nv_inference_compute_infer_duration_us", "Time in the model", lambda s: s.infer_ns // 1000),
+            ("nv_inference_compute_output_duration_us", "Time encoding answers", lambda s: s.output_ns // 1000),
+        )
+        for name, text, value in values:
+            family = Metric(name, text, "unknown")
+            for model, _state in models:
+                family.add_sample(name, {"model": model.name, "version": model.version}, value(model.stats))
+            yield family
+        name = "nv_inference_pending_request_count"
+        pending = Metric(name, "Requests waiting or running", "gauge")
+        pending.add_sample(name, {}, self._pending())
+        yield pending
+
+    def _per_version(self, models: list[tuple[Model, str]]) -> Iterator[Metric]:
+        labels = ["model", "version"]
+        latency = HistogramMetricFamily(
+            "edgeward_request_duration_seconds", "Request time, body read to answer built", labels=labels
+        )
+        requests = CounterMetricFamily("edgeward_requests", "Infer requests by HTTP status", labels=[*labels, "code"])
+        info = GaugeMetricFamily(
+            "edgeward_model_info", "1 for every version known", labels=[*labels, "digest", "state"]
+        )
+        inflight = GaugeMetricFamily("edgeward_model_inflight", "Requests that hold this version", labels=labels)
+        for model, state in models:
+            key = [model.name, model.version]
+            latency.add_metric(key, *model.stats.histogram())
+            for code, count in sorted({200: model.stats.successes, **model.stats.failures}.items()):
+                requests.add_metric([*key, str(code)], count)
+            info.add_metric([*key, model.digest, state], 1)
+            inflight.add_metric(key, model.inflight)
+        yield from (latency, requests, info, inflight)
+
+    def _process(self) -> Iterator[Metric]:
+        server = self._server
+        unrouted = CounterMetricFamily("edgeward_unrouted_errors", "Errors before a model was known", labels=["code"])
+        for code, count in sorted(server.unrouted.items()):
+            unrouted.add_metric([str(code)], count)
+        swaps = CounterMetricFamily(
+            "edgeward_model_swaps", "Attempts to bring a version live", labels=["model", "result"]
+        )
+        for (model, result), count in sorted(server.swaps.items()):
+            swaps.add_metric([model, result], count)
+        loads = GaugeMetricFamily("edgeward_model_load_seconds", "Last load and warm-up", labels=["model"])
+        for model, seconds in sorted(server.load_seconds.items()):
+            loads.add_metric([model], seconds)
+        yield from (unrouted, swaps, loads)
+        yield CounterMetricFamily("edgeward_fetched_bytes", "Bytes of models fetched", value=server.fetched_bytes)
+        yield CounterMetricFamily(
+            "edgeward_store_corrupt_blobs", "Blobs dropped at verification", value=server.corrupt_blobs
+        )
+        yield GaugeMetricFamily("edgeward_queue_length", "Requests waiting or running", value=self._pending())
+        yield GaugeMetricFamily("edgeward_queue_limit", "Requests that may wait or run before 503", value=self._limit)
+
+
+class MetricsPage:
+    def __init__(self, collector: Collector) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(collector)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def render(self) -> bytes:
+        """Prometheus text format 0.0.4."""
+        return generate_latest(self._registry)

@@ -1,0 +1,191 @@
+"""One loaded model version: an onnxruntime session with its signature, and the steps that make it fit to serve."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgeward_runtime.errors import Refusal
+from edgeward_runtime.metrics import ModelStats
+from edgeward_runtime.ort import onnxruntime
+from edgeward_runtime.tensors import DATATYPE_OF_ONNX, NUMPY_OF, Array, TensorSpec
+
+# What a dynamic dimension other than the first is set to for warm-up, in this order until one runs: token counts take
+# 1, convolutions with strides want an image.
+_DYNAMIC_SIZES = (1, 32, 320)
+_WARM_RUNS = 3
+
+
+class Model:
+    """Serves while it is in the registry. `inflight` counts the requests that hold it; it is changed by the event
+    loop's thread only, so that it needs no lock."""
+
+    __slots__ = ("digest", "inflight", "inputs", "name", "outputs", "parameters", "session", "stats", "version")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        version: str,
+        digest: str,
+        session: onnxruntime.InferenceSession | None,
+        inputs: Mapping[str, TensorSpec],
+        outputs: Mapping[str, TensorSpec],
+        parameters: Mapping[str, object] | None = None,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.digest = digest
+        self.session = session
+        self.inputs = inputs
+        self.outputs = outputs
+        self.parameters = dict(parameters or {})
+        self.stats = ModelStats()
+        self.inflight = 0
+
+    def run(self, names: list[str] | None, feeds: dict[str, Array]) -> list[Array]:
+        assert self.session is not None, "released while a request held it"
+        return self.session.run(names, feeds)  # type: ignore[no-any-return]
+
+    def release(self) -> None:
+        """Frees the native memory. The object stays for its counters."""
+        self.session = None
+
+    def metadata(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "versions": [self.version],
+            "platform": "onnx_onnxv1",
+            "inputs": [spec.metadata() for spec in self.inputs.values()],
+            "outputs": [spec.metadata() for spec in self.outputs.values()],
+            "properties": {"digest": self.digest},
+        }
+
+
+def load(
+    path: Path, *, name: str, version: str, digest: str, threads: int, parameters: Mapping[str, object] | None = None
+) -> Model:
+    """Parses and optimises the file. Raises Refusal with reason Empty, NotOnnx or LoadFailed.
+
+    onnxruntime holds the GIL in parts of session creation, so other threads stall a little (measured by others: up to
+    0.1 s for 120 MB); that is a later answer's latency, never an error.
+    """
+    if path.stat().st_size == 0:
+        raise Refusal(step="Load", reason="Empty", message="the file has 0 bytes", permanent=True)
+    try:
+        session = onnxruntime.InferenceSession(str(path), _options(threads), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _load_refusal(error) from None
+    inputs = _specs(session.get_inputs(), "input")
+    outputs = _specs(session.get_outputs(), "output")
+    return Model(
+        name=name,
+        version=version,
+        digest=digest,
+        session=session,
+        inputs=inputs,
+        outputs=outputs,
+        parameters=parameters,
+    )
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Spinning threads burn the neighbours' CPU on a shared edge box and were measured slower there.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Errors come as exceptions; the library's own lines would break the JSON log.
+    options.log_severity_level = 4
+    return options
+
+
+def _load_refusal(error: Exception) -> Refusal:
+    text = " ".join(str(error).split())[:500]
+    # A protobuf parser takes many byte strings for a message with unknown fields; such a "model" has no graph.
+    if isinstance(error, MemoryError) or "bad_alloc" in text or "Failed to allocate memory" in text:
+        return Refusal(
+            step="Load", reason="OutOfMemory", message="not enough memory to load the model", permanent=False
+        )
+    not_onnx = type(error).__name__ == "InvalidProtobuf" or "No graph was found in the protobuf" in text
+    reason = "NotOnnx" if not_onnx else "LoadFailed"
+    return Refusal(step="Load", reason=reason, message=_without_path(text), permanent=True)
+
+
+def _without_path(text: str) -> str:
+    """onnxruntime names the blob's path in the store, which says nothing to a user and differs between nodes."""
+    head, found, rest = text.partition("Load model from ")
+    if not found:
+        return text
+    _path, failed, tail = rest.partition(" failed:")
+    return f"{head}{tail}" if failed else text
+
+
+def _specs(nodes: list[onnxruntime.NodeArg], kind: str) -> dict[str, TensorSpec]:
+    specs: dict[str, TensorSpec] = {}
+    for node in nodes:
+        datatype = DATATYPE_OF_ONNX.get(node.type)
+        if datatype is None:
+            message = f"{kind} '{node.name}' is a {node.type}, which the Open Inference Protocol cannot carry"
+            raise Refusal(step="Load", reason="LoadFailed", message=message, permanent=True)
+        # A symbolic dimension comes as a string or None.
+        shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape or ())
+        specs[node.name] = TensorSpec(name=node.name, datatype=datatype, shape=shape)
+    return specs
+
+
+def warm_up(model: Model, *, clock: Callable[[], float] = time.perf_counter) -> float | None:
+    """Runs the model on zeros, so that the first request does not pay for allocations, and answers the fastest of the
+    runs in seconds. A model with dynamic dimensions may run with none of the sizes tried; that proves nothing and
+    answers None. A model whose dimensions are all fixed has to run: else Refusal WarmupFailed."""
+    fixed = all(dim >= 0 for spec in model.inputs.values() for dim in spec.shape[1:])
+    error: Exception | None = None
+    for size in _DYNAMIC_SIZES[:1] if fixed else _DYNAMIC_SIZES:
+        feeds = {name: _zeros(spec, size) for name, spec in model.inputs.items()}
+        try:
+            return min(_timed(model, feeds, clock) for _ in range(_WARM_RUNS))
+        except Exception as failure:
+            error = failure
+    if fixed and error is not None:
+        message = " ".join(str(error).split())[:500]
+        raise Refusal(step="Warm", reason="WarmupFailed", message=message, permanent=True)
+    return None
+
+
+def _timed(model: Model, feeds: dict[str, Array], clock: Callable[[], float]) -> float:
+    start = clock()
+    model.run(None, feeds)
+    return clock() - start
+
+
+def _zeros(spec: TensorSpec, size: int) -> Array:
+    shape = tuple(
+        dim if dim >= 0 else (1 if index == 0 else size)
+        for index, dim in zip(itertools.count(), spec.shape, strict=False)
+    )
+    if spec.datatype == "BYTES":
+        return np.full(shape, "", dtype=object)
+    return np.zeros(shape, NUMPY_OF[spec.datatype])
+
+
+def signature_change(old: Model, new: Model) -> str | None:
+    """What a client of `old` would trip over with `new`, or None. Clients may rely on names, types, ranks and fixed
+    sizes; an input that now takes any size breaks nobody."""
+    for kind, before, after in (("input", old.inputs, new.inputs), ("output", old.outputs, new.outputs)):
+        if before.keys() != after.keys():
+            return f"{kind}s were {sorted(before)}, now {sorted(after)}"
+        for name, was in before.items():
+            now = after[name]
+            if was.datatype != now.datatype:
+                return f"{kind} '{name}' was {was.datatype}, now {now.datatype}"
+            if len(was.shape) != len(now.shape) or not all(
+                a == b or (b == -1 and kind == "input") for a, b in zip(was.shape, now.shape, strict=True)
+            ):
+                return f"{kind} '{name}' had shape {list(was.shape)}, now {list(now.shape)}"
+    return None

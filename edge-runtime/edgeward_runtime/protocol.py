@@ -1,0 +1,181 @@
+"""Open Inference Protocol infer requests and answers: bytes to numpy and back, nothing else.
+
+A body is JSON, or JSON followed by raw tensors in the order of the inputs; then the header
+Inference-Header-Content-Length says where the JSON ends. Binary and JSON tensors may be mixed in one request and in
+one answer. Source: Open Inference Protocol v2 REST and Triton's extension_binary_data.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from edgeward_runtime.errors import ProtocolError, bad_request
+from edgeward_runtime.tensors import Array, TensorSpec, checked_shape, from_binary, from_json, to_binary, to_json
+
+_ID_PREFIX = os.urandom(6).hex()
+_ID_COUNTER = itertools.count(1)
+
+
+class InferRequest:
+    """A checked request: `feeds` go to session.run as they are; `outputs` are (name, binary) in the order of the
+    answer."""
+
+    __slots__ = ("feeds", "id", "outputs", "rows")
+
+    def __init__(self, *, request_id: str, feeds: dict[str, Array], outputs: list[tuple[str, bool]], rows: int) -> None:
+        self.id = request_id
+        self.feeds = feeds
+        self.outputs = outputs
+        self.rows = rows
+
+
+def header_length(value: bytes | None, body_length: int) -> int | None:
+    """Inference-Header-Content-Length, checked against the body. None means that all of the body is JSON."""
+    if value is None:
+        return None
+    # int() would take "+1", "1_0" and spaces as well.
+    if not value.isdigit() or len(value) > 19:
+        raise bad_request("Inference-Header-Content-Length is not a number")
+    length = int(value)
+    if length > body_length:
+        raise bad_request(f"Inference-Header-Content-Length is {length}, the body has {body_length} bytes")
+    if length == 0:
+        raise ProtocolError(
+            501, "raw binary requests (Inference-Header-Content-Length: 0) are not supported, send a JSON header"
+        )
+    return length
+
+
+def parse(
+    body: bytes, json_length: int | None, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]
+) -> InferRequest:
+    """The request in `body`, checked against the model's inputs and outputs. 400 with the reason for anything else."""
+    try:
+        document = orjson.loads(body if json_length is None else memoryview(body)[:json_length])
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"failed to parse the request JSON: {error}") from None
+    if type(document) is not dict:
+        raise bad_request("the request must be a JSON object")
+    request_id = document.get("id")
+    if request_id is None or request_id == "":
+        request_id = f"{_ID_PREFIX}-{next(_ID_COUNTER):x}"
+    elif type(request_id) is not str:
+        raise bad_request("id must be a string")
+    feeds, rows = _parse_inputs(document, body, json_length, inputs)
+    return InferRequest(request_id=request_id, feeds=feeds, outputs=_parse_outputs(document, outputs), rows=rows)
+
+
+def _parse_inputs(
+    document: dict[str, Any], body: bytes, json_length: int | None, specs: Mapping[str, TensorSpec]
+) -> tuple[dict[str, Array], int]:
+    entries = document.get("inputs")
+    if type(entries) is not list or (specs and not entries):
+        raise bad_request("inputs must be a non-empty list")
+    offset = len(body) if json_length is None else json_length
+    feeds: dict[str, Array] = {}
+    rows = 1
+    for entry in entries:
+        if type(entry) is not dict:
+            raise bad_request("each input must be an object")
+        name = entry.get("name")
+        spec = specs.get(name) if type(name) is str else None
+        if spec is None or type(name) is not str:
+            raise bad_request(f"unexpected input {name!r:.200}, the model takes {sorted(specs)}")
+        if name in feeds:
+            raise bad_request(f"input '{name}' is given twice")
+        datatype = entry.get("datatype")
+        if datatype != spec.datatype:
+            raise bad_request(f"input '{name}': got datatype {datatype!r:.50}, the model takes {spec.datatype}")
+        shape, count = checked_shape(spec, entry.get("shape"))
+        size = _parameters(entry, f"input '{name}'").get("binary_data_size")
+        if size is None:
+            if "data" not in entry:
+                raise bad_request(f"input '{name}' has neither data nor binary_data_size")
+            feeds[name] = from_json(spec, shape, count, entry["data"])
+        else:
+            if "data" in entry:
+                raise bad_request(f"input '{name}' has both data and binary_data_size")
+            if type(size) is not int or size < 0:
+                raise bad_request(f"input '{name}': binary_data_size must be a non-negative integer")
+            if json_length is None:
+                raise bad_request(
+                    f"input '{name}' has binary_data_size, but the Inference-Header-Content-Length header is missing"
+                )
+            if offset + size > len(body):
+                raise bad_request(
+                    f"input '{name}': binary_data_size is {size}, {len(body) - offset} bytes of the body are left"
+                )
+            feeds[name] = from_binary(spec, shape, count, body, offset, size)
+            offset += size
+        if shape:
+            rows = shape[0]
+    if offset != len(body):
+        raise bad_request(f"{len(body) - offset} bytes of binary data left over after the last input")
+    if len(feeds) != len(specs):
+        raise bad_request(f"missing inputs {sorted(specs.keys() - feeds.keys())}")
+    return feeds, rows
+
+
+def _parameters(entry: dict[str, Any], where: str) -> dict[str, Any]:
+    parameters = entry.get("parameters")
+    if parameters is None:
+        return {}
+    if type(parameters) is not dict:
+        raise bad_request(f"{where}: parameters must be an object")
+    return parameters
+
+
+def _flag(parameters: dict[str, Any], key: str, default: bool, where: str) -> bool:
+    value = parameters.get(key, default)
+    if type(value) is not bool:
+        raise bad_request(f"{where}: {key} must be true or false")
+    return value
+
+
+def _parse_outputs(document: dict[str, Any], specs: Mapping[str, TensorSpec]) -> list[tuple[str, bool]]:
+    binary = _flag(_parameters(document, "request"), "binary_data_output", False, "request")
+    entries = document.get("outputs")
+    if entries is None or entries == []:
+        return [(name, binary) for name in specs]
+    if type(entries) is not list:
+        raise bad_request("outputs must be a list")
+    wanted: dict[str, bool] = {}
+    for entry in entries:
+        name = entry.get("name") if type(entry) is dict else None
+        if type(name) is not str or name not in specs:
+            raise bad_request(f"unexpected output {name!r:.200}, the model gives {sorted(specs)}")
+        if name in wanted:
+            raise bad_request(f"output '{name}' is asked for twice")
+        parameters = _parameters(entry, f"output '{name}'")
+        if "classification" in parameters:
+            raise ProtocolError(501, f"output '{name}': the classification extension is not supported")
+        wanted[name] = _flag(parameters, "binary_data", binary, f"output '{name}'")
+    return list(wanted.items())
+
+
+def respond(
+    *, model: str, version: str, request: InferRequest, specs: Mapping[str, TensorSpec], tensors: list[Array]
+) -> tuple[bytes, int | None]:
+    """The body of the answer and the length of its JSON part, None if no output is binary. `tensors` are in the order
+    of request.outputs."""
+    outputs: list[dict[str, Any]] = []
+    raw: list[bytes] = []
+    for (name, binary), tensor in zip(request.outputs, tensors, strict=True):
+        datatype = specs[name].datatype
+        entry: dict[str, Any] = {"name": name, "datatype": datatype, "shape": tensor.shape}
+        if binary:
+            data = to_binary(datatype, tensor)
+            entry["parameters"] = {"binary_data_size": len(data)}
+            raw.append(data)
+        else:
+            entry["data"] = to_json(name, datatype, tensor)
+        outputs.append(entry)
+    header = orjson.dumps({"model_name": model, "model_version": version, "id": request.id, "outputs": outputs})
+    if not raw:
+        return header, None
+    return header + b"".join(raw), len(header)

@@ -1,0 +1,62 @@
+"""Which version of each model answers. The one piece of state that requests and swaps share.
+
+Requests read it, and the manager changes it, in the event loop's thread only (`call`): between the lookup of a model
+and the count of the request that holds it nothing can slip in, so a version whose count is 0 after the flip is really
+free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgeward_runtime.model import Model
+
+# Versions kept for their counters after they were drained, the oldest dropped first: bounds memory and label values.
+_REMEMBERED = 16
+
+
+class Registry:
+    def __init__(self) -> None:
+        self.live: dict[str, Model] = {}
+        self.wanted: frozenset[str] = frozenset()  # names that must serve before the server is ready
+        self.draining = False  # the server got SIGTERM
+        self._past: list[Model] = []
+
+    def ready(self) -> bool:
+        """Every wanted model has a version that serves. An empty wish is not ready: nothing could be answered."""
+        return not self.draining and bool(self.wanted) and all(name in self.live for name in self.wanted)
+
+    def flip(self, model: Model) -> Model | None:
+        """Makes `model` the one that answers; the version it replaces is returned and gets no new request."""
+        old = self.live.get(model.name)
+        self.live[model.name] = model
+        if old is not None:
+            self._remember(old)
+        return old
+
+    def drop(self, name: str) -> Model | None:
+        old = self.live.pop(name, None)
+        if old is not None:
+            self._remember(old)
+        return old
+
+    def _remember(self, model: Model) -> None:
+        self._past.append(model)
+        del self._past[:-_REMEMBERED]
+
+    def versions(self) -> Iterator[tuple[Model, str]]:
+        """Every version with counters. One that served twice (a rollback) is one series: the newer counts go on from
+        the older, see carry_over."""
+        seen: set[tuple[str, str]] = set()
+        for state, models in (("Serving", list(self.live.values())), ("Drained", self._past[::-1])):
+            for model in models:
+                if (model.name, model.version) not in seen:
+                    seen.add((model.name, model.version))
+                    yield model, state
+
+    def carry_over(self, model: Model) -> None:
+        """A version that comes back keeps its counters, else Prometheus would see a reset or the same series twice."""
+        for past in [*self._past[::-1], *self.live.values()]:
+            if (past.name, past.version) == (model.name, model.version):
+                model.stats = past.stats
+                return

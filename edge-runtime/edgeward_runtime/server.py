@@ -1,0 +1,208 @@
+"""Puts the parts together in one process: the event loop with uvicorn, the worker thread, the model manager's
+thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import gc
+import hashlib
+import logging
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from edgeward_runtime import __version__, cgroup, fetch, status
+from edgeward_runtime.app import App, Parts
+from edgeward_runtime.config import Entry
+from edgeward_runtime.lifecycle import Progress, State
+from edgeward_runtime.manager import Manager, Tools
+from edgeward_runtime.metrics import MetricsPage, RuntimeCollector, ServerStats
+from edgeward_runtime.model import Model, load, warm_up
+from edgeward_runtime.ort import onnxruntime
+from edgeward_runtime.registry import Registry
+from edgeward_runtime.settings import Settings
+from edgeward_runtime.store import Store
+from edgeward_runtime.watch import ConfigWatch
+from edgeward_runtime.worker import Worker
+
+log = logging.getLogger(__name__)
+
+# Longer than an ingress keeps its connections (60 s is common): the side that closes first must be the client, else it
+# meets a closed connection and answers 502.
+_KEEP_ALIVE_SECONDS = 90
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SingleFile:
+    """`edgeward-serve model.onnx`: no agent, no store."""
+
+    path: Path
+    name: str
+    version: str
+
+
+class _Server(uvicorn.Server):
+    """uvicorn would stop at once on SIGTERM; we first stop being ready, see _stop_later."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run(settings: Settings, single: SingleFile | None) -> int:
+    """Serves until SIGTERM or SIGINT. Refusal if a single file does not load."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, single))
+
+
+async def _serve(settings: Settings, single: SingleFile | None) -> int:
+    loop = asyncio.get_running_loop()
+    registry, stats = Registry(), ServerStats()
+    worker = Worker(loop=loop, limit=settings.queue)
+    threads = settings.threads or cgroup.default_threads()
+    manager: Manager | None = None
+    if single is not None:
+        read_status = _load_single(single, registry, stats, threads)
+    else:
+        manager = _manager(settings, loop, registry, stats, threads)
+        read_status = manager.status
+    collector = RuntimeCollector(
+        models=registry.versions, server=stats, pending=lambda: worker.pending, limit=settings.queue
+    )
+    app = App(
+        Parts(
+            registry=registry, worker=worker, stats=stats, page=MetricsPage(collector), status=read_status,
+            server_name=settings.server_name, max_body_bytes=settings.max_body_bytes,
+        )
+    )  # fmt: skip
+    server = _Server(_uvicorn_config(app, settings))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, functools.partial(_stop, server, registry, settings, loop, number))
+    worker.start()
+    if manager is not None:
+        manager.start()
+    # What start-up made lives for ever; the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    log.info(
+        "serving",
+        extra={
+            "version": __version__,
+            "onnxruntime": onnxruntime.__version__,
+            "port": settings.port,
+            "threads": threads,
+        },
+    )
+    await server.serve()
+    if manager is not None:
+        manager.stop()
+    worker.stop()
+    log.info("stopped")
+    return 0
+
+
+def _uvicorn_config(app: App, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
+        limit_concurrency=settings.connections,
+    )
+
+
+def _stop(
+    server: _Server, registry: Registry, settings: Settings, loop: asyncio.AbstractEventLoop, number: signal.Signals
+) -> None:
+    if registry.draining or number == signal.SIGINT:  # the second signal, or Ctrl-C: no wait
+        registry.draining = True
+        server.should_exit = True
+        return
+    log.info("stopping", extra={"drain_seconds": settings.drain_seconds})
+    registry.draining = True
+    loop.call_later(settings.drain_seconds, functools.partial(setattr, server, "should_exit", True))
+
+
+def _manager(
+    settings: Settings, loop: asyncio.AbstractEventLoop, registry: Registry, stats: ServerStats, threads: int
+) -> Manager:
+    store = Store(settings.store)
+    limits = fetch.Limits(
+        max_bytes=settings.max_model_bytes,
+        timeout_seconds=settings.fetch_timeout_seconds,
+        total_seconds=settings.fetch_total_seconds,
+    )
+    tools = Tools(
+        changed_config=ConfigWatch(settings.config_dir).changed,
+        fetch=functools.partial(fetch.fetch, store=store, limits=limits),
+        load=functools.partial(_load_entry, threads=threads),
+        warm=warm_up,
+        call=functools.partial(_call_in, loop),
+        clock=time.monotonic,
+        wall=time.time,
+        jitter=random.random,
+        build=f"{__version__}/{onnxruntime.__version__}",
+    )
+    return Manager(store=store, registry=registry, stats=stats, tools=tools, poll_seconds=settings.poll_seconds)
+
+
+def _load_entry(path: Path, entry: Entry, *, threads: int) -> Model:
+    return load(
+        path, name=entry.name, version=entry.version, digest=entry.digest, threads=threads, parameters=entry.parameters
+    )
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> Any:
+    """Runs `function` in the loop's thread and answers its result, for callers in other threads."""
+    done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def call() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:
+            done.set_exception(error)
+
+    loop.call_soon_threadsafe(call)
+    return done.result(timeout=30)
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _load_single(
+    single: SingleFile, registry: Registry, stats: ServerStats, threads: int
+) -> Callable[[], dict[str, object]]:
+    start = time.monotonic()
+    digest = file_digest(single.path)
+    model = load(single.path, name=single.name, version=single.version, digest=digest, threads=threads)
+    warm_up(model)
+    stats.load_seconds[single.name] = time.monotonic() - start
+    registry.wanted = frozenset({single.name})
+    registry.flip(model)
+    entry = Entry(name=single.name, version=single.version, digest=digest)
+    progress = Progress(state=State.SERVING, since=time.time(), size=single.path.stat().st_size)
+    return functools.partial(
+        status.document, revision=0, wanted={single.name: (entry, progress)}, serving={}, config_refused=None
+    )

@@ -1,0 +1,107 @@
+"""Settings from the environment, checked at start: a wrong or unknown one ends the program with a sentence that names
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_PREFIX = "EDGEWARD_"
+
+
+class SettingsError(ValueError):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    config_dir: Path = Path("/etc/edgeward/job")
+    store: Path = Path("/var/lib/edgeward/store")
+    host: str = "0.0.0.0"
+    port: int = 8080
+    log_level: str = "info"
+    server_name: str = "edgeward"
+    threads: int = 0  # for one run; 0 = from the CPU quota
+    queue: int = 256  # requests that may wait or run before 503
+    connections: int = 1024  # open at once, beyond it 503
+    max_body_bytes: int = 64 * 2**20
+    max_model_bytes: int = 4 * 2**30
+    drain_seconds: float = 2.0  # not ready, still accepting, after SIGTERM: the time endpoints need to forget the pod
+    grace_seconds: float = 20.0  # then for requests in flight; the sum has to stay below the pod's grace period
+    poll_seconds: float = 0.5  # how often models.json is looked at
+    fetch_timeout_seconds: float = 30.0  # for one connect or read
+    fetch_total_seconds: float = 3600.0  # for one attempt at one source
+
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def _number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise SettingsError("is not a number") from None
+        if not low <= value <= high:  # also refuses nan
+            raise SettingsError(f"is not between {low:g} and {high:g}")
+        return value
+
+    return parse
+
+
+def _level(text: str) -> str:
+    if text.lower() not in _LOG_LEVELS:
+        raise SettingsError(f"is not one of {', '.join(_LOG_LEVELS)}")
+    return text.lower()
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise SettingsError("is empty")
+    return text
+
+
+_PARSERS: dict[str, Callable[[str], object]] = {
+    "config_dir": lambda text: Path(_text(text)),
+    "store": lambda text: Path(_text(text)),
+    "host": _text,
+    "port": _number(int, 0, 65535),
+    "log_level": _level,
+    "server_name": _text,
+    "threads": _number(int, 0, 1024),
+    "queue": _number(int, 1, 100_000),
+    "connections": _number(int, 1, 100_000),
+    "max_body_bytes": _number(int, 1024, 2**31),
+    "max_model_bytes": _number(int, 1024, 2**40),
+    "drain_seconds": _number(float, 0, 600),
+    "grace_seconds": _number(float, 1, 3600),
+    "poll_seconds": _number(float, 0.01, 1),
+    "fetch_timeout_seconds": _number(float, 0.1, 600),
+    "fetch_total_seconds": _number(float, 1, 86400),
+}
+# Kubernetes adds variables for every Service of the namespace; one whose name begins with "edgeward" makes such as
+# these.
+_FROM_SERVICES = ("_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_TCP", "_UDP", "_ADDR", "_PROTO")
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    values: dict[str, object] = {}
+    for key, text in sorted(environ.items()):
+        if not key.startswith(_PREFIX):
+            continue
+        name = key.removeprefix(_PREFIX).lower()
+        parser = _PARSERS.get(name)
+        if parser is None:
+            if "_SERVICE_" in key or key.endswith(_FROM_SERVICES) or "_PORT_" in key:
+                continue
+            raise SettingsError(
+                f"{key} is not a setting; there are {', '.join(_PREFIX + one.upper() for one in _PARSERS)}"
+            )
+        if name == "port" and text.startswith(("tcp://", "udp://")):
+            continue  # a Service called "edgeward" gives EDGEWARD_PORT=tcp://10.0.0.1:80
+        try:
+            values[name] = parser(text)
+        except SettingsError as error:
+            raise SettingsError(f"{key}={text!r} {error}") from None
+    return Settings(**values)  # type: ignore[arg-type]

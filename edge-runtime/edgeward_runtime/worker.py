@@ -1,0 +1,93 @@
+"""Runs models off the event loop.
+
+One thread with a bounded queue: a long run must not hold up health checks, metrics and other clients, and more than
+one run at a time would only make them share the same cores. The hop is kept cheap: a C queue, no executor, one wake-up
+of the loop per answer. Batching (taking everything that waits in one go) has its place in `_run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from time import perf_counter_ns
+
+from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.model import Model
+from edgeward_runtime.tensors import Array
+
+log = logging.getLogger(__name__)
+
+
+class Job:
+    """One run. After `done`, `tensors` or `error` is set; times are perf_counter_ns."""
+
+    __slots__ = ("done", "error", "feeds", "finished_ns", "model", "names", "queued_ns", "started_ns", "tensors")
+
+    def __init__(self, *, model: Model, feeds: dict[str, Array], names: list[str], done: asyncio.Future[None]) -> None:
+        self.model = model
+        self.feeds = feeds
+        self.names = names
+        self.done = done
+        self.error: ProtocolError | None = None
+        self.tensors: list[Array] = []
+        self.queued_ns = self.started_ns = self.finished_ns = 0
+
+
+class Worker:
+    """`submit` is called in the loop's thread only, which is why `pending` needs no lock."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop, limit: int) -> None:
+        self._loop = loop
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="edgeward-infer", daemon=True)
+        self.limit = limit
+        self.pending = 0  # waiting or running
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after what is queued. The caller has drained the server before."""
+        self._queue.put(None)
+        self._thread.join(timeout=5)
+
+    def submit(self, *, model: Model, feeds: dict[str, Array], names: list[str]) -> Job:
+        """A job whose `done` completes when it ran. 503 when the queue is full: waiting longer would only be slower."""
+        if self.pending >= self.limit:
+            raise ProtocolError(503, f"the queue is full ({self.limit} requests), try again later")
+        job = Job(model=model, feeds=feeds, names=names, done=self._loop.create_future())
+        self.pending += 1
+        job.queued_ns = perf_counter_ns()
+        self._queue.put(job)
+        return job
+
+    def _run(self) -> None:
+        while (job := self._queue.get()) is not None:
+            job.started_ns = perf_counter_ns()
+            try:
+                job.tensors = job.model.run(job.names, job.feeds)
+            except Exception as error:
+                job.error = run_error(error)
+            job.finished_ns = perf_counter_ns()
+            self._loop.call_soon_threadsafe(self._finish, job)
+            # Else this thread would keep the model and its tensors alive until the next request comes.
+            del job
+
+    def _finish(self, job: Job) -> None:
+        self.pending -= 1
+        if not job.done.done():  # a cancelled request has gone already
+            job.done.set_result(None)
+
+
+def run_error(error: Exception) -> ProtocolError:
+    """What a failed run means for the client: a value the model cannot take is the request's fault, all else is
+    ours."""
+    text = " ".join(str(error).split())[:500]
+    status = (
+        400 if type(error).__name__ in ("InvalidArgument", "Fail", "RuntimeException", "UnicodeDecodeError") else 500
+    )
+    if status == 500:
+        log.error("inference failed", extra={"error": text})
+    return ProtocolError(status, f"inference failed: {text}")
