@@ -1,7 +1,22 @@
-"""The embedded real cluster: Kubernetes from its own sources, on this machine, for tests and the demo. See docs/cluster.md."""
+"""The embedded real cluster: Kubernetes from its own sources, for tests and the demo. See docs/cluster.md."""
 
 from .binaries import Binaries
+from .cluster import Cluster, FileServer, Status
 from .controlplane import ControlPlane, temporary_directory
+from .plan import NodeSpec, default_nodes
 from .progress import ClusterError, Progress, silent, wait_for
 
-__all__ = ["Binaries", "ClusterError", "ControlPlane", "Progress", "silent", "temporary_directory", "wait_for"]
+__all__ = [
+    "Binaries",
+    "Cluster",
+    "ClusterError",
+    "ControlPlane",
+    "FileServer",
+    "NodeSpec",
+    "Progress",
+    "Status",
+    "default_nodes",
+    "silent",
+    "temporary_directory",
+    "wait_for",
+]

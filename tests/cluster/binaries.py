@@ -40,7 +40,7 @@ def linker_flags(family: Family, *, version: str, kubernetes_version: str) -> st
     """The -ldflags value: stripped, and stamped with the family's version."""
 
     def parts(text: str) -> tuple[str, str]:
-        numbers = (text.lstrip("v").split(".") + ["0", "0"])[:2]
+        numbers = [*text.lstrip("v").split("."), "0", "0"]
         return numbers[0], numbers[1]
 
     major, minor = parts(version)
@@ -121,7 +121,7 @@ class Binaries:
         if expected > 60:
             self.say(
                 f"Building {', '.join(f.name for f, *_ in todo)} from source:"
-                f" this takes about {max(1, round(expected / 60))} minutes the first time on 2 cores, and nothing later."
+                f" this takes about {max(1, round(expected / 60))} minutes the first time (2 cores), and nothing later."
             )
         for family, directory, missing, purpose in todo:
             with exclusive(self.cache / "bin" / f".{directory.name}.lock"):

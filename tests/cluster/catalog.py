@@ -102,7 +102,8 @@ FAMILIES: dict[str, Family] = {
             name="metrics-server",
             module="sigs.k8s.io/metrics-server",
             programs={"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
-            stamp="-X k8s.io/component-base/version.gitVersion={version} -X k8s.io/client-go/pkg/version.gitVersion={version}",
+            stamp="-X k8s.io/component-base/version.gitVersion={version}"
+            " -X k8s.io/client-go/pkg/version.gitVersion={version}",
             seconds=190,
         ),
     )

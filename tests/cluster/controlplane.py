@@ -270,7 +270,8 @@ class ControlPlane:
             [
                 self.binaries.path("etcd"), f"--data-dir={self.directory / 'etcd'}", "--unsafe-no-fsync",
                 f"--listen-client-urls={url}", f"--advertise-client-urls={url}",
-                f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}",
+                f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+                f"--initial-cluster=default={peer}",
                 "--log-level=warn",
             ],
         )  # fmt: skip
@@ -293,9 +294,10 @@ class ControlPlane:
             f"--kubelet-certificate-authority={pki / 'ca.crt'}",
             f"--kubelet-client-certificate={pki / 'apiserver-kubelet.crt'}",
             f"--kubelet-client-key={pki / 'apiserver-kubelet.key'}",
-            # The aggregation layer, for metrics.k8s.io. Straight to endpoints: no kube-proxy runs beside the API server.
+            # The aggregation layer, for metrics.k8s.io; straight to endpoints, as no kube-proxy runs beside this.
             "--enable-aggregator-routing=true",
-            f"--requestheader-client-ca-file={pki / 'front-proxy-ca.crt'}", f"--requestheader-allowed-names={_PROXY_USER}",
+            f"--requestheader-client-ca-file={pki / 'front-proxy-ca.crt'}",
+            f"--requestheader-allowed-names={_PROXY_USER}",
             "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             f"--proxy-client-cert-file={pki / 'front-proxy-client.crt'}",

@@ -1,4 +1,4 @@
-"""Where everything that outlives a run is kept: outside the work tree, in one folder that may be deleted at any time."""
+"""Where everything that outlives a run is kept: outside the work tree, in one folder that may be deleted."""
 
 from __future__ import annotations
 
