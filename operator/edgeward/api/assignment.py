@@ -78,6 +78,10 @@ class AssignedNode(Model):
 
     name: str = Field(min_length=1, max_length=253, description="Node.")
     replicas: int = Field(ge=0, le=10000, description="Replicas on it.")
+    leaving: int = Field(
+        0, ge=0, le=10000, description="Replicas beyond those, which go once what replaces them elsewhere serves."
+    )
+    since: Time | None = Field(None, description="When this node was decided for.")
 
 
 class AssignedModel(Model):

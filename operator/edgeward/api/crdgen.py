@@ -193,28 +193,29 @@ def render() -> dict[str, str]:
     return files
 
 
-def drift(directory: Path) -> list[str]:
-    """Names of files that differ from what the models say, are missing, or belong to no kind."""
-    wanted = render()
-    found = {path.name: path.read_text(encoding="utf-8") for path in sorted(directory.glob("*.yaml"))}
-    return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m edgeward.api.crdgen", description="Write the CRDs from the models."
     )
     parser.add_argument("directory", type=Path, help="where the files go, such as crds/")
+    parser.add_argument("--reference", type=Path, help="also write the reference page, such as docs/api.md")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a file differs")
     arguments = parser.parse_args(argv)
+    pages: dict[Path, str] = {arguments.directory / name: text for name, text in render().items()}
+    if arguments.reference:
+        # Imported here because the page is made from this module's schemas.
+        from edgeward.api import reference
+
+        pages[arguments.reference] = reference.render()
     if arguments.check:
-        different = drift(arguments.directory)
-        for name in different:
-            print(f"{name} differs from the models: run `make crds`", file=sys.stderr)
-        return 1 if different else 0
+        strays = set(arguments.directory.glob("*.yaml")) - pages.keys()
+        different = [path for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text]
+        for path in sorted({*different, *strays}):
+            print(f"{path} differs from the models: run `make crds`", file=sys.stderr)
+        return 1 if different or strays else 0
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    for name, text in render().items():
-        (arguments.directory / name).write_text(text, encoding="utf-8")
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

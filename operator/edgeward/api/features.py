@@ -28,7 +28,7 @@ class State(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One field (with all below it) and its state. `harmless` lists values, beside the default, that ask for nothing.
+    """One field (with all below it) and its state.
 
     `prefixes` narrows a row to texts that begin so: one field may work for some values and not for others.
     """
@@ -36,7 +36,6 @@ class Row:
     path: str
     state: State
     why: str
-    harmless: tuple[Any, ...] = ()
     prefixes: tuple[str, ...] = ()
 
 
@@ -52,12 +51,12 @@ def _works(path: str, why: str) -> Row:
     return Row(path=path, state=State.WORKS, why=why)
 
 
-def _protects(path: str, why: str, *harmless: Any, prefixes: tuple[str, ...] = ()) -> Row:
-    return Row(path=path, state=State.PROTECTS, why=why, harmless=harmless, prefixes=prefixes)
+def _protects(path: str, why: str, *, prefixes: tuple[str, ...] = ()) -> Row:
+    return Row(path=path, state=State.PROTECTS, why=why, prefixes=prefixes)
 
 
-def _ignored(path: str, why: str, *harmless: Any) -> Row:
-    return Row(path=path, state=State.IGNORED, why=why, harmless=harmless)
+def _ignored(path: str, why: str) -> Row:
+    return Row(path=path, state=State.IGNORED, why=why)
 
 
 INFERENCE_JOB_ROWS: tuple[Row, ...] = (
@@ -87,10 +86,7 @@ INFERENCE_JOB_ROWS: tuple[Row, ...] = (
     _ignored("spec.update", "pod changes surge, which never stops a replica first"),
     _ignored("spec.modelSwap", "a model that does not fit beside the old one is refused, as with Refuse"),
     _ignored("spec.offload", "hard requests are answered by the job itself"),
-    _protects("spec.capture.redaction", "whoever sets it expects it to be enforced, also on rules added later"),
-    _ignored("spec.capture.rules", "nothing is kept"),
-    _ignored("spec.capture.ttl", "nothing is kept"),
-    _ignored("spec.capture.maxBytes", "nothing is kept"),
+    _ignored("spec.capture", "nothing is kept, so nothing can leak"),
     _ignored("spec.overrides", "the job's own values hold everywhere"),
     _works("spec.podTemplate", "merged and checked by a dry run"),
 )
@@ -109,7 +105,7 @@ MODEL_RELEASE_ROWS: tuple[Row, ...] = (
     _protects("spec.variants", "nodes would get an artifact made for others"),
     _protects("spec.track", "nothing would be released, and no version is known"),
     _ignored("spec.rollout.waves", "the new version goes everywhere at once, and sites keep what serves if it fails"),
-    _protects("spec.rollout.maxUnavailableSites", "more sites could change at once than was allowed"),
+    _ignored("spec.rollout.maxUnavailableSites", "a site serves the old version until the new one is warm"),
     _ignored("spec.rollout.pace", "downloads are not paced"),
     _protects("spec.rollout.activationTime", "sites could switch too early"),
     _protects("spec.rollout.windows", "sites could switch at a forbidden time"),
@@ -171,8 +167,6 @@ def _at(model: BaseModel, parts: Sequence[str]) -> Iterator[Any]:
 
 def _in_use(row: Row, values: Iterable[Any]) -> bool:
     for value in values:
-        if value in row.harmless:
-            continue
         texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, tuple) else ()
         if not row.prefixes or any(str(text).startswith(row.prefixes) for text in texts):
             return True

@@ -389,6 +389,22 @@ class Term(Model):
     value: PerMille = Field(description="Its value, per thousand.")
 
 
+class Figures(Model):
+    """The numbers behind the terms of one node, as if the replica were there. What is absent was not known."""
+
+    cores: Decimal = Field(description="C: allocatable cores.")
+    free_cores: Decimal = Field(description="R: free of them, live blended with requested by confidence.")
+    requested_cores: Decimal = Field(description="Sum of the requests on the node, in cores.")
+    in_flight_cores: Decimal = Field(description="Of which placed too recently to show in the live figure.")
+    live_cores: Decimal | None = Field(None, description="Cores in use, as measured.")
+    live_at: Time | None = Field(None, description="When that was measured.")
+    confidence: PerMille = Field(0, description="How far the measured figure was trusted, per thousand.")
+    load: PerMille = Field(0, description="l = 1 - R/C, per thousand.")
+    capability: PerMille = Field(0, description="K over the largest K, per thousand, where K = C R / T.")
+    transfer_seconds: Decimal | None = Field(None, description="T_d: seconds to pack, send and receive one request.")
+    completion_seconds: Decimal | None = Field(None, description="Seconds until one request would be answered.")
+
+
 class RunnerUp(Model):
     """A node that was not chosen."""
 
@@ -397,6 +413,7 @@ class RunnerUp(Model):
     score: PerMille = Field(0, description="Its score, per thousand.")
     reason: str = Field("", max_length=256, description="Why another was better.")
     terms: tuple[Term, ...] = Field((), max_length=16, description="Its score by term.", json_schema_extra=_ATOMIC)
+    figures: Figures | None = Field(None, description="The numbers behind its terms.")
 
 
 class Rejected(Model):
@@ -410,6 +427,12 @@ class Rejected(Model):
 class Explanation(Model):
     """Why here and why not there, as of the last decision."""
 
+    node: str = Field("", max_length=253, description="The best of the nodes that were chosen; the terms are its.")
+    decided_at: Time | None = Field(None, description="When this was decided.")
+    figures: Figures | None = Field(None, description="The numbers behind the chosen node's terms.")
+    notes: tuple[Annotated[str, Field(max_length=512)], ...] = Field(
+        (), max_length=10, description="What was not believed and why.", json_schema_extra=_ATOMIC
+    )
     terms: tuple[Term, ...] = Field(
         (), max_length=16, description="The chosen node's score by term.", json_schema_extra=_ATOMIC
     )
@@ -428,6 +451,15 @@ class Moves(Model):
 
     window_start: Time | None = Field(None, description="When the window began.")
     count: NonNegative = Field(0, description="Moves since then.")
+
+
+class ProposedMove(Model):
+    """A move that would gain; it is made when it still does after some evaluations in a row."""
+
+    source: str = Field(max_length=253, description="Node that a replica would leave.")
+    target: str = Field(max_length=253, description="Node that it would go to.")
+    evaluations: NonNegative = Field(1, description="Evaluations in a row that found the gain.")
+    last_at: Time = Field(description="When it was last found.")
 
 
 class InferenceJobStatus(Model):
@@ -458,6 +490,7 @@ class InferenceJobStatus(Model):
     )
     explanation: Explanation | None = Field(None, description="Why here and why not there.")
     moves: Moves | None = Field(None, description="Moves in the current window.")
+    proposed_move: ProposedMove | None = Field(None, description="A move that is being considered.")
 
 
 SERVICE_NAME_RULE = "size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"

@@ -1,0 +1,222 @@
+"""Every field of every spec has exactly one row that says whether it works, and the rows do what they say."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from edgeward.api.common import parse
+from edgeward.api.features import TABLE, Features, State, unavailable
+from edgeward.api.inferencejob import InferenceJobSpec
+from edgeward.api.modelrelease import ModelReleaseSpec
+from edgeward.api.site import SiteSpec
+
+DIGEST = "sha256:" + "a" * 64
+ANY_SITE: dict[str, Any] = {"siteSelector": {"matchLabels": {"a": "b"}}}
+WINDOW = {"start": "02:00", "duration": "3h"}
+OTHER = {"match": {"tier": "edge"}, "artifact": {"uri": "https://x/y", "digest": DIGEST}}
+
+# A value that asks for something, for every field that does not work.
+ASKING: dict[type[BaseModel], dict[str, Any]] = {
+    InferenceJobSpec: {
+        "spec.replicaScope": "PerSite",
+        "spec.scaling": {"maxReplicas": 3},
+        "spec.slo": {"latency": "80ms"},
+        "spec.data.source": ANY_SITE,
+        "spec.data.requestSize": "1Ki",
+        "spec.data.responseSize": "1Ki",
+        "spec.data.residency": "Region",
+        "spec.data.maxDrain": "10s",
+        "spec.placement.spread": {"minSites": 2},
+        "spec.placement.minBandwidth": "1M",
+        "spec.disconnect.lostAfter": "1m",
+        "spec.disconnect.replace": False,
+        "spec.disconnect.stopLocalAfter": "1h",
+        "spec.disconnect.reconcile": "KeepOriginal",
+        "spec.update": "Recreate",
+        "spec.modelSwap": {"whenTooBig": "OffloadInGap"},
+        "spec.offload": {"job": "big"},
+        "spec.capture": {"rules": [{"when": "Always"}]},
+        "spec.overrides": [ANY_SITE],
+    },
+    ModelReleaseSpec: {
+        "spec.artifact.uri": "oci://registry.example/models/a",
+        "spec.artifact.mirrors": ["https://x/y", "s3://bucket/a"],
+        "spec.artifact.pullSecret": "secret",
+        "spec.artifact.signature.policy": "Require",
+        "spec.artifact.signature.keys": ["PEM"],
+        "spec.variants": [OTHER],
+        "spec.track": {"repository": "oci://x/y", "constraint": "1.x"},
+        "spec.rollout.waves": [{"name": "all"}],
+        "spec.rollout.maxUnavailableSites": "10%",
+        "spec.rollout.pace": {"concurrentDownloads": 5},
+        "spec.rollout.activationTime": "2026-01-02T03:04:05Z",
+        "spec.rollout.windows": [WINDOW],
+        "spec.rollout.deadline": "1h",
+        "spec.gates": [{"name": "errors", "builtin": "ErrorRate", "max": "0.1"}],
+        "spec.rollback": {"automatic": False},
+    },
+    SiteSpec: {
+        "spec.nodes": "Elastic",
+        "spec.timeZone": "Europe/Zurich",
+        "spec.connection": {"mode": "Pull"},
+        "spec.prometheus": {"url": "http://x"},
+        "spec.uplink": {"bandwidth": "1M"},
+        "spec.cost": {"cpuHour": "1"},
+        "spec.power": {"wattsPerCpu": "1"},
+        "spec.quota": {"replicas": 1},
+        "spec.windows": [WINDOW],
+    },
+}
+
+# All that works, used to the full: nothing may be said about it.
+WORKING: dict[type[BaseModel], dict[str, Any]] = {
+    InferenceJobSpec: {
+        "model": {"name": "m", "version": "1"},
+        "replicas": 3,
+        "replicaScope": "Total",
+        "priority": {"importance": 5},
+        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}},
+        "placement": {
+            "tiers": ["edge"],
+            "siteSelector": {"matchLabels": {"a": "b"}},
+            "nodeSelector": {"a": "b"},
+            "tolerations": [{"operator": "Exists"}],
+        },
+        "expose": {"type": "NodePort", "port": 8080},
+        "podTemplate": {"spec": {}},
+        "data": {"residency": "Anywhere"},
+        "disconnect": {"lostAfter": "5m", "replace": True},
+        "update": "Surge",
+        "modelSwap": {"whenTooBig": "Refuse"},
+        "overrides": [],
+    },
+    ModelReleaseSpec: {
+        "version": "1",
+        "artifact": {
+            "uri": "https://x/y",
+            "mirrors": ["http://x/y", "file:///x"],
+            "digest": DIGEST,
+            "signature": {"policy": "Ignore"},
+        },
+        "parameters": {"a": 1},
+        "rollout": {},
+        "rollback": {"automatic": True},
+        "paused": True,
+    },
+    SiteSpec: {
+        "tier": "edge",
+        "nodeSelector": {"a": "b"},
+        "region": "eu",
+        "unschedulable": True,
+        "frozen": True,
+        "connection": {"mode": "Local"},
+        "nodes": "Fixed",
+        "quota": {},
+    },
+}
+
+SPECS = list(TABLE)
+
+
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The API model in an annotation (`X`, `X | None`, `tuple[X, ...]`), if there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := model_of(part))), None)
+
+
+def leaves(model: type[BaseModel], path: str) -> Iterator[str]:
+    for field in model.model_fields.values():
+        here = f"{path}.{field.alias}"
+        inner = model_of(field.annotation)
+        if inner is None:
+            yield here
+        else:
+            yield from leaves(inner, here)
+
+
+def covers(row: str, path: str) -> bool:
+    return path == row or path.startswith(f"{row}.")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_field_has_exactly_one_row(spec: type[BaseModel]) -> None:
+    for path in leaves(spec, "spec"):
+        rows = [row.path for row in TABLE[spec] if covers(row.path, path)]
+        assert len(rows) == 1, f"{path} is covered by {rows}"
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_row_names_a_field_and_says_why(spec: type[BaseModel]) -> None:
+    paths = list(leaves(spec, "spec"))
+    for row in TABLE[spec]:
+        assert any(covers(row.path, path) for path in paths), row.path
+        assert row.why
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_field_that_does_not_work_has_an_example(spec: type[BaseModel]) -> None:
+    assert set(ASKING[spec]) == {row.path for row in TABLE[spec] if row.state is not State.WORKS}
+
+
+def build(spec: type[BaseModel], path: str, value: Any) -> Any:
+    base: dict[str, Any] = {}
+    if spec is InferenceJobSpec:
+        base["model"] = {"name": "m"}
+    if path.startswith("spec.artifact"):
+        base["artifact"] = {"uri": "https://x/y", "digest": DIGEST}
+    at = base
+    *parents, last = path.split(".")[1:]
+    for part in parents:
+        at = at.setdefault(part, {})
+    at[last] = value
+    return parse(spec, base, strict=True)
+
+
+@pytest.mark.parametrize(("spec", "path"), [(spec, path) for spec in SPECS for path in ASKING[spec]])
+def test_a_field_that_does_not_work_is_named(spec: type[BaseModel], path: str) -> None:
+    state = next(row.state for row in TABLE[spec] if row.path == path)
+    found = unavailable(build(spec, path, ASKING[spec][path]))
+    if state is State.PROTECTS:
+        assert found == Features(protecting=(path,))
+    else:
+        assert found == Features(ignored=(path,))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_what_works_and_what_asks_for_nothing_is_passed_over(spec: Any) -> None:
+    assert unavailable(parse(spec, WORKING[spec], strict=True)) == Features()
+
+
+def test_what_protects_is_never_ignored() -> None:
+    """The list of the design, by name: a slip here would be silent and dangerous."""
+    protected = {row.path for rows in TABLE.values() for row in rows if row.state is State.PROTECTS}
+    working = {row.path for rows in TABLE.values() for row in rows if row.state is State.WORKS}
+    for path in (
+        "spec.data.residency",
+        "spec.data.maxDrain",
+        "spec.disconnect.replace",
+        "spec.artifact.signature.policy",
+        "spec.rollout.windows",
+        "spec.quota",
+        "spec.windows",
+        "spec.paused",
+    ):
+        assert path in protected | working
+
+
+def test_several_are_named_in_the_order_of_the_table() -> None:
+    spec = parse(
+        InferenceJobSpec,
+        {
+            "model": {"name": "m"},
+            "capture": {"rules": [{"when": "Always"}]},
+            "slo": {"latency": "1s"},
+            "data": {"residency": "Site", "maxDrain": "1s"},
+        },
+    )
+    assert unavailable(spec) == Features(
+        protecting=("spec.data.residency", "spec.data.maxDrain"), ignored=("spec.slo", "spec.capture")
+    )
