@@ -1,11 +1,10 @@
-"""Puts the parts together in one process: the event loop with uvicorn, the worker thread, the model manager's
+"""Puts the parts together in one process: the event loop with its HTTP front, the worker thread, the model manager's
 thread."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import functools
 import gc
 import hashlib
@@ -13,17 +12,18 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 import uvloop
 
 from edgeward_runtime import __version__, cgroup, fetch, status
+from edgeward_runtime import front as front_module
 from edgeward_runtime.app import App, Parts
 from edgeward_runtime.config import Entry
+from edgeward_runtime.front import Front
 from edgeward_runtime.lifecycle import Progress, State
 from edgeward_runtime.manager import Manager, Tools
 from edgeward_runtime.metrics import MetricsPage, RuntimeCollector, ServerStats
@@ -37,10 +37,6 @@ from edgeward_runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 
-# Longer than an ingress keeps its connections (60 s is common): the side that closes first must be the client, else it
-# meets a closed connection and answers 502.
-_KEEP_ALIVE_SECONDS = 90
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SingleFile:
@@ -49,14 +45,6 @@ class SingleFile:
     path: Path
     name: str
     version: str
-
-
-class _Server(uvicorn.Server):
-    """uvicorn would stop at once on SIGTERM; we first stop being ready, see _stop_later."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def run(settings: Settings, single: SingleFile | None) -> int:
@@ -82,12 +70,21 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     app = App(
         Parts(
             registry=registry, worker=worker, stats=stats, page=MetricsPage(collector), status=read_status,
-            server_name=settings.server_name, max_body_bytes=settings.max_body_bytes,
+            server_name=settings.server_name,
         )
     )  # fmt: skip
-    server = _Server(_uvicorn_config(app, settings))
+    front = Front(
+        handler=app.handle,
+        limits=front_module.Limits(connections=settings.connections, body_bytes=settings.max_body_bytes),
+    )
+    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, functools.partial(_stop, server, registry, settings, loop, number))
+        loop.add_signal_handler(number, functools.partial(_stop, stop, registry, front, settings, loop, number))
+    try:
+        port = await front.start(settings.host, settings.port)
+    except OSError as error:
+        log.error("cannot listen", extra={"host": settings.host, "port": settings.port, "error": str(error)})
+        return 1
     worker.start()
     if manager is not None:
         manager.start()
@@ -99,11 +96,14 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         extra={
             "version": __version__,
             "onnxruntime": onnxruntime.__version__,
-            "port": settings.port,
+            "port": port,
             "threads": threads,
         },
     )
-    await server.serve()
+    await stop.wait()
+    cut = await front.stop(settings.grace_seconds)
+    if cut:
+        log.warning("requests cut off at the end of the grace", extra={"connections": cut})
     if manager is not None:
         manager.stop()
     worker.stop()
@@ -111,36 +111,23 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     return 0
 
 
-def _uvicorn_config(app: App, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        http="httptools",
-        ws="none",
-        interface="asgi3",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
-        limit_concurrency=settings.connections,
-    )
-
-
 def _stop(
-    server: _Server, registry: Registry, settings: Settings, loop: asyncio.AbstractEventLoop, number: signal.Signals
+    stop: asyncio.Event,
+    registry: Registry,
+    front: Front,
+    settings: Settings,
+    loop: asyncio.AbstractEventLoop,
+    number: signal.Signals,
 ) -> None:
-    if registry.draining or number == signal.SIGINT:  # the second signal, or Ctrl-C: no wait
-        registry.draining = True
-        server.should_exit = True
+    """First stops being ready and goes on answering while endpoints forget the pod, then ends. A second signal, or
+    Ctrl-C: no wait."""
+    again = registry.draining
+    registry.draining = front.draining = True
+    if again or number == signal.SIGINT:
+        stop.set()
         return
     log.info("stopping", extra={"drain_seconds": settings.drain_seconds})
-    registry.draining = True
-    loop.call_later(settings.drain_seconds, functools.partial(setattr, server, "should_exit", True))
+    loop.call_later(settings.drain_seconds, stop.set)
 
 
 def _manager(

@@ -1,0 +1,342 @@
+"""HTTP/1.1 on an asyncio protocol: httptools parses, callbacks answer, no task and no future per request.
+
+A general server costs more per request than the whole budget of this one (measured on one slow core: uvicorn with an
+empty ASGI application 62 us, this file with an empty handler about 30). What a public server must do is here all the
+same: bounded headers and bodies, pipelining in order, Expect: 100-continue, keep-alive, time limits for slow clients,
+a clean end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import unquote
+
+import httptools
+import orjson
+
+log = logging.getLogger(__name__)
+
+JSON = b"application/json"  # exactly: KServe's client reads an error's text only without a charset
+_MAX_HEADER_BYTES = 64 * 1024
+_MAX_PATHS = 1024
+_LINGER_SECONDS = 5.0
+_REASONS = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
+
+
+class Request:
+    """A whole request. Only the headers that this server reads are kept."""
+
+    __slots__ = ("body", "encoding", "json_length", "keep_alive", "method", "path")
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.path = ""
+        self.body = b""
+        self.keep_alive = True
+        self.json_length: bytes | None = None  # Inference-Header-Content-Length
+        self.encoding: bytes | None = None  # Content-Encoding
+
+
+@dataclass(slots=True)
+class Answer:
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    extra: bytes = b""  # finished header lines, each with its \r\n
+
+
+Reply = Callable[[Answer], None]
+Handler = Callable[[Request, Reply], None]
+
+
+def error(status: int, text: str) -> Answer:
+    """`{"error": text}`, the form that every client of the protocol reads."""
+    extra = b"retry-after: 1\r\n" if status == 503 else b""
+    return Answer(status, orjson.dumps({"error": text}), extra=extra)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    connections: int
+    body_bytes: int
+    idle_seconds: float = 90.0  # longer than an ingress keeps its own (60 s is common), so that the client closes first
+    request_seconds: float = 60.0  # from a request's first byte to its last
+
+
+class Front:
+    """The connections of one listening socket. `handler` gets every request in the loop's thread and calls `reply`
+    there, now or later."""
+
+    def __init__(self, *, handler: Handler, limits: Limits) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self.paths: dict[bytes, str] = {}
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listens; answers the port. OSError if it is taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self, loop), host, port, backlog=2048)
+        self._sweeper = loop.create_task(self._sweep(loop))
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self, grace_seconds: float) -> int:
+        """Accepts no more, waits for requests in flight, answers how many were cut off after the grace."""
+        assert self._server is not None and self._sweeper is not None
+        self.draining = True
+        self._server.close()
+        deadline = asyncio.get_running_loop().time() + grace_seconds
+        while self.connections and asyncio.get_running_loop().time() < deadline:
+            for connection in list(self.connections):
+                connection.close_if_idle()
+            await asyncio.sleep(0.02)
+        cut = len(self.connections)
+        for connection in list(self.connections):
+            connection.abort()
+        self._sweeper.cancel()
+        return cut
+
+    async def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Time limits by looking once a second: a timer per request would cost more than all else here."""
+        while True:
+            await asyncio.sleep(1)
+            now = loop.time()
+            for connection in list(self.connections):
+                connection.check_time(now)
+
+    def path_of(self, url: bytes) -> str:
+        """The decoded path without query, remembered: there are few and they come again and again."""
+        path = self.paths.get(url)
+        if path is None:
+            raw = url.partition(b"?")[0] if url.startswith(b"/") else (httptools.parse_url(url).path or b"/")
+            path = unquote(raw.decode("latin-1"))
+            if len(self.paths) < _MAX_PATHS and len(url) < 512:
+                self.paths[url] = path
+        return path
+
+
+class Connection(asyncio.Protocol):
+    __slots__ = (
+        "_body_size", "_busy", "_closing", "_expect", "_front", "_header_bytes", "_in_headers", "_linger_bytes",
+        "_loop", "_parser", "_pieces", "_request", "_since", "_transport", "_url", "_waiting", "_write_paused",
+    )  # fmt: skip
+
+    def __init__(self, front: Front, loop: asyncio.AbstractEventLoop) -> None:
+        self._front = front
+        self._loop = loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Request] = deque()  # pipelined behind the one that runs
+        self._busy = False
+        self._closing = False  # nothing more is read from it
+        self._write_paused = False
+        self._request: Request | None = None  # being received
+        self._in_headers = False
+        self._since = loop.time()  # of the last byte when idle, of the first byte while a request comes in
+        self._linger_bytes = 0
+        self._header_bytes = 0
+
+    # -- transport ------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        front = self._front
+        front.connections.add(self)
+        if len(front.connections) > front.limits.connections:
+            self._refuse(error(503, f"more than {front.limits.connections} connections are open, try again later"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._front.connections.discard(self)
+        self._closing = True
+        self._waiting.clear()
+        self._request = None
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if not self._busy:
+            self._next()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            self._linger_bytes -= len(data)
+            if self._linger_bytes <= 0:
+                self._transport.abort()
+            return
+        if self._request is None:
+            self._since = self._loop.time()
+        if self._in_headers or self._request is None:
+            self._header_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # We stay with HTTP/1.1, as the protocol allows. The parser is done for; what follows is another request.
+            self._parser = httptools.HttpRequestParser(self)
+            rest = data[upgrade.args[0] :]
+            if rest and not self._closing:
+                self.data_received(rest)
+        except httptools.HttpParserError:
+            self._refuse(error(400, "the request is not valid HTTP"))
+        if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES:
+            self._refuse(error(431, f"the request's headers are over {_MAX_HEADER_BYTES} bytes"))
+
+    # -- parser callbacks -----------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._request = Request()
+        self._in_headers = True
+        self._url = b""
+        self._pieces: list[bytes] = []
+        self._body_size = 0
+        self._expect = False
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        request = self._request
+        size = len(name)
+        # Lengths first: almost every header is none of ours.
+        if request is None or size not in (6, 14, 16, 31):
+            return
+        name = name.lower()
+        if name == b"inference-header-content-length":
+            request.json_length = value
+        elif name == b"content-encoding":
+            request.encoding = value
+        elif name == b"expect":
+            self._expect = value.lower() == b"100-continue"
+        elif name == b"content-length" and value.isdigit() and int(value) > self._front.limits.body_bytes:
+            self._refuse(self._too_large())
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        self._header_bytes = 0
+        if self._expect and not self._closing:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        if self._closing:
+            return
+        self._body_size += len(body)
+        if self._body_size > self._front.limits.body_bytes:
+            self._refuse(self._too_large())
+            return
+        self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        request = self._request
+        self._request = None
+        if self._closing or request is None:
+            return
+        request.method = self._parser.get_method()
+        request.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"
+        try:
+            request.path = self._front.path_of(self._url)
+        except httptools.HttpParserError:
+            self._refuse(error(400, "the request's target is not valid"))
+            return
+        pieces = self._pieces
+        request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        if self._busy or self._write_paused:
+            self._waiting.append(request)
+            self._transport.pause_reading()
+        else:
+            self._handle(request)
+
+    # -- answering ------------------------------------------------------------------------------------------------
+
+    def _handle(self, request: Request) -> None:
+        self._busy = True
+        self._front.handler(request, functools.partial(self._reply, request))
+
+    def _reply(self, request: Request, answer: Answer) -> None:
+        self._busy = False
+        if self._closing:
+            return
+        keep_alive = request.keep_alive and not self._front.draining
+        self._write(answer, keep_alive, request.method == b"HEAD")
+        if not keep_alive:
+            self._closing = True
+            self._transport.close()
+            return
+        self._since = self._loop.time()
+        if self._waiting:
+            # Not called directly: a long pipeline would nest as deep.
+            self._loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        if self._busy or self._write_paused or self._closing:
+            return
+        if self._waiting:
+            self._handle(self._waiting.popleft())
+        if not self._waiting:
+            self._transport.resume_reading()
+
+    def _write(self, answer: Answer, keep_alive: bool, head_only: bool = False) -> None:
+        body = answer.body
+        head = b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
+            _REASONS[answer.status],
+            answer.content_type,
+            len(body),
+            answer.extra,
+            b"" if keep_alive else b"connection: close\r\n",
+        )
+        self._transport.write(head if head_only else head + body)
+
+    def _too_large(self) -> Answer:
+        limit = self._front.limits.body_bytes
+        return error(
+            413, f"the request body is over the limit of {limit} bytes; large tensors are smaller as binary data"
+        )
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answers a request that is not read to its end, and closes. Reads on for a while without keeping anything:
+        closing at once would reset the connection while the client sends, and it would see that instead of the
+        answer."""
+        if self._closing:
+            return
+        self._closing = True
+        self._request = None
+        self._in_headers = False
+        self._pieces = []
+        self._waiting.clear()
+        self._linger_bytes = 2 * self._front.limits.body_bytes
+        if not self._busy:  # else the answer would be taken for that of the request that runs
+            self._write(answer, keep_alive=False)
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+        self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
+
+    # -- time and end ---------------------------------------------------------------------------------------------
+
+    def check_time(self, now: float) -> None:
+        if self._closing or self._busy:
+            return
+        limits = self._front.limits
+        if self._request is None:
+            if now - self._since > limits.idle_seconds:
+                self.abort()
+        elif now - self._since > limits.request_seconds:
+            self._refuse(error(408, f"the request was not complete after {limits.request_seconds:g} s"))
+
+    def close_if_idle(self) -> None:
+        if not self._busy and self._request is None and not self._waiting and not self._closing:
+            self._closing = True
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._closing = True
+        self._transport.abort()
