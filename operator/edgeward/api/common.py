@@ -224,7 +224,7 @@ class Requirement(Model):
             cel(
                 "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : !has(self.values) ||"
                 " size(self.values) == 0",
-                "values must be given for operator In and NotIn, and left out for Exists and DoesNotExist",
+                "values does not fit operator: give values with In and NotIn, and none with Exists and DoesNotExist",
                 ".values",
             )
         )

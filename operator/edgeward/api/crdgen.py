@@ -19,8 +19,6 @@ from edgeward.api.common import GROUP, VERSION, KindInfo, KubeObject
 from edgeward.api.objects import MODELS
 
 CATEGORY = "edgeward"
-MAX_BYTES = 60_000
-_MAX_INT32 = 2**31 - 1
 
 
 def _inline(node: Any, definitions: Mapping[str, Any]) -> Any:
@@ -61,9 +59,6 @@ def _shape(node: dict[str, Any], *, in_list: bool) -> dict[str, Any]:
     default = node.get("default")
     if isinstance(default, bool | int | str) and default != "" and not in_list:
         result["default"] = default
-    if result.get("type") == "integer":
-        largest = result.get("maximum")
-        result["format"] = "int32" if largest is not None and largest <= _MAX_INT32 else "int64"
     if "properties" in node:
         result["properties"] = {
             name: _shape(child, in_list=in_list) for name, child in sorted(node["properties"].items())
@@ -106,7 +101,8 @@ def schema_of(model: type[KubeObject]) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
         "kind": {"type": "string", "description": "Kind of this object."},
-        "metadata": {"type": "object"},
+        # Kubernetes allows a schema for metadata.name only; without it a rule could not point there.
+        "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
         "spec": _part(model, "spec"),
     }
     if info.status:

@@ -443,7 +443,8 @@ class Explanation(Model):
         (), max_length=10, description="Nodes that could not be chosen, by reason.", json_schema_extra=_ATOMIC
     )
     data_age: str | None = Field(None, max_length=32, description="Age of the oldest figure that was used.")
-    message: str = Field("", max_length=4096, description="The decision in one sentence.")
+    order: str = Field("", max_length=256, description="Whose turn it was: priority tier, P and place in the order.")
+    message: str = Field("", max_length=4096, description="Why replicas are missing; empty when none is.")
 
 
 class Moves(Model):
@@ -512,6 +513,7 @@ class InferenceJob(KubeObject):
                 SERVICE_NAME_RULE,
                 "metadata.name names the Service too: use at most 63 lower case letters, digits and dashes,"
                 " beginning with a letter",
+                ".metadata.name",
             ),
         ),
         columns=(

@@ -160,12 +160,12 @@ class Gate(Model):
         json_schema_extra=rules(
             cel(
                 "has(self.builtin) != has(self.query)",
-                "a gate needs exactly one of builtin and query: set builtin to a built-in check, or query to a PromQL"
-                " expression",
+                "exactly one of builtin and query is needed: set builtin to a built-in check, or query to a"
+                " PromQL expression",
             ),
             cel(
                 "has(self.max) || has(self.min)",
-                "a gate without max and min can never fail: set max, min or both",
+                "max and min are both missing, so the gate could never fail: set max, min or both",
             ),
         )
     )
@@ -319,6 +319,7 @@ class ModelRelease(KubeObject):
                 "size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')",
                 "metadata.name names the model in URLs and labels: use at most 63 lower case letters, digits and"
                 " dashes",
+                ".metadata.name",
             ),
         ),
         columns=(

@@ -157,6 +157,7 @@ class Site(KubeObject):
                 "size(self.metadata.name) <= 48 && !self.metadata.name.contains('.')",
                 "metadata.name is part of the namespace edgeward-site-NAME: use at most 48 lower case letters,"
                 " digits and dashes",
+                ".metadata.name",
             ),
         ),
         columns=(
