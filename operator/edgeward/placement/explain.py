@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 from edgeward.api.reasons import NodeRejection, Rejection
@@ -142,24 +143,18 @@ def explain(
     terms = scorer.terms(state, crowd.beside(best.site, best.node, without=best), present=True, stays=not best.new)
     holding = {s.state.index for s in standings if s.state is not None}
     others = [other for other in candidates if other.index not in holding]
-    ranked = sorted(
-        (
-            (
-                -scorer.score(o, crowd.beside(o.site.name, o.node.name, without=best), present=False, stays=False),
-                o.rank,
-                o,
-            )
-            for o in others
-        ),
-        key=lambda entry: entry[:2],
-    )[: settings.runners_up]
+    judged = []
+    capability = 0.0
+    for other in others:
+        other_score, k = scorer.judge(other, crowd.beside(other.site.name, other.node.name, without=best))
+        judged.append((-other_score, other.rank, other))
+        capability = max(capability, k)
     runners = []
-    for negative, _, other in ranked:
+    for negative, _, other in heapq.nsmallest(settings.runners_up, judged, key=lambda entry: entry[:2]):
         beside = crowd.beside(other.site.name, other.node.name, without=best)
         other_terms = scorer.terms(other, beside, present=False, stays=False)
         why = _why_lower(terms, other_terms, -negative - score, settings.gain)
         runners.append(RunnerUp(other.node.name, other.site.name, -negative, other_terms, why))
-    capability = max((scorer.capability(o, present=False) for o in others), default=0.0)
     doubts = [note for note in (state.cpu.note, state.memory.note) if note]
     if state.cpu.confidence < 1:
         doubts.append(f"cpu of {best.node} is believed to {state.cpu.confidence:.0%}, the rest is its requests")

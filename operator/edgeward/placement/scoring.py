@@ -109,7 +109,10 @@ class Scorer:
 
     def base(self, state: NodeState, on_node: int, *, present: bool, stays: bool) -> float:
         """The score without what depends on the whole site (`site_part`)."""
-        values, weights = self.values(state, present=present), self.weights
+        return self.weigh(self.values(state, present=present), on_node, stays=stays)
+
+    def weigh(self, values: Values, on_node: int, *, stays: bool) -> float:
+        weights = self.weights
         return (
             weights["headroom"] * values.headroom
             + weights["load"] * values.load_term
@@ -137,17 +140,18 @@ class Scorer:
         }
         return tuple(Term(name, self.weights[name], *rows[name]) for name in TERMS)
 
-    def capability(self, state: NodeState, *, present: bool) -> float:
-        values = self.values(state, present=present)
-        return formulas.capability(state.node.allocatable.cpu / 1000, values.free_cores, values.service)
+    def judge(self, state: NodeState, company: Company) -> tuple[float, float]:
+        """Score and capability K of a node that does not hold the replica, from one look at its figures."""
+        values = self.values(state, present=False)
+        score = self.weigh(values, company.on_node, stays=False) + self.site_part(company.at_site)
+        return round(score, PRECISION), _capability(state, values)
 
     def figures(self, state: NodeState, *, present: bool, best_capability: float) -> Figures:
+        """`best_capability`: the largest K among the nodes that this one is compared with."""
         values = self.values(state, present=present)
+        own = _capability(state, values)
         joins = not present and not state.has_room_held(self.ask.index)
         known = state.cpu.age is not None and state.cpu.confidence > 0
-        own, best = formulas.shares_of_best(
-            (self.capability(state, present=present), max(best_capability, self.capability(state, present=present)))
-        )
         return Figures(
             cores=state.node.allocatable.cpu / 1000,
             free_cores=values.free_cores,
@@ -158,10 +162,14 @@ class Scorer:
             confidence=state.cpu.confidence,
             in_flight_cores=values.in_flight_cores,
             load=values.load,
-            capability_share=own if best else 0.0,
+            capability_share=formulas.shares_of_best((own, best_capability))[0],
             transfer_seconds=self.transfer(state.site)[0],
             completion_seconds=values.completion if self.measured else None,
         )
+
+
+def _capability(state: NodeState, values: Values) -> float:
+    return formulas.capability(state.node.allocatable.cpu / 1000, values.free_cores, values.service)
 
 
 TERMS: tuple[str, ...] = tuple(field.name for field in fields(Weights))

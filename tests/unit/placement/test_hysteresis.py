@@ -1,0 +1,210 @@
+"""Moves: only for a gain that holds, seldom, and never on stale data."""
+
+from dataclasses import replace
+
+import pytest
+
+from edgeward.fleet.model import Fleet, Job, Live, Moves, Node, Placed, ProposedMove, Sample, Site
+from edgeward.placement import JobPlan, PlanSettings, plan
+from tests.unit.placement.strategies import NOW, applied, fleet, job, node, placed
+
+
+def cpu(spot: Node, cores: float, age: float = 10.0) -> Node:
+    return replace(spot, live=Live(cpu=Sample(cores, NOW - age)))
+
+
+HOT = cpu(node("hot", site="a"), 3.9)
+COOL = cpu(node("cool", site="b"), 0.2)
+TWICE = ProposedMove("hot", "cool", 2, NOW - 15)
+
+
+def decide(nodes: list[Node], one: Job, settings: PlanSettings | None = None, **changes: object) -> JobPlan:
+    decided = plan(fleet(nodes, [one], **changes), settings or PlanSettings()).job(one.key)
+    assert decided is not None
+    assert decided.reason == ""
+    return decided
+
+
+def spots(decided: JobPlan) -> dict[str, int]:
+    return {p.node: p.replicas for p in decided.placements}
+
+
+def test_the_third_evaluation_in_a_row_moves() -> None:
+    """And not the first or the second, nor one that comes before the interval is over."""
+    one = fleet([HOT, COOL], [job(placed=(placed(HOT),))])
+    seen = []
+    for seconds in (0, 15, 3, 12):
+        decided = plan(one).jobs[0]
+        seen.append((spots(decided), decided.proposed))
+        later = applied(one, plan(one), seconds=seconds)
+        age_kept = tuple(replace(n, live=Live(cpu=Sample(n.live.cpu.value, later.now - 10))) for n in one.nodes
+                         if n.live.cpu)  # fmt: skip
+        one = replace(later, nodes=age_kept)
+    moved = plan(one).jobs[0]
+    stays = {"hot": 1}
+    assert seen == [
+        (stays, ProposedMove("hot", "cool", 1, NOW)),
+        (stays, ProposedMove("hot", "cool", 1, NOW)),
+        (stays, ProposedMove("hot", "cool", 2, NOW + 15)),
+        (stays, ProposedMove("hot", "cool", 2, NOW + 15)),
+    ]
+    assert spots(moved) == {"cool": 1}
+    assert moved.placements[0].since == NOW + 30
+    assert moved.moves == Moves(NOW + 30, 1)
+    assert moved.proposed is None
+    (move,) = moved.moved
+    assert (move.source, move.target) == ("hot", "cool")
+    assert move.gain > 0.15
+
+
+def test_the_move_happens_with_the_proposal_seen_twice() -> None:
+    """The base of the refusals below: with everything right, it moves."""
+    assert spots(decide([HOT, COOL], job(placed=(placed(HOT),), proposed=TWICE))) == {"cool": 1}
+
+
+def test_a_gain_that_vanishes_resets_the_count() -> None:
+    warm = cpu(HOT, 0.6)
+    decided = decide([warm, COOL], job(placed=(placed(warm),), proposed=TWICE))
+    assert (spots(decided), decided.proposed) == ({"hot": 1}, None)
+
+
+def test_another_target_starts_anew_but_an_equal_one_does_not_replace_the_proposed() -> None:
+    twin = cpu(node("a-twin", site="c"), 0.2)
+    decided = decide([HOT, COOL, twin], job(placed=(placed(HOT),), proposed=TWICE))
+    assert spots(decided) == {"cool": 1}
+    cordoned = replace(COOL, unschedulable=True)
+    decided = decide([HOT, cordoned, twin], job(placed=(placed(HOT),), proposed=TWICE))
+    assert spots(decided) == {"hot": 1}
+    assert decided.proposed == ProposedMove("hot", "a-twin", 1, NOW)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "changes"),
+    [
+        ([HOT, COOL], {"placed": (placed(HOT, since=NOW - 599),)}),
+        ([HOT, COOL], {"placed": (placed(HOT, ready=0),)}),
+        ([HOT, COOL], {"placed": (placed(HOT), placed(node("x", site="b"), 0, started=(NOW - 900,)))}),
+        ([HOT, COOL], {"moves": Moves(NOW - 100, 2)}),
+        ([cpu(HOT, 3.9, 40), COOL], {}),
+        ([HOT, cpu(COOL, 0.2, 40)], {}),
+        ([replace(HOT, live=Live()), COOL], {}),
+        ([HOT, replace(COOL, live=Live())], {}),
+        ([HOT, cpu(COOL, float("nan"))], {}),
+        ([replace(HOT, ready=False), COOL], {}),
+        ([HOT, replace(COOL, ready=False)], {}),
+        ([HOT, COOL], {"model_digest": "", "replicas": 2}),
+    ],
+    ids=[
+        "dwell",
+        "not ready",
+        "another replica is still leaving",
+        "budget of the job",
+        "source sample old",
+        "target sample old",
+        "source unknown",
+        "target unknown",
+        "target rubbish",
+        "source node not ready",
+        "target node not ready",
+        "replicas missing",
+    ],
+)
+def test_it_does_not_move(nodes: list[Node], changes: dict[str, object]) -> None:
+    one = job(**{"placed": (placed(HOT),), "proposed": TWICE, **changes})
+    decided = plan(fleet(nodes, [one])).jobs[0]
+    assert decided.moved == ()
+    assert {p.node for p in decided.placements} == {"hot"}
+
+
+@pytest.mark.parametrize("where", ["a", "b"])
+@pytest.mark.parametrize("state", [{"frozen": True}, {"connected": False}])
+def test_nothing_comes_to_or_goes_from_a_frozen_or_disconnected_site(where: str, state: dict[str, bool]) -> None:
+    sites = tuple(Site(s, "edge", **(state if s == where else {})) for s in ("a", "b"))  # type: ignore[arg-type]
+    decided = decide([HOT, COOL], job(placed=(placed(HOT),), proposed=TWICE), sites=sites)
+    assert (spots(decided), decided.moved) == ({"hot": 1}, ())
+
+
+def test_the_job_budget_renews_with_its_window() -> None:
+    decided = decide([HOT, COOL], job(placed=(placed(HOT),), proposed=TWICE, moves=Moves(NOW - 3600, 2)))
+    assert spots(decided) == {"cool": 1}
+    assert decided.moves == Moves(NOW, 1)
+
+
+def test_a_proposal_that_waits_for_its_budget_is_not_rewritten() -> None:
+    """Else its status would change at every evaluation."""
+    full = ProposedMove("hot", "cool", 3, NOW - 500)
+    decided = decide([HOT, COOL], job(placed=(placed(HOT),), proposed=full, moves=Moves(NOW - 100, 2)))
+    assert decided.proposed == full
+
+
+def test_moves_of_other_jobs_that_arrived_at_the_site_use_its_budget() -> None:
+    others = [
+        job(f"o{i}", placed=(placed(COOL, since=NOW - 50, started=(NOW - 300,)),), moves=Moves(NOW - 100, 1),
+            request=job().request.__class__(10, 10, 1))
+        for i in range(10)
+    ]  # fmt: skip
+    one = job(placed=(placed(HOT),), proposed=TWICE)
+    tight = plan(fleet([HOT, COOL], [one, *others])).job(one.key)
+    roomy = plan(fleet([HOT, COOL], [one, *others[:9]])).job(one.key)
+    assert tight is not None and roomy is not None
+    assert (tight.moved, len(roomy.moved)) == ((), 1)
+
+
+def test_one_leaves_a_node_at_a_time() -> None:
+    """Ten jobs on the hot node all want to go; one goes, and nothing more until what it frees shows."""
+    jobs = [
+        job(f"j{i}", placed=(placed(HOT),), proposed=TWICE, request=job().request.__class__(100, 1000, 1))
+        for i in range(10)
+    ]
+    one = fleet([HOT, COOL], jobs)
+    decided = plan(one)
+    assert sum(len(j.moved) for j in decided.jobs) == 1
+    mover = next(j for j in decided.jobs if j.moved)
+    under_way = tuple(
+        replace(
+            j,
+            proposed=TWICE,
+            placed=(replace(j.placed[0], replicas=0), Placed("cool", "b", 1, since=NOW))
+            if j.key == mover.key
+            else j.placed,
+        )
+        for j in jobs
+    )
+    assert sum(len(j.moved) for j in plan(replace(one, jobs=under_way)).jobs) == 0
+
+
+def test_a_move_only_one_replica_of_a_job_at_a_time() -> None:
+    other = cpu(node("other", site="c"), 0.2)
+    decided = decide([HOT, COOL, other], job(placed=(placed(HOT, 3),), replicas=3, proposed=TWICE))
+    assert spots(decided) == {"hot": 2, "cool": 1}
+
+
+def test_after_a_move_it_does_not_come_back() -> None:
+    """With the load following it: the dwell holds it, and the former node is free now."""
+    one = fleet([HOT, COOL], [job(placed=(placed(HOT),), proposed=TWICE)])
+    there = applied(one, plan(one), seconds=60)
+    nodes = (cpu(HOT, 0.1, -50), cpu(COOL, 3.9, -50))
+    for seconds in range(0, 500, 20):
+        now = there.now + seconds
+        fresh = tuple(replace(n, live=Live(cpu=Sample(n.live.cpu.value, now - 5))) for n in nodes if n.live.cpu)
+        there = applied(replace(there, now=now, nodes=fresh), plan(replace(there, now=now, nodes=fresh)))
+        assert [p.node for p in there.jobs[0].placed] == ["cool"]
+        if now - NOW > 590:
+            break
+
+
+def test_noise_moves_nothing() -> None:
+    """Load that wanders by a third of a node, unseen by requests, over two hours: no replica moves."""
+    nodes = [node(f"n{i}", site=f"s{i}") for i in range(3)]
+    one: Fleet = fleet(nodes, [job(placed=(placed(nodes[0]),))])
+    for step in range(480):
+        now = NOW + step * 15
+        shaken = tuple(cpu_at(n, 1.0 + 1.2 * ((step * 7 + i * 5) % 11) / 10, now) for i, n in enumerate(nodes))
+        one = replace(one, now=now, nodes=shaken)
+        decided = plan(one)
+        assert decided.jobs[0].moved == ()
+        one = applied(one, decided)
+
+
+def cpu_at(spot: Node, cores: float, now: float) -> Node:
+    return replace(spot, live=Live(cpu=Sample(cores, now - 5)))
