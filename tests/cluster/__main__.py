@@ -9,6 +9,7 @@ from pathlib import Path
 from .binaries import Binaries
 from .catalog import GROUPS
 from .cluster import Cluster
+from .images import IMAGES, ImageBuilder
 from .paths import cache_root, clusters_root
 from .plan import default_nodes
 from .progress import ClusterError, Progress
@@ -31,6 +32,11 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--name", default="", help="one cluster only; exit code 1 unless it is up")
     build = commands.add_parser("build", help="build the programs from source, ahead of time")
     build.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; default: all")
+    images = commands.add_parser("images", help="build the project's images")
+    images.add_argument("images", nargs="*", metavar="IMAGE", help=f"of {', '.join(IMAGES)}; default: all")
+    images.add_argument("--tool", choices=["buildah", "docker"], help="default: buildah, else docker")
+    images.add_argument("--base", help="a base image of your own, with Python 3.11 or newer and pip")
+    images.add_argument("--load", metavar="NAME", help="then import them into this cluster's nodes")
     load = commands.add_parser("load", parents=[named], help="import image archives into every node")
     load.add_argument("archives", nargs="+", type=Path)
     return parser
@@ -71,6 +77,13 @@ def main(argv: list[str] | None = None) -> int:
             if unknown:
                 raise ClusterError(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
             Binaries(say=Progress()).ensure(*arguments.groups)
+        elif arguments.command == "images":
+            unknown = set(arguments.images) - set(IMAGES)
+            if unknown:
+                raise ClusterError(f"no such image: {', '.join(sorted(unknown))}; there are {', '.join(IMAGES)}")
+            archives = ImageBuilder(tool=arguments.tool, base=arguments.base).build(*arguments.images)
+            if arguments.load:
+                Cluster(arguments.load).load_image(*archives.values())
         elif arguments.command == "load":
             Cluster(arguments.name).load_image(*arguments.archives)
     except ClusterError as error:

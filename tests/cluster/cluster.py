@@ -226,7 +226,7 @@ class Cluster:
         network.shape(self.plan.node(node), rate)
 
     def kill_node(self, node: str) -> None:
-        """As a power cut: kubelet, kube-proxy, containerd, shims and containers end at once. Volumes and images stay."""
+        """As a power cut: kubelet, kube-proxy, containerd and all containers end at once. Volumes and images stay."""
         self.node(node).kill()
 
     def restart_node(self, node: str) -> None:
@@ -324,7 +324,7 @@ class Cluster:
         return FileServer(url=url, stop=lambda: self.supervisor.stop(process, grace=1))
 
     def recycle_volumes(self) -> list[str]:
-        """Empty the volumes whose claim is gone and offer them again; their names. Nobody else does it for local ones."""
+        """Empty the volumes whose claim is gone and offer them again; their names. For local ones nobody else does."""
         api, freed = self.api, []
         for volume in api.get("/api/v1/persistentvolumes")["items"]:
             if volume["status"].get("phase") != "Released" or "local" not in volume["spec"]:
@@ -381,7 +381,7 @@ class Cluster:
     def _claim_index(self) -> None:
         """Take an address range and write it down, before anything is made on the machine."""
         with exclusive(clusters_root(self.cache) / ".lock"):
-            host.remember_settings(clusters_root(self.cache) / ".kernel-settings.json")
+            host.remember_settings(clusters_root(self.cache) / ".machine-before.json")
             taken = []
             for other in clusters_root(self.cache).glob("*/state.json"):
                 with contextlib.suppress(OSError, ValueError, KeyError):
@@ -533,7 +533,7 @@ class Cluster:
         shutil.rmtree(self.state)
         with exclusive(clusters_root(self.cache) / ".lock"):
             if not any(clusters_root(self.cache).glob("*/state.json")):
-                host.restore_settings(clusters_root(self.cache) / ".kernel-settings.json")
+                host.restore_settings(clusters_root(self.cache) / ".machine-before.json")
 
 
 def _readiness(nodes: dict[str, Any]) -> dict[str, bool]:

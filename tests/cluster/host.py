@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -22,6 +23,19 @@ _KUBELET_SETTINGS = (
     "kernel/panic_on_oops",
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
+)
+# Folders that kubelet, containerd, the CNI plugins and ip-netns make at fixed places, children first.
+_FOLDERS = (
+    "/run/containerd/s",
+    "/run/containerd",
+    "/run/edgeward",
+    "/run/netns",
+    "/var/lib/cni/results",
+    "/var/lib/cni",
+    "/var/lib/kubelet/device-plugins",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+    "/var/log/pods",
 )
 
 
@@ -82,8 +96,8 @@ def _enable_controllers(group: Path) -> None:
 
 
 def _groups(name: str) -> Iterator[Path]:
-    """Every group of the node, children before parents."""
-    for root in _hierarchies():
+    """Every group of the node, children before parents. Beside v1's controllers runc uses the v2 hierarchy, if mounted."""
+    for root in dict.fromkeys([*_hierarchies(), CGROUPS / "unified"]):
         top = root / name
         if top.is_dir():
             for directory, _, _ in os.walk(top, topdown=False):
@@ -142,7 +156,7 @@ def unmount_below(*directories: Path) -> None:
 
 
 def remember_settings(path: Path) -> None:
-    """Note the kernel settings once, before the first cluster starts."""
+    """Note the kernel settings, and which folders are not there, once, before the first cluster starts."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,14 +165,16 @@ def remember_settings(path: Path) -> None:
         file = Path("/proc/sys") / name
         if file.exists():
             found[name] = file.read_text().strip()
-    path.write_text(json.dumps(found))
+    absent = [folder for folder in _FOLDERS if not Path(folder).exists()]
+    path.write_text(json.dumps({"settings": found, "absent": absent}))
 
 
 def restore_settings(path: Path) -> None:
-    """Put them back, after the last cluster ended."""
+    """Put them back, after the last cluster ended, and remove the folders that were not there and are empty."""
     if not path.exists():
         return
-    for name, value in json.loads(path.read_text()).items():
+    noted = json.loads(path.read_text())
+    for name, value in noted["settings"].items():
         if name not in _KUBELET_SETTINGS:
             continue
         file = Path("/proc/sys") / name
@@ -167,4 +183,12 @@ def restore_settings(path: Path) -> None:
                 file.write_text(value)
         except OSError:  # not ours to set on this machine; then the kubelet could not either
             continue
+    for folder in _FOLDERS:
+        if folder in noted["absent"] and Path(folder).is_dir():
+            if folder == "/run/netns" and not any(Path(folder).iterdir()):
+                subprocess.run(["umount", folder], capture_output=True)  # ip-netns(8) mounts it onto itself
+            if folder == "/var/lib/kubelet/device-plugins":
+                (Path(folder) / "kubelet.sock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
     path.unlink()

@@ -261,7 +261,6 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
             "cgroupRoot": f"/{self.plan.cgroup}",
             "failCgroupV1": False,
             "failSwapOn": False,
-            "localStorageCapacityIsolation": False,
             "clusterDNS": [self.cluster.dns],
             "clusterDomain": "cluster.local",
             "resolvConf": "",
