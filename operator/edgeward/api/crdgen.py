@@ -102,7 +102,10 @@ def schema_of(model: type[KubeObject]) -> dict[str, Any]:
         "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
         "kind": {"type": "string", "description": "Kind of this object."},
         # Kubernetes allows a schema for metadata.name only; without it a rule could not point there.
-        "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
+        "metadata": {
+            "type": "object",
+            "properties": {"name": {"type": "string", "maxLength": 253, "description": "Name of the object."}},
+        },
         "spec": _part(model, "spec"),
     }
     if info.status:
@@ -171,18 +174,23 @@ def crd_of(model: type[KubeObject]) -> dict[str, Any]:
     }
 
 
-class _PlainDumper(yaml.SafeDumper):
-    """Writes repeated parts in full: anchors are legal YAML that half of the tools around CRDs cannot read."""
+class _Dumper(yaml.SafeDumper):
+    """Writes repeated parts in full, because half of the tools around CRDs cannot read anchors, and lists of words on
+    one line, because at this depth the indentation would be a tenth of the file."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        words = all(isinstance(item, str) for item in sequence)
+        return super().represent_sequence(tag, sequence, flow_style=True if words else flow_style)
 
 
 def render() -> dict[str, str]:
     """File name -> text, for every kind."""
     files: dict[str, str] = {}
     for model in MODELS:
-        body = yaml.dump(crd_of(model), Dumper=_PlainDumper, sort_keys=False, width=120, allow_unicode=True)
+        body = yaml.dump(crd_of(model), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
         files[f"{GROUP}_{model.info.plural}.yaml"] = (
             f"# Generated from operator/edgeward/api by `make crds`; edit the models, not this file.\n{body}"
         )

@@ -154,7 +154,8 @@ def explain(
         beside = crowd.beside(other.site.name, other.node.name, without=best)
         other_terms = scorer.terms(other, beside, present=False, stays=False)
         why = _why_lower(terms, other_terms, -negative - score, settings.gain)
-        runners.append(RunnerUp(other.node.name, other.site.name, -negative, other_terms, why))
+        figures = scorer.figures(other, present=False, best_capability=capability)
+        runners.append(RunnerUp(other.node.name, other.site.name, -negative, other_terms, why, figures))
     doubts = [note for note in (state.cpu.note, state.memory.note) if note]
     if state.cpu.confidence < 1:
         doubts.append(f"cpu of {best.node} is believed to {state.cpu.confidence:.0%}, the rest is its requests")

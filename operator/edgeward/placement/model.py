@@ -73,6 +73,7 @@ class RunnerUp:
     terms: tuple[Term, ...]
     why: str
     """the term that cost it most, or why a higher score does not move a replica"""
+    figures: Figures | None = None
 
 
 @dataclass(frozen=True, slots=True)

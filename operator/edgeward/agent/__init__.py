@@ -1,0 +1,1 @@
+"""One agent per cluster: carries Assignments out and reports what became of them."""

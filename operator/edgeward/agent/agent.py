@@ -1,0 +1,431 @@
+"""The loop of an agent: one Assignment at a time, from what the cache says now to what the Assignment wants.
+
+Level-triggered: killed at any point and started again, it comes to the same objects. Nothing is deleted because
+something is missing; only an Assignment's own deletionTimestamp, or a node that its spec no longer names, is a word
+to delete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import ApiError as InvalidObject
+from edgeward.api.common import format_time, parse
+from edgeward.cluster.cache import Cache
+from edgeward.cluster.client import ApiError, Client, WriteRefused
+from edgeward.cluster.events import Recorder
+from edgeward.cluster.resources import (
+    ASSIGNMENTS,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    NODES,
+    PODS,
+    SERVICES,
+    STORAGE_CLASSES,
+    VOLUME_CLAIMS,
+    Object,
+    Resource,
+)
+from edgeward.fleet.names import (
+    ANNOTATION_MODELS,
+    ANNOTATION_NODE,
+    FINALIZER,
+    LABEL_ASSIGNMENT,
+    LABEL_JOB,
+    LABEL_MANAGED_BY,
+    LABEL_SITE,
+    LABEL_TIER,
+    MANAGED_BY,
+)
+
+from .merge import contains
+from .policy import forbidden
+from .queue import KeyQueue
+from .render import Child, children, config_name, config_revision, site_of
+from .report import is_ready, stamped, status
+from .scrape import RuntimeScraper
+from .settings import AgentSettings
+
+log = logging.getLogger(__name__)
+MANAGER = "edgeward-agent"
+WATCHED = (ASSIGNMENTS, NODES, PODS, DEPLOYMENTS, SERVICES, CONFIG_MAPS, VOLUME_CLAIMS, DISRUPTION_BUDGETS)
+"""what the cache of an agent must hold"""
+
+
+@dataclass(slots=True)
+class _Looked:
+    """What the runtimes of one Assignment last said, and when they are asked again."""
+
+    answers: dict[str, Object] = field(default_factory=dict)
+    next: float = 0.0
+
+
+class Agent:
+    def __init__(
+        self,
+        *,
+        client: Client,
+        cache: Cache,
+        settings: AgentSettings,
+        recorder: Recorder,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._settings = settings
+        self._recorder = recorder
+        self._clock = clock
+        self._scraper = RuntimeScraper(timeout=settings.scrape_timeout)
+        self._looked: dict[str, _Looked] = {}
+        self._persistent: bool | None = None
+        self.queue = KeyQueue()
+        self.reconciled = 0
+        self.failed = 0
+
+    def notice(self, resource: Resource, obj: Object) -> None:
+        """An object changed. Marks the Assignments that care."""
+        meta = obj["metadata"]
+        if resource is ASSIGNMENTS:
+            self.queue.mark(meta["name"])
+        elif resource is NODES:
+            for assignment in self._assignments():
+                if any(node["name"] == meta["name"] for node in assignment["spec"].get("nodes") or []):
+                    self.queue.mark(assignment["metadata"]["name"])
+        else:
+            labels = meta.get("labels") or {}
+            name = labels.get(LABEL_ASSIGNMENT)
+            if name:
+                self.queue.mark(name)
+            elif labels.get(LABEL_MANAGED_BY) == MANAGED_BY and labels.get(LABEL_JOB):
+                for assignment in self._assignments():
+                    job = assignment["spec"]["job"]
+                    if job["name"] == labels[LABEL_JOB] and job["namespace"] == meta.get("namespace"):
+                        self.queue.mark(assignment["metadata"]["name"])
+
+    async def run(self, *, workers: int = 4) -> None:
+        """Until cancelled. The cache must have been seeded."""
+        await self._look_for_store_class()
+        for assignment in self._assignments():
+            self.queue.mark(assignment["metadata"]["name"])
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self.queue.work(self.reconcile, failed=self._note_failure))
+            group.create_task(self._watch_runtimes())
+            group.create_task(self._resync())
+
+    async def close(self) -> None:
+        await self._scraper.close()
+
+    async def reconcile(self, name: str) -> None:
+        key = f"{self._settings.namespace}/{name}"
+        raw = self._cache[ASSIGNMENTS].get(key)
+        if raw is None:
+            # Merely missing is no word to delete anything: what runs goes on, and is taken over when it is back.
+            self._looked.pop(name, None)
+            return
+        if "deletionTimestamp" in raw["metadata"]:
+            await self._remove(raw)
+            return
+        try:
+            assignment = parse(Assignment, raw)
+        except InvalidObject as error:
+            log.error("assignment %s cannot be read: %s", name, error)
+            return
+        problem = await self._apply_children(assignment, raw)
+        await self._report(assignment, raw, problem)
+        self.reconciled += 1
+
+    # What an Assignment wants ------------------------------------------------------------------------------------
+
+    async def _apply_children(self, assignment: Assignment, raw: Object) -> str:
+        """Empty when all is in place, else what is in the way, in words for the user."""
+        refused = forbidden(assignment.spec.pod_template or {})
+        if refused:
+            return "PolicyForbids " + "; ".join(refused)
+        namespace = assignment.spec.job.namespace
+        present = self._cache[CONFIG_MAPS].get(f"{namespace}/{config_name(assignment)}")
+        wanted = children(
+            assignment,
+            tiers=self._tiers(),
+            settings=self._settings,
+            persistent=bool(self._persistent),
+            config=present,
+            site_service=self._sites_of_job(assignment) > 1,
+        )
+        for child in wanted:
+            try:
+                await self._apply(assignment, child)
+            except ApiError as error:
+                if not error.invalid and not error.not_found:
+                    raise
+                # The others would fail or, worse, half-work; the user is told and the next change is a new try.
+                log.warning("assignment %s: %s %s: %s", assignment.name, child.resource.kind, child.name, error)
+                reason = "PolicyForbids" if error.status == 403 else "InvalidSpec"
+                return f"{reason} {child.resource.kind} {child.name} was refused: {error.message}"
+        names = {child.name for child in wanted}
+        await self._drop_unwanted(assignment, names)
+        await self._touch_pods(assignment)
+        return ""
+
+    async def _apply(self, assignment: Assignment, child: Child) -> None:
+        store = self._cache[child.resource]
+        meta = child.body["metadata"]
+        key = f"{meta['namespace']}/{meta['name']}"
+        present = store.get(key)
+        if present is not None and contains(present, child.body):
+            return
+        if present is None:
+            await self._refuse_foreign(child)
+        elif child.resource is VOLUME_CLAIMS:
+            # A claim is immutable where it differs; what was made is good enough.
+            return
+        answer = await self._client.apply(child.resource, child.body, manager=MANAGER, strict=True)
+        store.put(answer)
+
+    async def _refuse_foreign(self, child: Child) -> None:
+        """An object of the same name that somebody else made is not taken over."""
+        meta = child.body["metadata"]
+        try:
+            found = await self._client.get(child.resource, meta["namespace"], meta["name"])
+        except ApiError as error:
+            if error.not_found:
+                return
+            raise
+        if (found["metadata"].get("labels") or {}).get(LABEL_MANAGED_BY) != MANAGED_BY:
+            message = f"{meta['name']} is there already and Edgeward did not make it; rename the job or remove it"
+            raise ApiError(422, "AlreadyExists", message)
+
+    async def _drop_unwanted(self, assignment: Assignment, names: set[str]) -> None:
+        for resource in (DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES):
+            for obj in self._cache[resource].all():
+                meta = obj["metadata"]
+                mine = (meta.get("labels") or {}).get(LABEL_ASSIGNMENT) == assignment.name
+                if mine and meta["name"] not in names and "deletionTimestamp" not in meta:
+                    await self._client.delete(resource, meta["namespace"], meta["name"], uid=meta["uid"])
+
+    async def _touch_pods(self, assignment: Assignment) -> None:
+        """Make the kubelet refresh the ConfigMap of every pod whose runtime has not read the newest one."""
+        config = self._cache[CONFIG_MAPS].get(f"{assignment.spec.job.namespace}/{config_name(assignment)}")
+        revision = config_revision(config)
+        looked = self._looked.get(assignment.name)
+        for pod in self._pods(assignment.name):
+            meta = pod["metadata"]
+            answer = looked.answers.get(meta["uid"]) if looked else None
+            touched = (meta.get("annotations") or {}).get(ANNOTATION_MODELS)
+            if answer is None or "deletionTimestamp" in meta:
+                continue
+            if int(answer.get("revision") or 0) < revision and touched != str(revision):
+                patch = {"metadata": {"annotations": {ANNOTATION_MODELS: str(revision)}}}
+                await self._client.merge(PODS, meta["namespace"], meta["name"], patch, manager=MANAGER)
+
+    # The end of an Assignment ------------------------------------------------------------------------------------
+
+    async def _remove(self, raw: Object) -> None:
+        meta = raw["metadata"]
+        if FINALIZER not in (meta.get("finalizers") or []):
+            return
+        job, left = raw["spec"]["job"], 0
+        shared = self._job_still_assigned(job, besides=meta["name"])
+        for resource in (DEPLOYMENTS, DISRUPTION_BUDGETS, CONFIG_MAPS, SERVICES):
+            for obj in self._cache[resource].all():
+                labels = obj["metadata"].get("labels") or {}
+                own = labels.get(LABEL_ASSIGNMENT) == meta["name"]
+                of_job = resource is SERVICES and not shared and _is_service_of(obj, job)
+                if own or of_job:
+                    left += 1
+                    await self._delete(resource, obj)
+        left += len(self._pods(meta["name"]))
+        if left:
+            # Each of them, gone, brings this key back by its event.
+            return
+        await self._drop_claims(raw)
+        finalizers = [name for name in meta["finalizers"] if name != FINALIZER]
+        patch = {"metadata": {"finalizers": finalizers, "resourceVersion": meta["resourceVersion"]}}
+        try:
+            await self._client.merge(ASSIGNMENTS, meta["namespace"], meta["name"], patch, manager=MANAGER)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+        self._looked.pop(meta["name"], None)
+
+    async def _drop_claims(self, raw: Object) -> None:
+        """The model store of a node goes with the last job of its namespace there."""
+        namespace = raw["spec"]["job"]["namespace"]
+        used = {
+            node["name"]
+            for other in self._assignments()
+            if other["spec"]["job"]["namespace"] == namespace and "deletionTimestamp" not in other["metadata"]
+            for node in other["spec"].get("nodes") or []
+        }
+        for claim in self._cache[VOLUME_CLAIMS].all():
+            meta = claim["metadata"]
+            if meta.get("namespace") != namespace or (meta.get("labels") or {}).get(LABEL_MANAGED_BY) != MANAGED_BY:
+                continue
+            if (meta.get("annotations") or {}).get(ANNOTATION_NODE) not in used:
+                await self._delete(VOLUME_CLAIMS, claim)
+
+    async def _delete(self, resource: Resource, obj: Object) -> None:
+        meta = obj["metadata"]
+        if "deletionTimestamp" not in meta:
+            await self._client.delete(resource, meta["namespace"], meta["name"], uid=meta["uid"])
+
+    # What is reported --------------------------------------------------------------------------------------------
+
+    async def _report(self, assignment: Assignment, raw: Object, problem: str) -> None:
+        reason, _, message = problem.partition(" ")
+        conditions = [
+            {
+                "type": "Applied",
+                "status": "False" if problem else "True",
+                "reason": reason or "Applied",
+                "message": message,
+                "observedGeneration": assignment.generation,
+            },
+            {
+                "type": "StorePersistent",
+                "status": "True" if self._persistent else "False",
+                "reason": "NodeLocalClass" if self._persistent else "NoStorageClass",
+                "message": ""
+                if self._persistent
+                else f"no StorageClass {self._settings.store_class!r}; models are fetched again when a pod is replaced",
+                "observedGeneration": assignment.generation,
+            },
+        ]
+        present = raw.get("status") or {}
+        looked = self._looked.get(assignment.name)
+        wanted = status(
+            assignment,
+            pods=self._pods(assignment.name),
+            nodes={node["metadata"]["name"]: node for node in self._cache[NODES].all()},
+            runtimes=looked.answers if looked else {},
+            applied_revision=present.get("appliedRevision", 0) if problem else assignment.spec.revision,
+            conditions=conditions,
+        )
+        wanted = stamped(wanted, present, now=format_time(self._clock()))
+        if wanted == present:
+            return
+        body = {"metadata": {"name": assignment.name, "namespace": assignment.namespace}, "status": wanted}
+        answer = await self._client.apply(ASSIGNMENTS, body, manager=MANAGER, subresource="status")
+        self._cache[ASSIGNMENTS].put(answer)
+
+    async def _watch_runtimes(self) -> None:
+        """Ask the runtimes: often while something is under way, seldom once it is settled."""
+        while True:
+            now = self._clock()
+            due = [raw for raw in self._assignments() if self._look(raw).next <= now]
+            await asyncio.gather(*(self._ask_runtimes(raw) for raw in due))
+            await asyncio.sleep(0.5)
+
+    async def _ask_runtimes(self, raw: Object) -> None:
+        name = raw["metadata"]["name"]
+        looked = self._look(raw)
+        pods = [pod for pod in self._pods(name) if "deletionTimestamp" not in pod["metadata"]]
+        answers = await self._scraper.ask(pods)
+        # A runtime that does not answer this once keeps its last word; the pod's own Ready says whether it lives.
+        alive = {pod["metadata"]["uid"] for pod in pods}
+        answers = {**{uid: said for uid, said in looked.answers.items() if uid in alive}, **answers}
+        settled = _settled(raw, pods, answers)
+        looked.next = self._clock() + (self._settings.settled_poll if settled else self._settings.unsettled_poll)
+        if answers != looked.answers or not settled:
+            looked.answers = answers
+            self.queue.mark(name)
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.resync)
+            await self._look_for_store_class()
+            for assignment in self._assignments():
+                self.queue.mark(assignment["metadata"]["name"])
+
+    async def _look_for_store_class(self) -> None:
+        """Without a node-local class the store is an emptyDir. What a pod was made with is not changed under it."""
+        if not self._settings.store_class:
+            self._persistent = False
+            return
+        try:
+            await self._client.get(STORAGE_CLASSES, "", self._settings.store_class)
+            self._persistent = True
+        except ApiError as error:
+            if error.not_found or error.status == 403:
+                self._persistent = False
+            elif self._persistent is None:
+                raise
+
+    # Small look-ups ----------------------------------------------------------------------------------------------
+
+    def _look(self, raw: Object) -> _Looked:
+        return self._looked.setdefault(raw["metadata"]["name"], _Looked())
+
+    def _assignments(self) -> list[Object]:
+        return self._cache[ASSIGNMENTS].all()
+
+    def _pods(self, name: str) -> list[Object]:
+        return [
+            pod
+            for pod in self._cache[PODS].all()
+            if (pod["metadata"].get("labels") or {}).get(LABEL_ASSIGNMENT) == name
+        ]
+
+    def _tiers(self) -> dict[str, str]:
+        return {
+            node["metadata"]["name"]: (node["metadata"].get("labels") or {}).get(LABEL_TIER, "")
+            for node in self._cache[NODES].all()
+        }
+
+    def _sites_of_job(self, assignment: Assignment) -> int:
+        job = assignment.spec.job
+        sites = {site_of(assignment)}
+        for other in self._assignments():
+            there = other["spec"]["job"]
+            if there["namespace"] == job.namespace and there["name"] == job.name:
+                sites.add((other["metadata"].get("labels") or {}).get(LABEL_SITE, ""))
+        return len(sites)
+
+    def _job_still_assigned(self, job: Mapping[str, Any], *, besides: str) -> bool:
+        return any(
+            other["metadata"]["name"] != besides
+            and "deletionTimestamp" not in other["metadata"]
+            and other["spec"]["job"]["name"] == job["name"]
+            and other["spec"]["job"]["namespace"] == job["namespace"]
+            for other in self._assignments()
+        )
+
+    def _note_failure(self, name: str, error: Exception) -> None:
+        self.failed += 1
+        if isinstance(error, ApiError | WriteRefused):
+            log.warning("assignment %s: %s", name, error)
+        else:
+            log.error("assignment %s failed", name, exc_info=error)
+
+
+def _is_service_of(obj: Object, job: Mapping[str, Any]) -> bool:
+    meta = obj["metadata"]
+    labels = meta.get("labels") or {}
+    return (
+        labels.get(LABEL_MANAGED_BY) == MANAGED_BY
+        and labels.get(LABEL_JOB) == job["name"]
+        and meta.get("namespace") == job["namespace"]
+    )
+
+
+def _settled(raw: Object, pods: list[Object], answers: Mapping[str, Object]) -> bool:
+    """Whether every pod is ready and serves just what the Assignment names, or has refused it for good."""
+    wanted = {model["digest"] for model in raw["spec"].get("models") or []}
+    if len(pods) != sum(node["replicas"] + node.get("leaving", 0) for node in raw["spec"].get("nodes") or []):
+        return False
+    for pod in pods:
+        answer = answers.get(pod["metadata"]["uid"])
+        if answer is None:
+            return False
+        serving = {model["digest"] for model in answer["models"] if model["serving"]}
+        refused = {model["digest"] for model in answer["models"] if model.get("refused")}
+        if not wanted <= serving | refused or not (is_ready(pod) or refused):
+            return False
+    return True

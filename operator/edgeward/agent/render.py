@@ -1,0 +1,332 @@
+"""What one Assignment wants in its cluster, as plain objects. No I/O.
+
+One Deployment per (job, node), pinned by required node affinity on metadata.name and never edited for a score. The
+stock scheduler still has the last word on fit. Model changes go through the ConfigMap and leave the pods alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeward.api.assignment import Assignment
+from edgeward.cluster.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    SERVICES,
+    VOLUME_CLAIMS,
+    Object,
+    Resource,
+)
+from edgeward.fleet.names import (
+    ANNOTATION_NODE,
+    LABEL_ASSIGNMENT,
+    LABEL_JOB,
+    LABEL_MANAGED_BY,
+    LABEL_PLACEMENT,
+    LABEL_SITE,
+    MANAGED_BY,
+    derived_name,
+)
+from edgeward.placement.formulas import priority_tier
+
+from .merge import overlay
+from .settings import AgentSettings
+
+PORT = 8080
+CONFIG_DIR = "/etc/edgeward/job"
+STORE_DIR = "/var/lib/edgeward/store"
+USER = 65532
+CONTRACT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One wanted object."""
+
+    resource: Resource
+    body: Object
+
+    @property
+    def name(self) -> str:
+        return str(self.body["metadata"]["name"])
+
+
+def config_name(assignment: Assignment) -> str:
+    job = assignment.spec.job
+    return derived_name(namespace=job.namespace, name=job.name, site=site_of(assignment))
+
+
+def site_of(assignment: Assignment) -> str:
+    return assignment.metadata.labels.get(LABEL_SITE, "")
+
+
+def placement_name(assignment: Assignment, node: str) -> str:
+    job = assignment.spec.job
+    return derived_name(namespace=job.namespace, name=job.name, site=site_of(assignment), node=node)
+
+
+def store_name(namespace: str, node: str) -> str:
+    """The model store is one claim per (node, namespace), whatever jobs use it."""
+    return derived_name(namespace=namespace, name="edgeward-store", site="", node=node)
+
+
+def children(
+    assignment: Assignment,
+    *,
+    tiers: Mapping[str, str],
+    settings: AgentSettings,
+    persistent: bool,
+    config: Object | None,
+    site_service: bool = False,
+) -> list[Child]:
+    """All that the Assignment wants, in the order in which it is to be applied.
+
+    tiers: node name -> edge | fog | cloud. config: the ConfigMap that is there now, which is kept when its models are
+    the wanted ones. persistent: whether the cluster has the StorageClass of the model store. site_service: whether
+    the cluster holds several sites, so that the job gets a Service per site too.
+    """
+    spec = assignment.spec
+    wanted = [Child(CONFIG_MAPS, _config_map(assignment, config))]
+    if persistent:
+        wanted += [Child(VOLUME_CLAIMS, _claim(assignment, node.name, settings)) for node in spec.nodes]
+    wanted.append(Child(SERVICES, _service(assignment, spec.job.name, {LABEL_JOB: spec.job.name})))
+    if site_service:
+        name = f"{spec.job.name}-{site_of(assignment)}"
+        selector = {LABEL_JOB: spec.job.name, LABEL_SITE: site_of(assignment)}
+        wanted.append(
+            Child(SERVICES, _service(assignment, name if len(name) <= 63 else config_name(assignment), selector))
+        )
+    if sum(node.replicas + node.leaving for node in spec.nodes) >= 2:
+        wanted.append(Child(DISRUPTION_BUDGETS, _budget(assignment)))
+    wanted += [
+        Child(
+            DEPLOYMENTS,
+            _deployment(
+                assignment, node.name, node.replicas + node.leaving, tiers.get(node.name, ""), settings, persistent
+            ),
+        )
+        for node in spec.nodes
+    ]
+    return wanted
+
+
+def _meta(assignment: Assignment, name: str, **labels: str) -> Object:
+    """Labels from an allow-list: those of the user's objects (Argo CD's tracking ones) must not come along."""
+    return {
+        "name": name,
+        "namespace": assignment.spec.job.namespace,
+        "labels": {
+            LABEL_MANAGED_BY: MANAGED_BY,
+            LABEL_JOB: assignment.spec.job.name,
+            **labels,
+        },
+    }
+
+
+def _own(assignment: Assignment) -> dict[str, str]:
+    return {LABEL_ASSIGNMENT: assignment.metadata.name, LABEL_SITE: site_of(assignment)}
+
+
+def models_document(assignment: Assignment) -> Object:
+    """The contract's config without its revision. Schema: edge-runtime/contract/config.schema.json"""
+    job = assignment.spec.job
+    return {
+        "contract": CONTRACT,
+        "job": {"namespace": job.namespace, "name": job.name},
+        "models": [
+            {
+                "name": model.name,
+                "version": model.version,
+                "digest": model.digest,
+                "sources": list(model.sources),
+                "role": model.role,
+                "parameters": dict(model.parameters),
+            }
+            for model in assignment.spec.models
+        ],
+    }
+
+
+def config_revision(config: Object | None) -> int:
+    """The revision that a ConfigMap of ours carries, 0 when there is none."""
+    try:
+        return int(json.loads(config["data"]["models.json"])["revision"]) if config else 0
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+def _config_map(assignment: Assignment, present: Object | None) -> Object:
+    document = models_document(assignment)
+    revision = assignment.spec.revision
+    if present:
+        try:
+            known = json.loads(present["data"]["models.json"])
+            if {key: value for key, value in known.items() if key != "revision"} == document:
+                # Only the nodes changed: the pods need not look again.
+                revision = int(known["revision"])
+        except (KeyError, TypeError, ValueError):
+            pass
+    text = json.dumps({**document, "revision": revision}, indent=1, sort_keys=True)
+    return {"metadata": _meta(assignment, config_name(assignment), **_own(assignment)), "data": {"models.json": text}}
+
+
+def _claim(assignment: Assignment, node: str, settings: AgentSettings) -> Object:
+    namespace = assignment.spec.job.namespace
+    return {
+        "metadata": {
+            "name": store_name(namespace, node),
+            "namespace": namespace,
+            "labels": {LABEL_MANAGED_BY: MANAGED_BY},
+            "annotations": {ANNOTATION_NODE: node},
+        },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": settings.store_class,
+            "resources": {"requests": {"storage": settings.store_size}},
+        },
+    }
+
+
+def _service(assignment: Assignment, name: str, selector: Mapping[str, str]) -> Object:
+    """The job's Service belongs to all of its Assignments; one for a site alone is that Assignment's own."""
+    expose = assignment.spec.effective.expose
+    own = _own(assignment) if LABEL_SITE in selector else {}
+    return {
+        "metadata": _meta(assignment, name, **own),
+        "spec": {
+            "type": expose.type,
+            "selector": dict(selector),
+            "trafficDistribution": "PreferClose",
+            "ports": [{"name": "http", "port": expose.port, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def _budget(assignment: Assignment) -> Object:
+    return {
+        "metadata": _meta(assignment, config_name(assignment), **_own(assignment)),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {LABEL_ASSIGNMENT: assignment.metadata.name}}},
+    }
+
+
+def _deployment(
+    assignment: Assignment, node: str, replicas: int, tier: str, settings: AgentSettings, persistent: bool
+) -> Object:
+    name = placement_name(assignment, node)
+    labels = {**_own(assignment), LABEL_PLACEMENT: name}
+    pod = _pod_template(assignment, node, tier, settings, persistent, labels)
+    over = assignment.spec.pod_template or {}
+    return {
+        "metadata": {**_meta(assignment, name, **labels), "annotations": {ANNOTATION_NODE: node}},
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": {LABEL_PLACEMENT: name}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": overlay(pod, {key: over[key] for key in over if key in ("metadata", "spec")}),
+        },
+    }
+
+
+def _pod_template(
+    assignment: Assignment, node: str, tier: str, settings: AgentSettings, persistent: bool, labels: Mapping[str, str]
+) -> Object:
+    marks = assignment.spec.effective.priority
+    claim = {"persistentVolumeClaim": {"claimName": store_name(assignment.spec.job.namespace, node)}}
+    return {
+        "metadata": {
+            "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: assignment.spec.job.name, **labels},
+            "annotations": {ANNOTATION_NODE: node},
+        },
+        "spec": {
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+                        ]
+                    }
+                }
+            },
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "priorityClassName": f"edgeward-tier-{priority_tier(marks.importance, marks.urgency, marks.satisfaction)}",
+            "terminationGracePeriodSeconds": 30,
+            "tolerations": _tolerations(assignment, tier),
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [_container(assignment, settings)],
+            "volumes": [
+                {"name": "job", "configMap": {"name": config_name(assignment)}},
+                {"name": "store", **(claim if persistent else {"emptyDir": {}})},
+                {"name": "tmp", "emptyDir": {}},
+            ],
+        },
+    }
+
+
+def _container(assignment: Assignment, settings: AgentSettings) -> Object:
+    resources = assignment.spec.effective.resources
+    return {
+        "name": "runtime",
+        "image": settings.runtime_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "env": [
+            {"name": "EDGEWARD_CONFIG_DIR", "value": CONFIG_DIR},
+            {"name": "EDGEWARD_STORE", "value": STORE_DIR},
+            {"name": "EDGEWARD_PORT", "value": str(PORT)},
+        ],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": {
+            kind: dict(amounts)
+            for kind, amounts in (("requests", resources.requests), ("limits", resources.limits))
+            if amounts
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # The start may take as long as a model takes to arrive; only a process that stopped answering is restarted.
+        "startupProbe": _probe("/v2/health/live", period=1, failures=120),
+        "readinessProbe": _probe("/v2/health/ready", period=2, failures=2),
+        "livenessProbe": _probe("/v2/health/live", period=10, failures=3),
+        "volumeMounts": [
+            {"name": "job", "mountPath": CONFIG_DIR, "readOnly": True},
+            {"name": "store", "mountPath": STORE_DIR},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  (a path inside the pod)
+        ],
+    }
+
+
+def _probe(path: str, *, period: int, failures: int) -> Object:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period,
+        "timeoutSeconds": 2,
+        "failureThreshold": failures,
+    }
+
+
+def _tolerations(assignment: Assignment, tier: str) -> list[dict[str, Any]]:
+    """The job's own, and at edge and fog sites no time limit on a lost node: Edgeward decides about replacement."""
+    own = [
+        {key: value for key, value in toleration.model_dump(by_alias=True, exclude_none=True).items() if value != ""}
+        for toleration in assignment.spec.effective.placement.tolerations
+    ]
+    if tier not in ("edge", "fog"):
+        return own
+    return own + [
+        {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute"}
+        for state in ("not-ready", "unreachable")
+    ]

@@ -1,0 +1,190 @@
+"""What became of one Assignment, read from pods, nodes and runtimes. No I/O, and no clock: every time in a status is
+the time at which something happened, so that a status that says the same again is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from edgeward.api.assignment import Assignment
+from edgeward.api.quantity import format_decimal
+from edgeward.cluster.resources import Object
+from edgeward.fleet.names import ANNOTATION_NODE
+
+BROKEN = frozenset(
+    {
+        "CrashLoopBackOff",
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    }
+)
+
+
+def is_ready(pod: Object) -> bool:
+    return "deletionTimestamp" not in pod["metadata"] and _condition(pod, "Ready").get("status") == "True"
+
+
+def node_of(pod: Object) -> str:
+    """The node that a pod was made for; it may not be bound to it yet."""
+    return str(pod["metadata"].get("annotations", {}).get(ANNOTATION_NODE) or pod.get("spec", {}).get("nodeName", ""))
+
+
+def status(
+    assignment: Assignment,
+    *,
+    pods: Iterable[Object],
+    nodes: Mapping[str, Object],
+    runtimes: Mapping[str, Object],
+    applied_revision: int,
+    conditions: Iterable[Mapping[str, Any]],
+) -> Object:
+    """The Assignment's status as JSON.
+
+    pods: those of this Assignment. nodes: all of the cluster, by name. runtimes: what each pod's runtime answered (the
+    contract's status), by pod uid. conditions: type, status, reason, message; without a time, which `stamped` adds.
+    """
+    by_node: dict[str, list[Object]] = {}
+    for pod in pods:
+        by_node.setdefault(node_of(pod), []).append(pod)
+    reports = [
+        _node(node.name, node.replicas + node.leaving, by_node.get(node.name, []), nodes.get(node.name), runtimes)
+        for node in assignment.spec.nodes
+    ]
+    present = [pod for group in by_node.values() for pod in group]
+    models = _models([(is_ready(pod), runtimes[_uid(pod)]) for pod in present if _uid(pod) in runtimes])
+    return {
+        "observedGeneration": assignment.generation,
+        "appliedRevision": applied_revision,
+        "serves": ", ".join(f"{model['name']} {model['version']}" for model in models if model["replicas"]),
+        "replicas": len(present),
+        "readyReplicas": sum(is_ready(pod) for pod in present),
+        "nodes": reports,
+        "models": models,
+        "conditions": list(conditions),
+    }
+
+
+def stamped(wanted: Object, present: Mapping[str, Any], *, now: str) -> Object:
+    """`wanted` with times: those of the present status wherever it says the same, `now` where it does not."""
+    known = {condition["type"]: condition for condition in present.get("conditions") or []}
+    conditions = []
+    for condition in wanted["conditions"]:
+        before = known.get(condition["type"])
+        same = before is not None and before["status"] == condition["status"]
+        conditions.append({**condition, "lastTransitionTime": before["lastTransitionTime"] if before and same else now})
+    since = {node["name"]: node for node in present.get("nodes") or []}
+    nodes = []
+    for node in wanted["nodes"]:
+        before = since.get(node["name"])
+        if "since" not in node and node.get("reason"):
+            same = before is not None and before.get("reason") == node["reason"] and "since" in before
+            node = {**node, "since": before["since"] if before and same else now}
+        nodes.append(node)
+    return {**wanted, "conditions": conditions, "nodes": nodes}
+
+
+def _node(
+    name: str, replicas: int, pods: list[Object], node: Object | None, runtimes: Mapping[str, Object]
+) -> dict[str, Any]:
+    ready = sum(is_ready(pod) for pod in pods)
+    report: dict[str, Any] = {"name": name, "replicas": replicas, "ready": ready}
+    if node is None:
+        return {**report, "reason": "NodeGone", "message": f"node {name} is not in the cluster"}
+    lost = _condition(node, "Ready")
+    if lost and lost.get("status") != "True":
+        return {
+            **report,
+            "reason": "NodeNotReady",
+            "message": str(lost.get("message", "")),
+            "since": lost["lastTransitionTime"],
+        }
+    if ready >= replicas:
+        return report
+    obstacle = _obstacle(pods, runtimes)
+    return {**report, **(obstacle or {"reason": "Starting"})}
+
+
+def _obstacle(pods: list[Object], runtimes: Mapping[str, Object]) -> dict[str, str] | None:
+    """The first thing that keeps a pod from being ready and will not go away by waiting a moment."""
+    for pod in pods:
+        if is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
+            continue
+        scheduled = _condition(pod, "PodScheduled")
+        if scheduled.get("status") == "False":
+            return {
+                "reason": "Unschedulable",
+                "message": str(scheduled.get("message", "")),
+                "since": str(scheduled.get("lastTransitionTime", "")),
+            }
+        if pod.get("status", {}).get("phase") == "Failed":
+            reason = pod["status"].get("reason") or "PodFailed"
+            return {"reason": str(reason), "message": str(pod["status"].get("message", "")), "since": _created(pod)}
+        for container in pod.get("status", {}).get("containerStatuses") or []:
+            waiting = (container.get("state") or {}).get("waiting") or {}
+            if waiting.get("reason") in BROKEN:
+                message = waiting.get("message", "")
+                return {"reason": waiting["reason"], "message": str(message), "since": _created(pod)}
+        for model in runtimes.get(_uid(pod), {}).get("models") or []:
+            refused = model.get("refused")
+            if refused:
+                return {
+                    "reason": "ModelRefused",
+                    "message": f"{refused['step']}: {refused['reason']}: {refused['message']}",
+                    "since": str(refused["at"]),
+                }
+    return None
+
+
+STATES = ("Failed", "Pending", "Fetching", "Verifying", "Loading", "Warming", "Serving")
+"""of a model on one pod, from the one furthest behind"""
+
+
+def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
+    """One entry a digest over all pods, each given as (the pod is ready, what its runtime said).
+
+    serving: every ready pod serves it. state: that of the pod furthest behind. A refusal of any pod is shown.
+    """
+    ready = sum(is_up for is_up, _ in answers)
+    merged: dict[str, list[tuple[bool, Object]]] = {}
+    for is_up, answer in answers:
+        for model in answer["models"]:
+            merged.setdefault(model["digest"], []).append((is_up, model))
+    entries = []
+    for digest, models in sorted(merged.items()):
+        served = [model for is_up, model in models if model["serving"] and is_up]
+        entry = {
+            "name": models[0][1]["name"],
+            "version": models[0][1]["version"],
+            "digest": digest,
+            "state": min((model["state"] for _, model in models), key=STATES.index),
+            "serving": bool(served) and len(served) == ready,
+            "replicas": len(served),
+            "since": min((model["since"] for model in served if model.get("since")), default=None),
+            "bytes": max((model["bytes"] for _, model in models if model.get("bytes")), default=None),
+            "seconds": max((model["seconds"] for _, model in models if model.get("seconds")), default=None),
+            "refused": next((model["refused"] for _, model in models if model.get("refused")), None),
+        }
+        if entry["seconds"] is not None:
+            entry["seconds"] = format_decimal(round(float(entry["seconds"]), 3))
+        entries.append({key: value for key, value in entry.items() if value is not None})
+    return entries
+
+
+def _condition(obj: Object, kind: str) -> dict[str, Any]:
+    for condition in obj.get("status", {}).get("conditions") or []:
+        if condition["type"] == kind:
+            return dict(condition)
+    return {}
+
+
+def _created(pod: Object) -> str:
+    return str(pod["metadata"].get("creationTimestamp", ""))
+
+
+def _uid(pod: Object) -> str:
+    return str(pod["metadata"]["uid"])

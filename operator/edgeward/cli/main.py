@@ -1,0 +1,66 @@
+"""The `edgeward` command, also installed as `kubectl-edgeward`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import time
+from pathlib import Path
+
+from edgeward import __version__
+from edgeward.api import crdgen
+
+from . import operator
+from .settings import SettingsError, load
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="edgeward", description="Places AI inference across edge sites and the cloud."
+    )
+    parser.add_argument("--version", action="version", version=f"edgeward {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("operator", help="run the hub and the agent of its own cluster")
+    run.add_argument("--config", help="YAML file with the settings; see the chart's values")
+    run.add_argument("--kubeconfig", help="only outside of a cluster")
+    run.add_argument("--check-config", action="store_true", help="read the settings, print them and stop")
+    crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
+    crds.add_argument("folder", type=Path)
+    arguments = parser.parse_args(argv)
+    if arguments.command == "crds":
+        return crdgen.main([str(arguments.folder)])
+    return _operator(arguments)
+
+
+def _operator(arguments: argparse.Namespace) -> int:
+    try:
+        settings = load(arguments.config)
+    except SettingsError as error:
+        print(f"edgeward: {error}", file=sys.stderr)
+        return 2
+    if arguments.check_config:
+        print(settings.model_dump_json(by_alias=True, indent=2))
+        return 0
+    _log(settings.log_level)
+    try:
+        asyncio.run(operator.run(settings, kubeconfig=arguments.kubeconfig))
+    except operator.LeaseLost:
+        return 3
+    except Exception:  # the last word before the process ends and is started again
+        logging.getLogger("edgeward").exception("the operator ended")
+        return 1
+    return 0
+
+
+def _log(level: str) -> None:
+    handler = logging.StreamHandler()
+    formatter = operator.JsonLines()
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

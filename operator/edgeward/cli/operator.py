@@ -1,0 +1,218 @@
+"""`edgeward operator`: everything that runs in the operator process, in one place.
+
+kopf watches -> cache -> hub (planner loop)      only while this replica holds the Lease
+                     \\-> agent of this cluster   only while this replica holds the Lease
+Prometheus  -> poller -> hub
+Lease, resync check, /healthz /readyz /metrics   always
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import uuid
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from edgeward import __version__
+from edgeward.agent.agent import WATCHED as AGENT_WATCHES
+from edgeward.agent.agent import Agent
+from edgeward.cluster import trim
+from edgeward.cluster.cache import Cache, Lag
+from edgeward.cluster.client import ApiError, Client
+from edgeward.cluster.events import Recorder
+from edgeward.cluster.lease import Leadership
+from edgeward.cluster.resources import NODE_METRICS, NODES, PODS, Object, Resource
+from edgeward.cluster.resync import seed, watch_the_watches
+from edgeward.fleet.model import Live
+from edgeward.fleet.names import LABEL_MANAGED_BY, MANAGED_BY
+from edgeward.hub import handlers, http
+from edgeward.hub.hub import WATCHED as HUB_WATCHES
+from edgeward.hub.hub import Hub
+from edgeward.hub.telemetry import OperatorMetrics
+from edgeward.metrics.poller import Poller
+from edgeward.metrics.source import MetricsApiSource, PrometheusSource, Source
+
+from .settings import OperatorSettings
+
+log = logging.getLogger(__name__)
+
+
+class LeaseLost(Exception):
+    """Another replica writes now. The process ends and is started again as a standby."""
+
+
+async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> None:
+    """Until SIGTERM. Raises when anything that must not end has ended: crash, be restarted, start from the API again."""
+    async with Client.connect(kubeconfig=kubeconfig) as client:
+        cache = _cache()
+        identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex[:6]}"
+        hub_settings = settings.hub()
+        leadership = Leadership(
+            client,
+            namespace=settings.namespace,
+            name=hub_settings.lease_name,
+            identity=identity,
+            settings=settings.lease(),
+        )
+        client.guard = leadership.check
+        lag = Lag(limit=settings.timing.watch_dead_after)
+        sources = _sources(settings, client)
+        hub: Hub
+        poller = Poller(sources=sources, interval=settings.metrics.poll_interval, changed=lambda: hub.mark())
+
+        def live() -> tuple[Mapping[str, Live], str]:
+            poller.forget(set(cache[NODES].objects))
+            return poller.live, poller.problem
+
+        hub = Hub(
+            client=client, cache=cache, settings=hub_settings, recorder=Recorder(client, "edgeward-hub"), live=live
+        )
+        agent = Agent(
+            client=client, cache=cache, settings=settings.agent(), recorder=Recorder(client, "edgeward-agent")
+        )
+
+        def notice(resource: Resource, obj: Object) -> None:
+            if resource in HUB_WATCHES:
+                hub.mark()
+            agent.notice(resource, obj)
+
+        metrics = CollectorRegistry()
+        metrics.register(
+            OperatorMetrics(
+                client=client,
+                hub=hub,
+                leading=lambda: leadership.leading,
+                queue=lambda: len(agent.queue),
+                lag=lambda: lag.worst(now=_now()),
+            )
+        )
+        runner = await http.serve(
+            port=settings.port,
+            healthy=lambda: _unhealthy(lag),
+            ready=lambda: "" if cache.ready else "the cache is not filled yet",
+            metrics=metrics,
+        )
+        tasks: list[Coroutine[Any, Any, None]] = [
+            handlers.run(
+                handlers.registry(client, cache, dict.fromkeys(AGENT_WATCHES + HUB_WATCHES), notice), asyncio.Event()
+            ),
+            _check_watches(client, cache, lag, settings),
+            _lead(leadership, hub, agent, poller, cache),
+        ]
+        log.info("edgeward %s started as %s", __version__, identity)
+        try:
+            await _until_told(tasks)
+        finally:
+            await runner.cleanup()
+            await agent.close()
+            for source in sources:
+                if isinstance(source, PrometheusSource):
+                    source.close()
+            try:
+                await leadership.release()
+            except ApiError as error:
+                log.warning("the lease could not be released: %s", error)
+
+
+async def _lead(leadership: Leadership, hub: Hub, agent: Agent, poller: Poller, cache: Cache) -> None:
+    """Stand by with a warm cache; once elected, plan and carry out; end when the Lease is lost."""
+    async with asyncio.TaskGroup() as group:
+        election = group.create_task(leadership.run())
+        group.create_task(poller.run())
+        await leadership.elected.wait()
+        while not cache.ready:
+            await asyncio.sleep(0.1)
+        log.info("leading")
+        group.create_task(hub.run())
+        group.create_task(agent.run())
+        await election
+        raise LeaseLost(leadership.identity)
+
+
+async def _check_watches(client: Client, cache: Cache, lag: Lag, settings: OperatorSettings) -> None:
+    await seed(client, cache)
+    await watch_the_watches(client, cache, lag, interval=settings.timing.resync)
+
+
+def _unhealthy(lag: Lag) -> str:
+    if lag.dead(now=_now()):
+        return f"the cache has been behind a LIST for {lag.worst(now=_now()):.0f} s: a watch is dead"
+    return ""
+
+
+def _cache() -> Cache:
+    cache = Cache()
+    trims = {NODES: trim.node, PODS: trim.pod}
+    for resource in dict.fromkeys(HUB_WATCHES + AGENT_WATCHES):
+        ours_only = resource not in HUB_WATCHES
+        options: dict[str, Any] = {"wanted": _ours} if ours_only else {}
+        if resource in trims:
+            options["trim"] = trims[resource]
+        cache.add(resource, **options)
+    return cache
+
+
+def _ours(obj: Object) -> bool:
+    return (obj["metadata"].get("labels") or {}).get(LABEL_MANAGED_BY) == MANAGED_BY
+
+
+def _sources(settings: OperatorSettings, client: Client) -> list[Source]:
+    metrics = settings.metrics
+    profile = metrics.profile_in_use()
+    sources: list[Source] = []
+    if metrics.prometheus_url and profile is not None:
+        sources.append(
+            PrometheusSource(
+                url=metrics.prometheus_url, profile=profile, window=metrics.window, deadline=metrics.deadline
+            )
+        )
+    if not sources or metrics.fallback:
+
+        async def node_metrics() -> list[Object]:
+            items, _ = await client.list(NODE_METRICS)
+            return items
+
+        sources.append(MetricsApiSource(node_metrics))
+    return sources
+
+
+async def _until_told(tasks: list[Coroutine[Any, Any, None]]) -> None:
+    """Run all until one ends or the process is told to stop; then cancel the others."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, told.set)
+    running = [asyncio.create_task(task) for task in tasks]
+    stop = asyncio.create_task(told.wait())
+    done, _ = await asyncio.wait([*running, stop], return_when=asyncio.FIRST_COMPLETED)
+    for task in [*running, stop]:
+        task.cancel()
+    await asyncio.gather(*running, stop, return_exceptions=True)
+    for task in done - {stop}:
+        task.result()
+        raise RuntimeError("a part of the operator ended by itself")
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, for whatever collects logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)

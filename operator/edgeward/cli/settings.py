@@ -1,0 +1,168 @@
+"""The operator's configuration: one file, every key checked, unknown ones refused. The chart writes this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from edgeward.agent.settings import AgentSettings
+from edgeward.cluster.lease import LeaseSettings
+from edgeward.fleet.build import BuildSettings
+from edgeward.hub.hub import HubSettings
+from edgeward.metrics.profiles import METRICS_API, PROFILES, Profile, Query
+from edgeward.placement.settings import PlanSettings, Weights
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the message names each key and what is wrong with it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class QuerySettings(_Section):
+    value: str
+    measured_at: str
+
+
+class QueriesSettings(_Section):
+    """A profile of one's own. WINDOW in a query stands for `window`."""
+
+    node_label: str = "node"
+    cpu: QuerySettings
+    memory: QuerySettings
+
+
+class MetricsSettings(_Section):
+    prometheus_url: str = ""
+    """empty: only the metrics.k8s.io API is asked"""
+    profile: Literal["Kubelet", "NodeExporter", "MetricsApi"] = "Kubelet"
+    queries: QueriesSettings | None = None
+    window: str = Field("1m", pattern=r"^\d+[sm]$")
+    scrape_interval: float = Field(15.0, gt=0)
+    """seconds between two scrapes of Prometheus; samples of up to two of them are fresh"""
+    poll_interval: float = Field(10.0, gt=0)
+    deadline: float = Field(5.0, gt=0)
+    expiry: float = Field(180.0, gt=0)
+    fallback: bool = True
+    """ask metrics.k8s.io when Prometheus has nothing to say"""
+
+    def profile_in_use(self) -> Profile | None:
+        if self.queries is not None:
+            own = self.queries
+            return Profile(
+                name="Custom",
+                node_label=own.node_label,
+                cpu=Query(own.cpu.value, own.cpu.measured_at),
+                memory=Query(own.memory.value, own.memory.measured_at),
+            )
+        return None if self.profile == METRICS_API else PROFILES[self.profile]
+
+
+class RuntimeSettings(_Section):
+    image: str = AgentSettings().runtime_image
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    architectures: tuple[str, ...] = ("amd64", "arm64")
+
+
+class StoreSettings(_Section):
+    storage_class_name: str = AgentSettings().store_class
+    size: str = AgentSettings().store_size
+
+
+class TimingSettings(_Section):
+    """Seconds."""
+
+    tick: float = Field(5.0, gt=0)
+    coalesce: float = Field(1.0, ge=0)
+    refused_after: float = Field(60.0, gt=0)
+    dwell: float = Field(600.0, ge=0)
+    evaluation_interval: float = Field(15.0, gt=0)
+    gone_after: float = Field(600.0, gt=0)
+    lease_duration: float = Field(10.0, ge=3)
+    lease_renew_deadline: float = Field(6.0, gt=0)
+    lease_retry: float = Field(1.5, gt=0)
+    resync: float = Field(20.0, gt=0)
+    watch_dead_after: float = Field(60.0, gt=0)
+
+
+class PlacementSettings(_Section):
+    weights: dict[str, float] = Field(default_factory=dict)
+    gain: float = Field(0.15, ge=0, le=1)
+    evaluations: int = Field(3, ge=1)
+
+
+class OperatorSettings(_Section):
+    namespace: str = "edgeward"
+    port: int = Field(8081, ge=1, le=65535)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    metrics: MetricsSettings = MetricsSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    store: StoreSettings = StoreSettings()
+    timing: TimingSettings = TimingSettings()
+    placement: PlacementSettings = PlacementSettings()
+
+    def hub(self) -> HubSettings:
+        timing, placement = self.timing, self.placement
+        return HubSettings(
+            namespace=self.namespace,
+            tick=timing.tick,
+            coalesce=timing.coalesce,
+            build=BuildSettings(
+                refused_after=timing.refused_after,
+                scrape_interval=self.metrics.scrape_interval,
+                architectures=frozenset(self.runtime.architectures),
+            ),
+            plan=PlanSettings(
+                weights=Weights(**placement.weights),
+                gain=placement.gain,
+                evaluations=placement.evaluations,
+                evaluation_interval=timing.evaluation_interval,
+                dwell=timing.dwell,
+                gone_after=timing.gone_after,
+                expiry=self.metrics.expiry,
+            ),
+        )
+
+    def agent(self) -> AgentSettings:
+        return AgentSettings(
+            namespace=self.namespace,
+            runtime_image=self.runtime.image,
+            image_pull_policy=self.runtime.pull_policy,
+            store_class=self.store.storage_class_name,
+            store_size=self.store.size,
+        )
+
+    def lease(self) -> LeaseSettings:
+        timing = self.timing
+        return LeaseSettings(
+            duration=timing.lease_duration, renew_deadline=timing.lease_renew_deadline, retry=timing.lease_retry
+        )
+
+
+def load(path: str | None) -> OperatorSettings:
+    """Read a YAML file; None means all defaults. Raises SettingsError."""
+    raw: object = {}
+    if path:
+        try:
+            raw = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+    try:
+        settings = OperatorSettings.model_validate(raw)
+        if settings.timing.lease_renew_deadline >= settings.timing.lease_duration:
+            raise SettingsError("timing.leaseRenewDeadline must be below timing.leaseDuration")
+        Weights(**settings.placement.weights)
+    except ValidationError as error:
+        problems = (
+            f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()
+        )
+        raise SettingsError("; ".join(problems)) from error
+    except TypeError as error:
+        raise SettingsError(f"placement.weights: {error}") from error
+    return settings

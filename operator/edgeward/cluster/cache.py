@@ -1,0 +1,152 @@
+"""A cache of our own: seeded by one LIST a kind, kept by events, compared with a LIST from time to time.
+
+An event carries no meaning beyond "this object looks like this now". Whoever needs to act reads the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from .resources import Object, Resource, key_of
+
+Trim = Callable[[Object], Object]
+
+
+def drop_managed_fields(obj: Object) -> Object:
+    """Managed fields are most of an object's bytes and nobody here reads them."""
+    meta = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    return {**obj, "metadata": meta}
+
+
+@dataclass(slots=True)
+class Store:
+    """Objects of one kind by key.
+
+    `confirmed` holds the keys that the watch itself has delivered. An object that only our own LIST has seen may have
+    been deleted before the watch began, in which case no event will ever tell.
+    """
+
+    resource: Resource
+    trim: Trim = drop_managed_fields
+    wanted: Callable[[Object], bool] = lambda _: True
+    """objects for which this is false are not kept"""
+    objects: dict[str, Object] = field(default_factory=dict)
+    confirmed: set[str] = field(default_factory=set)
+    gone: dict[str, int] = field(default_factory=dict)
+    """resource versions at which objects were deleted, so that an older answer does not bring them back"""
+    seeded: bool = False
+
+    def all(self) -> list[Object]:
+        return list(self.objects.values())
+
+    def get(self, key: str) -> Object | None:
+        return self.objects.get(key)
+
+    def seed(self, items: Iterable[Object]) -> None:
+        for item in items:
+            self.put(item)
+        self.seeded = True
+
+    def put(self, obj: Object) -> bool:
+        """Take over an object unless a newer one is known. True when something changed."""
+        if not self.wanted(obj):
+            return False
+        key, version = key_of(obj), version_of(obj)
+        known = self.objects.get(key)
+        if known is not None and version_of(known) >= version and _uid(known) == _uid(obj):
+            return False
+        if version <= self.gone.get(key, -1):
+            return False
+        self.objects[key] = self.trim(obj)
+        self.gone.pop(key, None)
+        return True
+
+    def event(self, kind: str | None, obj: Object) -> bool:
+        """Take over one watch event. True when something changed."""
+        key = key_of(obj)
+        if kind == "DELETED":
+            self.confirmed.discard(key)
+            known = self.objects.get(key)
+            if known is not None and _uid(known) != _uid(obj) and version_of(known) > version_of(obj):
+                return False
+            self.gone[key] = version_of(obj)
+            if len(self.gone) > 10_000:
+                del self.gone[next(iter(self.gone))]
+            return self.objects.pop(key, None) is not None
+        self.confirmed.add(key)
+        return self.put(obj)
+
+    def differs(self, listed: Iterable[Object]) -> set[str]:
+        """Keys in which a LIST is ahead of this cache: newer or unknown there, or gone there and confirmed here.
+
+        What the watch never delivered and the LIST no longer holds is dropped here at once; see `confirmed`.
+        """
+        behind: set[str] = set()
+        seen: set[str] = set()
+        for item in listed:
+            if not self.wanted(item):
+                continue
+            key = key_of(item)
+            seen.add(key)
+            known = self.objects.get(key)
+            if known is None or version_of(known) < version_of(item) or _uid(known) != _uid(item):
+                behind.add(key)
+        for key in [key for key in self.objects if key not in seen]:
+            if key in self.confirmed:
+                behind.add(key)
+            else:
+                del self.objects[key]
+        return behind
+
+
+@dataclass(slots=True)
+class Cache:
+    stores: dict[str, Store] = field(default_factory=dict)
+
+    def add(
+        self,
+        resource: Resource,
+        *,
+        trim: Trim = drop_managed_fields,
+        wanted: Callable[[Object], bool] = lambda _: True,
+    ) -> Store:
+        return self.stores.setdefault(resource.plural, Store(resource=resource, trim=trim, wanted=wanted))
+
+    def __getitem__(self, resource: Resource) -> Store:
+        return self.stores[resource.plural]
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.stores) and all(store.seeded for store in self.stores.values())
+
+
+@dataclass(slots=True)
+class Lag:
+    """For how long the cache has been behind what a LIST shows; the measure of a watch that has silently died."""
+
+    limit: float = 60.0
+    """seconds of difference after which the watch counts as dead"""
+    since: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def note(self, plural: str, behind: set[str], *, now: float) -> None:
+        for known in [key for key in self.since if key[0] == plural and key[1] not in behind]:
+            del self.since[known]
+        for key in behind:
+            self.since.setdefault((plural, key), now)
+
+    def worst(self, *, now: float) -> float:
+        return max((now - since for since in self.since.values()), default=0.0)
+
+    def dead(self, *, now: float) -> bool:
+        return self.worst(now=now) > self.limit
+
+
+def version_of(obj: Object) -> int:
+    """Resource versions of one kind are comparable numbers (KEP-5504); what is not a number counts as oldest."""
+    version = str(obj["metadata"].get("resourceVersion", ""))
+    return int(version) if version.isdigit() else 0
+
+
+def _uid(obj: Object) -> str:
+    return str(obj["metadata"].get("uid", ""))

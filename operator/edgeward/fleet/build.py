@@ -1,0 +1,546 @@
+"""From raw objects to a Fleet. Pure: everything comes in as arguments, the time included.
+
+One bad object never spoils the snapshot: it becomes a job or a release with a Problem that names the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import (
+    ApiError,
+    QuantityError,
+    parse,
+    parse_bandwidth,
+    parse_bytes,
+    parse_cpu,
+    parse_time,
+    seconds,
+)
+from edgeward.api.common import LabelSelector as SelectorField
+from edgeward.api.features import unavailable
+from edgeward.api.inferencejob import InferenceJob
+from edgeward.api.modelrelease import ModelRelease
+from edgeward.api.site import Site as SiteObject
+
+from .failures import Refused, exclusions
+from .model import (
+    Exclusion,
+    Fleet,
+    Job,
+    LabelSelector,
+    Live,
+    ModelVersion,
+    Moves,
+    Node,
+    Placed,
+    Priority,
+    Problem,
+    ProposedMove,
+    Release,
+    Resources,
+    ServedModel,
+    Site,
+    SiteModels,
+    Taint,
+    Toleration,
+)
+from .names import LABEL_ASSIGNMENT, LABEL_SITE, LABEL_TIER
+from .sites import membership
+
+Raw = Mapping[str, Any]
+
+DEFAULT_REQUEST = Resources(cpu=100, memory=128 * 1024 * 1024, pods=1)
+"""what one replica is taken to need when its job names nothing: the runtime with a small model"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSettings:
+    refused_after: float = 60.0
+    """seconds a pod may be refused before its node is excluded for the job"""
+    scrape_interval: float = 15.0
+    architectures: frozenset[str] = frozenset({"amd64", "arm64"})
+    """for which there is a runtime image"""
+
+
+def build(
+    *,
+    now: float,
+    nodes: Iterable[Raw],
+    pods: Iterable[Raw],
+    jobs: Iterable[Raw],
+    releases: Iterable[Raw],
+    sites: Iterable[Raw],
+    assignments: Iterable[Raw],
+    live: Mapping[str, Live] | None = None,
+    metrics_problem: str = "",
+    settings: BuildSettings | None = None,
+) -> Fleet:
+    """A Fleet of everything. `live` is by node name; a node that is not in it is unknown, not idle."""
+    settings = settings or BuildSettings()
+    node_list, pod_list = list(nodes), list(pods)
+    declared = [site for site in map(_site_object, sites) if site is not None]
+    parsed = [item for item in map(_assignment, assignments) if item is not None]
+    by_job: dict[str, list[Assignment]] = {}
+    for assignment in parsed:
+        by_job.setdefault(f"{assignment.spec.job.namespace}/{assignment.spec.job.name}", []).append(assignment)
+    job_list = [item for item in jobs if "deletionTimestamp" not in item["metadata"]]
+    known_jobs = {f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in job_list}
+    owner = {
+        assignment.name: f"{assignment.spec.job.namespace}/{assignment.spec.job.name}"
+        for assignment in parsed
+        if f"{assignment.spec.job.namespace}/{assignment.spec.job.name}" in known_jobs
+    }
+    started, foreign = _pods(pod_list, owner)
+    labels = {node["metadata"]["name"]: node["metadata"].get("labels") or {} for node in node_list}
+    member = membership(labels, declared)
+    digests = _digests(parsed)
+    fleet_nodes = tuple(
+        _node(raw, member.site, member.tier, foreign, live or {}, digests)
+        for raw in sorted(node_list, key=lambda item: str(item["metadata"]["name"]))
+        if raw["metadata"]["name"] in member.site
+    )
+    by_name = {node.name: node for node in fleet_nodes}
+    release_list = tuple(_release(raw, parsed) for raw in releases if "deletionTimestamp" not in raw["metadata"])
+    by_release = {release.key: release for release in release_list}
+    return Fleet(
+        now=now,
+        nodes=fleet_nodes,
+        sites=_sites(fleet_nodes, declared),
+        jobs=tuple(_job(raw, by_job, started, by_name, by_release, now=now, settings=settings) for raw in job_list),
+        releases=release_list,
+        scrape_interval=settings.scrape_interval,
+        metrics_problem=metrics_problem,
+    )
+
+
+# Nodes and sites ---------------------------------------------------------------------------------------------------
+
+
+def _node(
+    raw: Raw,
+    sites: Mapping[str, str],
+    tiers: Mapping[str, str],
+    foreign: Mapping[str, Resources],
+    live: Mapping[str, Live],
+    digests: Mapping[str, frozenset[str]],
+) -> Node:
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    name = meta["name"]
+    ready: Raw = next((item for item in status.get("conditions") or [] if item.get("type") == "Ready"), {})
+    is_ready = ready.get("status") == "True"
+    labels = dict(meta.get("labels") or {})
+    info = status.get("nodeInfo") or {}
+    return Node(
+        name=name,
+        site=sites[name],
+        tier=tiers[name],
+        arch=info.get("architecture") or labels.get("kubernetes.io/arch", "amd64"),
+        labels=labels,
+        taints=tuple(
+            Taint(key=item["key"], value=item.get("value", ""), effect=item["effect"])
+            for item in spec.get("taints") or []
+            if not item["key"].startswith("node.kubernetes.io/")
+        ),
+        ready=is_ready,
+        not_ready_since=None if is_ready else _time(ready.get("lastTransitionTime")),
+        unschedulable=bool(spec.get("unschedulable")),
+        allocatable=_amounts(status.get("allocatable") or {}, pods=True),
+        foreign=foreign.get(name, Resources()),
+        live=live.get(name, Live()),
+        models=digests.get(name, frozenset()),
+    )
+
+
+def _sites(nodes: Iterable[Node], declared: Iterable[SiteObject]) -> tuple[Site, ...]:
+    members: dict[str, list[Node]] = {}
+    for node in nodes:
+        members.setdefault(node.site, []).append(node)
+    objects = {site.name: site for site in declared}
+    return tuple(
+        _site(name, members.get(name, []), objects.get(name)) for name in sorted(members.keys() | objects.keys())
+    )
+
+
+def _site(name: str, nodes: list[Node], declared: SiteObject | None) -> Site:
+    spec = declared.spec if declared else None
+    tier = (spec.tier if spec else None) or (nodes[0].tier if nodes else "")
+    region = (spec.region if spec else None) or ""
+    own = dict(declared.metadata.labels) if declared else {}
+    uplink = spec.uplink if spec else None
+    refused = bool(declared and unavailable(declared.spec).protecting)
+    return Site(
+        name=name,
+        tier=tier,
+        region=region,
+        labels={**own, LABEL_SITE: name, LABEL_TIER: tier},
+        connected=any(node.ready for node in nodes),
+        # A Site that asks for a protection that does not work yet gets nothing new.
+        unschedulable=bool(spec and spec.unschedulable) or refused,
+        frozen=bool(spec and spec.frozen),
+        bandwidth=float(parse_bandwidth(uplink.bandwidth)) if uplink and uplink.bandwidth else None,
+        rtt=seconds(uplink.rtt) if uplink and uplink.rtt else None,
+    )
+
+
+def _digests(assignments: Iterable[Assignment]) -> dict[str, frozenset[str]]:
+    """Models in the stores, by node: what a site's assignments say is served, on each of their nodes that is ready."""
+    found: dict[str, set[str]] = {}
+    for assignment in assignments:
+        serving = {model.digest for model in assignment.status.models if model.serving}
+        for node in assignment.status.nodes:
+            if node.ready:
+                found.setdefault(node.name, set()).update(serving)
+    return {node: frozenset(digests) for node, digests in found.items()}
+
+
+def _pods(
+    pods: Iterable[Raw], owner: Mapping[str, str]
+) -> tuple[dict[tuple[str, str], tuple[float, ...]], dict[str, Resources]]:
+    """Start times of our own pods by (job, node), and what all others request by node."""
+    started: dict[tuple[str, str], tuple[float, ...]] = {}
+    foreign: dict[str, Resources] = {}
+    for pod in pods:
+        node = (pod.get("spec") or {}).get("nodeName")
+        if not node or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            continue
+        meta = pod["metadata"]
+        job = owner.get((meta.get("labels") or {}).get(LABEL_ASSIGNMENT, ""))
+        if job is None:
+            foreign[node] = foreign.get(node, Resources()) + pod_request(pod)
+        else:
+            begun = _time((pod.get("status") or {}).get("startTime")) or _time(meta.get("creationTimestamp")) or 0.0
+            started[job, node] = tuple(sorted((*started.get((job, node), ()), begun)))
+    return started, foreign
+
+
+def pod_request(pod: Raw) -> Resources:
+    """What the scheduler counts for a pod: the sum of its containers, or its largest init container, plus overhead.
+
+    Sidecars (init containers that restart always) count with the containers. Source: the Kubernetes documentation on
+    init containers and pod overhead.
+    """
+    spec = pod.get("spec") or {}
+    running, largest = Resources(), Resources()
+    for container in spec.get("initContainers") or []:
+        need = _amounts((container.get("resources") or {}).get("requests") or {})
+        if container.get("restartPolicy") == "Always":
+            running += need
+            largest = _larger(largest, running)
+        else:
+            largest = _larger(largest, running + need)
+    for container in spec.get("containers") or []:
+        running += _amounts((container.get("resources") or {}).get("requests") or {})
+    total = _larger(running, largest) + _amounts(spec.get("overhead") or {})
+    return Resources(cpu=total.cpu, memory=total.memory, pods=1)
+
+
+def _larger(one: Resources, other: Resources) -> Resources:
+    return Resources(max(one.cpu, other.cpu), max(one.memory, other.memory), max(one.pods, other.pods))
+
+
+def _amounts(raw: Raw, *, pods: bool = False) -> Resources:
+    return Resources(
+        cpu=parse_cpu(raw.get("cpu", 0)),
+        memory=parse_bytes(raw.get("memory", 0)),
+        pods=int(raw.get("pods", 0)) if pods else 0,
+    )
+
+
+# Jobs --------------------------------------------------------------------------------------------------------------
+
+
+def _job(
+    raw: Raw,
+    by_job: Mapping[str, list[Assignment]],
+    started: Mapping[tuple[str, str], tuple[float, ...]],
+    nodes: Mapping[str, Node],
+    releases: Mapping[str, Release],
+    *,
+    now: float,
+    settings: BuildSettings,
+) -> Job:
+    meta = raw["metadata"]
+    key = f"{meta['namespace']}/{meta['name']}"
+    assignments = by_job.get(key, [])
+    placed = _placed(key, assignments, started, nodes, now=now)
+    try:
+        job = parse(InferenceJob, raw)
+        return _readable(job, assignments, placed, releases, now=now, settings=settings)
+    except ApiError as error:
+        path, text = error.problems[0]
+        problem = Problem(reason="InvalidSpec", message=f"{path}: {text}", path=path)
+    except QuantityError as error:
+        problem = Problem(reason="InvalidSpec", message=str(error))
+    return Job(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta.get("uid", ""),
+        created_at=_time(meta.get("creationTimestamp")) or 0.0,
+        generation=int(meta.get("generation") or 0),
+        replicas=sum(item.replicas for item in placed),
+        request=DEFAULT_REQUEST,
+        problem=problem,
+        placed=placed,
+    )
+
+
+def _readable(
+    job: InferenceJob,
+    assignments: list[Assignment],
+    placed: tuple[Placed, ...],
+    releases: Mapping[str, Release],
+    *,
+    now: float,
+    settings: BuildSettings,
+) -> Job:
+    spec, status = job.spec, job.status
+    release = releases.get(f"{job.namespace}/{spec.model.name}")
+    data = spec.data
+    proposed = status.proposed_move
+    return Job(
+        namespace=job.namespace,
+        name=job.name,
+        uid=job.uid,
+        created_at=job.created,
+        generation=job.generation,
+        priority=Priority(spec.priority.importance, spec.priority.urgency, spec.priority.satisfaction),
+        replicas=spec.replicas,
+        request=request_of(spec.resources.requests, spec.resources.limits),
+        tiers=frozenset(spec.placement.tiers) or frozenset({"edge", "fog", "cloud"}),
+        site_selector=_selector(spec.placement.site_selector) or LabelSelector(),
+        node_selector=dict(spec.placement.node_selector),
+        tolerations=tuple(
+            Toleration(
+                key=item.key or "", operator=item.operator or "Equal", value=item.value or "", effect=item.effect or ""
+            )
+            for item in spec.placement.tolerations
+        ),
+        architectures=settings.architectures,
+        request_bytes=parse_bytes(data.request_size) if data and data.request_size else None,
+        response_bytes=parse_bytes(data.response_size) if data and data.response_size else None,
+        source_selector=_selector(data.source.site_selector) if data and data.source else None,
+        lost_after=seconds(spec.disconnect.lost_after),
+        model_name=spec.model.name,
+        model_digest=_wanted_digest(job, release, assignments),
+        problem=_problem(job),
+        placed=placed,
+        exclusions=exclusions(_known_exclusions(job), _refused(assignments), now=now, patience=settings.refused_after),
+        proposed=ProposedMove(
+            source=proposed.source,
+            target=proposed.target,
+            evaluations=proposed.evaluations,
+            last_at=parse_time(proposed.last_at),
+        )
+        if proposed
+        else None,
+        moves=Moves(_time(status.moves.window_start) or 0.0, status.moves.count) if status.moves else Moves(),
+    )
+
+
+def request_of(requests: Raw, limits: Raw) -> Resources:
+    """What one replica requests. As in a pod, a limit without a request is the request; what neither names is a default."""
+    cpu = requests.get("cpu", limits.get("cpu"))
+    memory = requests.get("memory", limits.get("memory"))
+    return Resources(
+        cpu=DEFAULT_REQUEST.cpu if cpu is None else parse_cpu(cpu),
+        memory=DEFAULT_REQUEST.memory if memory is None else parse_bytes(memory),
+        pods=1,
+    )
+
+
+def _problem(job: InferenceJob) -> Problem | None:
+    protecting = unavailable(job.spec).protecting
+    if protecting:
+        fields = ", ".join(protecting)
+        return Problem(
+            reason="FeatureNotYetAvailable",
+            message=f"{fields}: this version cannot honour it; remove the field, or wait for a version that can",
+            path=protecting[0],
+        )
+    return None
+
+
+def _wanted_digest(job: InferenceJob, release: Release | None, assignments: list[Assignment]) -> str:
+    """What the job is meant to run: its release's target when the pin allows it, else what it has been told before."""
+    pin = job.spec.model
+    target = release.target if release and not release.problem else None
+    if (
+        target
+        and (not pin.version or pin.version == target.version)
+        and (not pin.digest or pin.digest == target.digest)
+    ):
+        return target.digest
+    for assignment in assignments:
+        for model in assignment.spec.models:
+            if pin.digest in (None, model.digest) and pin.version in (None, model.version):
+                return model.digest
+    return ""
+
+
+def _placed(
+    key: str,
+    assignments: Iterable[Assignment],
+    started: Mapping[tuple[str, str], tuple[float, ...]],
+    nodes: Mapping[str, Node],
+    *,
+    now: float,
+) -> tuple[Placed, ...]:
+    found: dict[str, Placed] = {}
+    for assignment in assignments:
+        if assignment.deleting:
+            continue
+        reports = {report.name: report for report in assignment.status.nodes}
+        for node in assignment.spec.nodes:
+            report = reports.get(node.name)
+            lost = None
+            if node.name not in nodes:
+                gone = report is not None and report.reason == "NodeGone"
+                lost = (_time(report.since) if report and gone else None) or now
+            elif not nodes[node.name].ready:
+                lost = nodes[node.name].not_ready_since or now
+            found[node.name] = Placed(
+                node=node.name,
+                site=assignment.spec.site,
+                replicas=node.replicas,
+                ready=min(report.ready, node.replicas) if report else 0,
+                started=started.get((key, node.name), ()),
+                since=_time(node.since) or assignment.created,
+                lost_since=lost,
+            )
+    for (job, name), times in started.items():
+        if job == key and name not in found and name in nodes:
+            found[name] = Placed(node=name, site=nodes[name].site, replicas=0, started=times)
+    return tuple(found[name] for name in sorted(found))
+
+
+def _refused(assignments: Iterable[Assignment]) -> list[Refused]:
+    return [
+        Refused(node=node.name, reason=node.reason, message=node.message, since=parse_time(node.since))
+        for assignment in assignments
+        if not assignment.deleting
+        for node in assignment.status.nodes
+        if node.reason and node.since
+    ]
+
+
+def _known_exclusions(job: InferenceJob) -> list[Exclusion]:
+    return [
+        Exclusion(
+            node=item.node, reason=item.reason, message=item.message, count=item.count, until=parse_time(item.until)
+        )
+        for item in job.status.exclusions
+    ]
+
+
+def _selector(field: SelectorField | None) -> LabelSelector | None:
+    if field is None:
+        return None
+    return LabelSelector(
+        match_labels=dict(field.match_labels),
+        match_expressions=tuple((item.key, item.operator, tuple(item.values)) for item in field.match_expressions),
+    )
+
+
+# Releases ----------------------------------------------------------------------------------------------------------
+
+
+def _release(raw: Raw, assignments: list[Assignment]) -> Release:
+    meta = raw["metadata"]
+    base = {
+        "namespace": meta["namespace"],
+        "name": meta["name"],
+        "uid": meta.get("uid", ""),
+        "generation": int(meta.get("generation") or 0),
+    }
+    sites = tuple(
+        _site_models(assignment, meta["name"])
+        for assignment in assignments
+        if assignment.spec.job.namespace == meta["namespace"]
+        and not assignment.deleting
+        and (any(model.name == meta["name"] for model in assignment.spec.models))
+    )
+    try:
+        release = parse(ModelRelease, raw)
+    except ApiError as error:
+        path, text = error.problems[0]
+        return Release(**base, problem=Problem(reason="InvalidSpec", message=f"{path}: {text}", path=path), sites=sites)
+    spec, status = release.spec, release.status
+    protecting = unavailable(spec).protecting
+    problem = None
+    if protecting:
+        text = (
+            f"{', '.join(protecting)}: this version cannot honour it; remove the field, or wait for a version that can"
+        )
+        problem = Problem(reason="FeatureNotYetAvailable", message=text, path=protecting[0])
+    target = None
+    if spec.artifact and spec.version:
+        target = ModelVersion(
+            name=release.name,
+            version=spec.version,
+            digest=spec.artifact.digest,
+            sources=(spec.artifact.uri, *spec.artifact.mirrors),
+            parameters=dict(spec.parameters),
+        )
+    current = None
+    if status.current_version and status.current_digest:
+        current = ModelVersion(name=release.name, version=status.current_version, digest=status.current_digest)
+    return Release(**base, target=target, current=current, paused=spec.paused, problem=problem, sites=sites)
+
+
+def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
+    told = next((model for model in assignment.spec.models if model.name == model_name), None)
+    return SiteModels(
+        job=f"{assignment.spec.job.namespace}/{assignment.spec.job.name}",
+        site=assignment.spec.site,
+        told=ModelVersion(
+            name=told.name,
+            version=told.version,
+            digest=told.digest,
+            sources=tuple(told.sources),
+            parameters=dict(told.parameters),
+        )
+        if told
+        else None,
+        served=tuple(
+            ServedModel(
+                digest=model.digest,
+                version=model.version,
+                serving=model.serving,
+                refused_step=model.refused.step if model.refused else "",
+                refused_reason=model.refused.reason if model.refused else "",
+                refused_message=model.refused.message if model.refused else "",
+            )
+            for model in assignment.status.models
+        ),
+        ready=assignment.status.ready_replicas,
+        replicas=sum(node.replicas for node in assignment.spec.nodes),
+    )
+
+
+# Small readers -----------------------------------------------------------------------------------------------------
+
+
+def _assignment(raw: Raw) -> Assignment | None:
+    try:
+        return parse(Assignment, raw)
+    except ApiError:
+        # Only Edgeward writes these. What cannot be read serves on untouched and is told by the publisher.
+        return None
+
+
+def _site_object(raw: Raw) -> SiteObject | None:
+    try:
+        return parse(SiteObject, raw)
+    except ApiError:
+        return None
+
+
+def _time(text: str | None) -> float | None:
+    try:
+        return parse_time(text) if text else None
+    except ValueError:
+        return None

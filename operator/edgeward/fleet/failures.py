@@ -1,0 +1,70 @@
+"""What the scheduler or the kubelet refused, turned into exclusions with a back-off that doubles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from .model import Exclusion
+
+REFUSALS = frozenset(
+    {
+        "Unschedulable",
+        "CrashLoopBackOff",
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+        "OutOfcpu",
+        "OutOfmemory",
+        "OutOfpods",
+        "NodeAffinity",
+        "UnexpectedAdmissionError",
+        "PodFailed",
+    }
+)
+"""reasons of a node's report that speak of this node and not of the job's model"""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A node where replicas of a job do not come up, and since when."""
+
+    node: str
+    reason: str
+    message: str
+    since: float
+
+
+def exclusions(
+    known: Iterable[Exclusion],
+    refused: Iterable[Refused],
+    *,
+    now: float,
+    patience: float = 60.0,
+    longest: float = 3600.0,
+    memory: float = 3600.0,
+) -> tuple[Exclusion, ...]:
+    """The exclusions of a job as of now, by node name.
+
+    patience: seconds a refusal may last before it counts; also the first back-off. Each further refusal of the same
+    node doubles the back-off up to `longest`. One that ended more than `memory` seconds ago is forgotten.
+    """
+    current = {item.node: item for item in known if item.until + memory > now}
+    for refusal in refused:
+        if refusal.reason not in REFUSALS or now - refusal.since < patience:
+            continue
+        before = current.get(refusal.node)
+        if before is None:
+            before = Exclusion(node=refusal.node, reason="", message="", count=0, until=float("-inf"))
+        if before.until > now:
+            continue
+        count = before.count + 1
+        until = now + min(patience * 2 ** (count - 1), longest)
+        current[refusal.node] = replace(
+            before, reason=refusal.reason, message=refusal.message, count=count, until=float(int(until))
+        )
+    return tuple(current[node] for node in sorted(current))

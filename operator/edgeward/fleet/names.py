@@ -1,0 +1,27 @@
+"""Names and labels that the hub and the agent must agree on."""
+
+from __future__ import annotations
+
+import hashlib
+
+LABEL_JOB = "edgeward.dev/job"
+LABEL_JOB_NAMESPACE = "edgeward.dev/job-namespace"
+LABEL_SITE = "edgeward.dev/site"
+LABEL_TIER = "edgeward.dev/tier"
+LABEL_ASSIGNMENT = "edgeward.dev/assignment"
+LABEL_PLACEMENT = "edgeward.dev/placement"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "edgeward"
+FINALIZER = "edgeward.dev/agent"
+ANNOTATION_NODE = "edgeward.dev/node"
+ANNOTATION_MODELS = "edgeward.dev/models-revision"
+"""on a pod: touching it makes the kubelet refresh the mounted ConfigMap at once"""
+
+KUBEEDGE_EDGE_ROLE = "node-role.kubernetes.io/edge"
+OPENYURT_POOL = "apps.openyurt.io/nodepool"
+
+
+def derived_name(*, namespace: str, name: str, site: str, node: str = "") -> str:
+    """A name that is unique per (job, site, node), at most 49 characters long, and still starts like the job's."""
+    digest = hashlib.sha256("/".join((namespace, name, site, node)).encode()).hexdigest()[:8]
+    return f"{name[:40].rstrip('-.')}-{digest}"

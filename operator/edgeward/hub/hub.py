@@ -1,0 +1,356 @@
+"""The planner loop: observe, plan, publish, report, over and over, from the cache as it is now.
+
+Every pass may be the last: killed between any two writes and started again, it writes what is still to be written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeward import __version__
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import ApiError as InvalidObject
+from edgeward.api.common import KubeObject, Model, parse, to_dict
+from edgeward.api.conditions import Reason
+from edgeward.api.inferencejob import InferenceJob
+from edgeward.api.modelrelease import ModelRelease
+from edgeward.api.site import Site
+from edgeward.cluster.cache import Cache
+from edgeward.cluster.client import ApiError, Client, WriteRefused
+from edgeward.cluster.events import Recorder
+from edgeward.cluster.resources import (
+    ASSIGNMENTS,
+    DEFINITIONS,
+    INFERENCE_JOBS,
+    LEASES,
+    MODEL_RELEASES,
+    NODES,
+    PODS,
+    SITES,
+    Object,
+    Resource,
+    key_of,
+)
+from edgeward.fleet.build import BuildSettings, build
+from edgeward.fleet.model import Fleet, Live
+from edgeward.fleet.sites import membership
+from edgeward.placement.model import Plan
+from edgeward.placement.plan import plan as make_plan
+from edgeward.placement.settings import PlanSettings
+from edgeward.rollout.step import RolloutStep
+from edgeward.rollout.step import step as roll
+
+from .narrate import tell_jobs, tell_releases
+from .orphans import CONFIRM, Orphans, decide
+from .publish import publish
+from .status import job_status, release_status, site_status, unreadable_status
+
+log = logging.getLogger(__name__)
+MANAGER = "edgeward-hub"
+WATCHED = (INFERENCE_JOBS, MODEL_RELEASES, SITES, ASSIGNMENTS, NODES, PODS)
+"""what the cache of a hub must hold"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSettings:
+    namespace: str = "edgeward"
+    """where the operator and the Assignments of its own cluster are"""
+    lease_name: str = "edgeward-hub"
+    tick: float = 5.0
+    """seconds after which a plan is made even if nothing was heard: ages and back-offs go on without events"""
+    coalesce: float = 1.0
+    """the longest that a burst of events waits for one plan, seconds; an idle planner acts at once"""
+    writes_at_once: int = 16
+    build: BuildSettings = field(default_factory=BuildSettings)
+    plan: PlanSettings = field(default_factory=PlanSettings)
+
+
+@dataclass(slots=True)
+class Observed:
+    """One pass: what was seen and what was made of it. Kept for /metrics and for whoever explains."""
+
+    fleet: Fleet
+    plan: Plan
+    rollout: RolloutStep
+    seconds: float
+
+
+class Hub:
+    def __init__(
+        self,
+        *,
+        client: Client,
+        cache: Cache,
+        settings: HubSettings,
+        recorder: Recorder,
+        live: Callable[[], tuple[Mapping[str, Live], str]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._settings = settings
+        self._recorder = recorder
+        self._live = live
+        self._clock = clock
+        self._dirty = asyncio.Event()
+        self._orphans = Orphans()
+        self._slots = asyncio.Semaphore(settings.writes_at_once)
+        self._again = False
+        self._parsed: dict[str, tuple[str, Any]] = {}
+        self.last: Observed | None = None
+        self.passes = 0
+        self.failed = 0
+        self.done_at: float | None = None
+
+    def mark(self) -> None:
+        """Something changed; a plan is due."""
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Until cancelled. The cache must have been seeded."""
+        self._dirty.set()
+        spent = 0.0
+        while True:
+            try:
+                await asyncio.wait_for(self._dirty.wait(), timeout=self._settings.tick)
+            except TimeoutError:
+                pass
+            else:
+                # Idle, this is next to nothing; under load one plan takes in what came during the last.
+                await asyncio.sleep(min(2 * spent, self._settings.coalesce))
+            self._dirty.clear()
+            begun = time.monotonic()
+            try:
+                await self.once()
+            except WriteRefused:
+                raise
+            except Exception:  # one bad pass must not end the loop; the next one starts from the cache again
+                self.failed += 1
+                log.exception("a planner pass failed")
+                await asyncio.sleep(1.0)
+                self._dirty.set()
+            spent = time.monotonic() - begun
+
+    async def once(self) -> Observed:
+        """One pass of the loop."""
+        self._again = False
+        observed, jobs, releases, assignments = self._observe()
+        await self._publish(observed, jobs, assignments)
+        await self._report(observed, jobs, releases, assignments)
+        await self._sweep()
+        self.last = observed
+        self.passes += 1
+        self.done_at = time.monotonic()
+        if self._again:
+            self._dirty.set()
+        return observed
+
+    # Observe and plan --------------------------------------------------------------------------------------------
+
+    def _observe(
+        self,
+    ) -> tuple[Observed, dict[str, InferenceJob], dict[str, ModelRelease], list[Assignment]]:
+        begun = time.perf_counter()
+        live, problem = self._live()
+        fleet = build(
+            now=self._clock(),
+            nodes=self._cache[NODES].all(),
+            pods=self._cache[PODS].all(),
+            jobs=self._cache[INFERENCE_JOBS].all(),
+            releases=self._cache[MODEL_RELEASES].all(),
+            sites=self._cache[SITES].all(),
+            assignments=self._cache[ASSIGNMENTS].all(),
+            live=live,
+            metrics_problem=problem,
+            settings=self._settings.build,
+        )
+        rollout = roll(fleet)
+        plan = make_plan(fleet, self._settings.plan)
+        observed = Observed(fleet=fleet, plan=plan, rollout=rollout, seconds=time.perf_counter() - begun)
+        jobs = self._readable(INFERENCE_JOBS, InferenceJob)
+        releases = self._readable(MODEL_RELEASES, ModelRelease)
+        assignments = list(self._readable(ASSIGNMENTS, Assignment).values())
+        return observed, jobs, releases, assignments
+
+    def _readable(self, resource: Resource, model: type[Any]) -> dict[str, Any]:
+        """Parsed objects by key. What cannot be read is left out here; the Fleet holds it with its Problem."""
+        found: dict[str, Any] = {}
+        for raw in self._cache[resource].all():
+            if "deletionTimestamp" in raw["metadata"] and resource is not ASSIGNMENTS:
+                continue
+            uid, version = raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]
+            known = self._parsed.get(uid)
+            if known is None or known[0] != version:
+                try:
+                    known = (version, parse(model, raw))
+                except InvalidObject as error:
+                    known = (version, error)
+                self._parsed[uid] = known
+            if not isinstance(known[1], InvalidObject):
+                found[key_of(raw)] = known[1]
+        if len(self._parsed) > 4 * sum(len(store.objects) for store in self._cache.stores.values()) + 100:
+            self._parsed.clear()
+        return found
+
+    # Publish -----------------------------------------------------------------------------------------------------
+
+    async def _publish(self, observed: Observed, jobs: dict[str, InferenceJob], assignments: list[Assignment]) -> None:
+        published = publish(
+            observed.fleet,
+            observed.plan,
+            observed.rollout,
+            jobs=jobs,
+            present=assignments,
+            namespace=self._settings.namespace,
+        )
+        await self._all(self._apply(ASSIGNMENTS, write.body, about=write.name) for write in published.writes)
+        await self._all(self._delete_assignment(name) for name in published.empty)
+
+    async def _delete_assignment(self, name: str) -> None:
+        raw = self._cache[ASSIGNMENTS].get(f"{self._settings.namespace}/{name}")
+        if raw is not None and "deletionTimestamp" not in raw["metadata"]:
+            await self._client.delete(ASSIGNMENTS, self._settings.namespace, name, uid=raw["metadata"]["uid"])
+
+    # Report ------------------------------------------------------------------------------------------------------
+
+    async def _report(
+        self,
+        observed: Observed,
+        jobs: dict[str, InferenceJob],
+        releases: dict[str, ModelRelease],
+        assignments: list[Assignment],
+    ) -> None:
+        fleet, plan, rollout = observed.fleet, observed.plan, observed.rollout
+        by_job: dict[str, list[Assignment]] = {}
+        for item in assignments:
+            by_job.setdefault(f"{item.spec.job.namespace}/{item.spec.job.name}", []).append(item)
+        writes: list[Awaitable[None]] = []
+        for facts in fleet.jobs:
+            raw, job, job_plan = self._cache[INFERENCE_JOBS].get(facts.key), jobs.get(facts.key), plan.job(facts.key)
+            if raw is None or job_plan is None:
+                continue
+            if job is None:
+                wanted = unreadable_status(raw.get("status") or {}, facts, now=fleet.now)
+                writes += self._status(INFERENCE_JOBS, raw, wanted)
+                continue
+            status = job_status(
+                job,
+                facts,
+                job_plan,
+                whole=plan,
+                fleet=fleet,
+                rollout=rollout,
+                assignments=by_job.get(facts.key, []),
+            )
+            changed = self._status(INFERENCE_JOBS, raw, to_dict(status), known=job)
+            if changed:
+                writes.append(tell_jobs(self._recorder, raw, job.status, status, job_plan))
+            writes += changed
+        for release in fleet.releases:
+            raw, readable, step = (
+                self._cache[MODEL_RELEASES].get(release.key),
+                releases.get(release.key),
+                rollout.release(release.key),
+            )
+            if raw is None or readable is None or step is None:
+                continue
+            problem = f"{release.problem.reason} {release.problem.message}" if release.problem else ""
+            said = release_status(readable, problem, step, now=fleet.now)
+            changed = self._status(MODEL_RELEASES, raw, to_dict(said), known=readable)
+            if changed:
+                writes.append(tell_releases(self._recorder, raw, readable.status, said))
+            writes += changed
+        writes += self._site_writes(fleet, plan)
+        await self._all(writes)
+
+    def _site_writes(self, fleet: Fleet, plan: Plan) -> list[Awaitable[None]]:
+        sites = self._readable(SITES, Site)
+        if not sites:
+            return []
+        labels = {node["metadata"]["name"]: node["metadata"].get("labels") or {} for node in self._cache[NODES].all()}
+        overlaps = membership(labels, sites.values()).overlaps
+        writes: list[Awaitable[None]] = []
+        for name, site in sites.items():
+            raw = self._cache[SITES].get(name)
+            if raw is not None:
+                status = site_status(site, plan=plan, fleet=fleet, overlaps=overlaps.get(name, ()), version=__version__)
+                writes += self._status(SITES, raw, to_dict(status), known=site)
+        return writes
+
+    def _status(
+        self, resource: Resource, raw: Object, wanted: dict[str, Any], known: KubeObject | None = None
+    ) -> list[Awaitable[None]]:
+        """The write that makes the status so, or none when it is so already."""
+        status: Model | None = getattr(known, "status", None)
+        present = to_dict(status) if status is not None else raw.get("status") or {}
+        if "status" in raw and _bare(present) == _bare(wanted):
+            return []
+        meta = raw["metadata"]
+        body: Object = {
+            "metadata": {"name": meta["name"], "resourceVersion": meta["resourceVersion"]},
+            "status": wanted,
+        }
+        if "namespace" in meta:
+            body["metadata"]["namespace"] = meta["namespace"]
+        return [self._apply(resource, body, about=str(meta["name"]), subresource="status")]
+
+    # The end of jobs ---------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        """Delete the Assignments of jobs that are gone for good; see orphans."""
+        jobs = set(self._cache[INFERENCE_JOBS].objects)
+        missing = self._orphans.missing(self._cache[ASSIGNMENTS].all(), jobs, now=time.monotonic())
+        if not missing:
+            if self._orphans.since:
+                asyncio.get_running_loop().call_later(self._orphans.grace, self.mark)
+            return
+        try:
+            listed, _ = await self._client.list(INFERENCE_JOBS, metadata_only=True)
+            definition = await self._client.get(DEFINITIONS, "", f"{INFERENCE_JOBS.plural}.{INFERENCE_JOBS.group}")
+            lease = await self._client.get(LEASES, self._settings.namespace, self._settings.lease_name)
+        except ApiError as error:
+            log.warning("jobs that are gone could not be confirmed: %s", error)
+            return
+        confirmed = (lease["metadata"].get("annotations") or {}).get(CONFIRM) == "true"
+        verdict = decide(missing, {key_of(item) for item in listed}, definition=definition, confirmed=confirmed)
+        await self._all(self._delete_assignment(name) for name in verdict.delete)
+        if verdict.held:
+            message = (
+                f"every InferenceJob is gone at once; {len(verdict.held)} Assignments serve on. If that was meant: "
+                f"kubectl -n {self._settings.namespace} annotate lease {self._settings.lease_name} {CONFIRM}=true"
+            )
+            await self._recorder.tell(LEASES, lease, Reason.ALL_JOBS_GONE, message, warning=True)
+
+    # Writing -----------------------------------------------------------------------------------------------------
+
+    async def _apply(self, resource: Resource, body: Object, *, about: str, subresource: str = "") -> None:
+        async with self._slots:
+            try:
+                answer = await self._client.apply(resource, body, manager=MANAGER, subresource=subresource)
+            except ApiError as error:
+                # Edited meanwhile, or gone: the next pass sees what is there now.
+                self._again = True
+                if not error.conflict and not error.not_found:
+                    self.failed += 1
+                    log.warning("%s %s: %s", resource.kind, about, error)
+                    await asyncio.sleep(0.5)
+                return
+            self._cache[resource].put(answer)
+
+    async def _all(self, writes: Any) -> None:
+        await asyncio.gather(*writes)
+
+
+def _bare(status: Any) -> Any:
+    """A status without what is empty or a schema default, so that the API's form and ours compare."""
+    if isinstance(status, dict):
+        bare = {key: _bare(value) for key, value in status.items()}
+        return {key: value for key, value in bare.items() if value not in (None, "", 0, [], {}, False)}
+    if isinstance(status, list):
+        return [_bare(item) for item in status]
+    return status

@@ -1,0 +1,216 @@
+"""From a plan to Assignments: what is to be written and what may go. No I/O.
+
+Moving is make-before-break across nodes and sites: what a plan no longer names stays, counted as leaving, until as
+many replicas as the plan names are Ready where the plan wants them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edgeward.api.assignment import AssignedModel, AssignedNode, Assignment, AssignmentSpec, Effective, JobRef
+from edgeward.api.common import format_bytes, format_cpu, format_time, to_dict
+from edgeward.api.inferencejob import InferenceJob, Resources
+from edgeward.cluster.resources import Object
+from edgeward.fleet.build import request_of
+from edgeward.fleet.model import Fleet, ModelVersion
+from edgeward.fleet.names import (
+    FINALIZER,
+    LABEL_JOB,
+    LABEL_JOB_NAMESPACE,
+    LABEL_MANAGED_BY,
+    LABEL_SITE,
+    MANAGED_BY,
+    derived_name,
+)
+from edgeward.placement.model import JobPlan, Plan
+from edgeward.rollout.step import RolloutStep
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """An Assignment to apply. `body` carries the resource version that it was decided on, if there was one."""
+
+    name: str
+    job: str
+    body: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    writes: tuple[Write, ...] = ()
+    empty: tuple[str, ...] = ()
+    """names of Assignments at sites that their job has left and where nothing of it is left"""
+
+
+def publish(
+    fleet: Fleet,
+    plan: Plan,
+    rollout: RolloutStep,
+    *,
+    jobs: Mapping[str, InferenceJob],
+    present: Iterable[Assignment],
+    namespace: str,
+) -> Published:
+    """What differs between the Assignments that there are and those that the plan wants.
+
+    jobs: the readable InferenceJobs by key. A job that is not in it, or that has a problem, keeps what it has.
+    """
+    by_job: dict[str, list[Assignment]] = {}
+    for assignment in present:
+        key = f"{assignment.spec.job.namespace}/{assignment.spec.job.name}"
+        by_job.setdefault(key, []).append(assignment)
+    problems = {job.key for job in fleet.jobs if job.problem is not None}
+    writes: list[Write] = []
+    empty: list[str] = []
+    for job_plan in plan.jobs:
+        job = jobs.get(job_plan.key)
+        if job is None:
+            continue
+        current = by_job.get(job_plan.key, [])
+        keep_spec = job_plan.key in problems
+        for site, nodes in _nodes(job_plan, current).items():
+            there = next((item for item in current if item.spec.site == site), None)
+            if there is not None and there.deleting:
+                continue
+            if there is not None and not nodes and not there.spec.nodes:
+                if not there.status.nodes and not there.status.replicas:
+                    empty.append(there.name)
+                continue
+            told = rollout.told(job_plan.key, site) if there is not None else _first_model(job, current, rollout)
+            wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec)
+            if there is not None and _same(there.spec, wanted):
+                continue
+            writes.append(_write(job_plan.key, wanted, there, current, namespace))
+    return Published(writes=tuple(writes), empty=tuple(empty))
+
+
+def _nodes(plan: JobPlan, current: Iterable[Assignment]) -> dict[str, tuple[AssignedNode, ...]]:
+    """By site: what the plan wants there, and what has to stay until that is Ready."""
+    wanted = {(item.site, item.node): item for item in plan.placements}
+    ready: dict[tuple[str, str], int] = {}
+    held: dict[tuple[str, str], int] = {}
+    sites = {item.site for item in plan.placements}
+    for assignment in current:
+        sites.add(assignment.spec.site)
+        for report in assignment.status.nodes:
+            ready[assignment.spec.site, report.name] = report.ready
+        for node in assignment.spec.nodes:
+            held[assignment.spec.site, node.name] = node.replicas + node.leaving
+    settled = all(item.lost or ready.get(at, 0) >= item.replicas for at, item in wanted.items()) and plan.missing == 0
+    result: dict[str, tuple[AssignedNode, ...]] = dict.fromkeys(sites, ())
+    for at in sorted(wanted.keys() | held.keys()):
+        item = wanted.get(at)
+        replicas = item.replicas if item else 0
+        surplus = max(held.get(at, 0) - replicas, 0)
+        # A replica that does not serve loses nobody anything by going.
+        leaving = 0 if settled else min(surplus, max(ready.get(at, 0) - replicas, 0))
+        if replicas or leaving:
+            since = format_time(item.since) if item else None
+            node = AssignedNode(name=at[1], replicas=replicas, leaving=leaving, since=since)
+            result[at[0]] = (*result[at[0]], node)
+    return result
+
+
+def _first_model(job: InferenceJob, current: Iterable[Assignment], rollout: RolloutStep) -> ModelVersion | None:
+    """What a site that is new to the job is told: the release's target, or for a pinned job what its other sites run."""
+    pin = job.spec.model
+    release = rollout.release(f"{job.namespace}/{pin.name}")
+    for version in (release.target, release.current) if release else ():
+        if (
+            version
+            and version.sources
+            and pin.digest in (None, version.digest)
+            and pin.version in (None, version.version)
+        ):
+            return version
+    for assignment in current:
+        told = rollout.told(f"{job.namespace}/{job.name}", assignment.spec.site)
+        if told is not None:
+            return told
+    return None
+
+
+def _spec(
+    job: InferenceJob,
+    site: str,
+    nodes: tuple[AssignedNode, ...],
+    told: ModelVersion | None,
+    there: Assignment | None,
+    *,
+    keep_spec: bool,
+) -> AssignmentSpec:
+    reference = JobRef(namespace=job.namespace, name=job.name, uid=job.uid)
+    if keep_spec and there is not None:
+        # The job asks for something that must not be done halfway: what runs is left just as it is.
+        return there.spec.model_copy(update={"job": reference})
+    models = there.spec.models if there is not None else ()
+    if told is not None:
+        models = (
+            AssignedModel(
+                name=told.name,
+                version=told.version,
+                digest=told.digest,
+                sources=told.sources,
+                parameters=dict(told.parameters),
+            ),
+        )
+    spec = job.spec
+    request = request_of(spec.resources.requests, spec.resources.limits)
+    requests = {**spec.resources.requests, "cpu": format_cpu(request.cpu), "memory": format_bytes(request.memory)}
+    return AssignmentSpec(
+        job=reference,
+        site=site,
+        revision=0,
+        effective=Effective(
+            priority=spec.priority,
+            resources=Resources(requests=requests, limits=spec.resources.limits),
+            slo=spec.slo,
+            data=spec.data,
+            placement=spec.placement,
+            disconnect=spec.disconnect,
+            expose=spec.expose,
+            update=spec.update,
+            model_swap=spec.model_swap,
+            capture=spec.capture,
+        ),
+        pod_template=spec.pod_template,
+        nodes=nodes,
+        models=models,
+    )
+
+
+def _same(present: AssignmentSpec, wanted: AssignmentSpec) -> bool:
+    return to_dict(_numbered(present, 0)) == to_dict(_numbered(wanted, 0))
+
+
+def _numbered(spec: AssignmentSpec, revision: int) -> AssignmentSpec:
+    return spec.model_copy(update={"revision": revision})
+
+
+def _write(
+    job: str, wanted: AssignmentSpec, there: Assignment | None, current: Iterable[Assignment], namespace: str
+) -> Write:
+    reference = wanted.job
+    name = (
+        there.name
+        if there is not None
+        else derived_name(namespace=reference.namespace, name=reference.name, site=wanted.site)
+    )
+    known = [item.spec.revision for item in current]
+    revision = (there.spec.revision if there is not None else max(known, default=0)) + 1
+    metadata: Object = {
+        "name": name,
+        "namespace": namespace,
+        "labels": {
+            LABEL_MANAGED_BY: MANAGED_BY,
+            LABEL_JOB: reference.name,
+            LABEL_JOB_NAMESPACE: reference.namespace,
+            LABEL_SITE: wanted.site,
+        },
+        "finalizers": [FINALIZER],
+    }
+    if there is not None:
+        metadata["resourceVersion"] = there.metadata.resource_version
+    return Write(name=name, job=job, body={"metadata": metadata, "spec": to_dict(_numbered(wanted, revision))})

@@ -1,0 +1,477 @@
+"""What the hub says about jobs, releases and sites. Pure: the same facts give the same status, so nothing is written.
+
+Scores, ages and the explanation are those of the last decision. They are kept as they were until another decision is
+made: figures that drift with every sample are no news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import Condition, format_decimal, format_duration, format_time
+from edgeward.api.conditions import ConditionType, Reason, remove_condition, set_condition, set_outcome
+from edgeward.api.features import unavailable
+from edgeward.api.inferencejob import (
+    Decision,
+    Exclusion,
+    Explanation,
+    Figures,
+    InferenceJob,
+    InferenceJobStatus,
+    Moves,
+    PriorityStatus,
+    ProposedMove,
+    Rejected,
+    RunnerUp,
+    SitesStatus,
+    Term,
+)
+from edgeward.api.modelrelease import ModelRelease, ModelReleaseStatus, ReleaseException, ReleaseSites
+from edgeward.api.site import Counts, SiteStatus
+from edgeward.api.site import Site as SiteObject
+from edgeward.fleet.model import Fleet, Job
+from edgeward.fleet.names import LABEL_JOB
+from edgeward.placement import model as plan_model
+from edgeward.placement.model import JobPlan, Plan
+from edgeward.rollout.step import ReleaseStep, RolloutStep, SiteState
+
+LISTED_SITES = 200
+LISTED_EXCEPTIONS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a job is or is not Ready."""
+
+    reason: Reason
+    message: str
+
+
+# Jobs --------------------------------------------------------------------------------------------------------------
+
+
+def job_status(
+    job: InferenceJob,
+    facts: Job,
+    plan: JobPlan,
+    *,
+    whole: Plan,
+    fleet: Fleet,
+    rollout: RolloutStep,
+    assignments: Iterable[Assignment],
+) -> InferenceJobStatus:
+    """The status of a job that can be read. `assignments` are those of this job."""
+    current = [item for item in assignments if not item.deleting]
+    before, now = job.status, fleet.now
+    decisions = _decisions(plan, current)
+    decided_anew = _essence(decisions) != _essence(before.decisions) or before.explanation is None
+    decided_anew = decided_anew or plan.message != _last_obstacle(before)
+    if not decided_anew:
+        scores = {item.site: item.score for item in before.decisions}
+        decisions = tuple(item.model_copy(update={"score": scores[item.site]}) for item in decisions)
+    verdict = judge(facts, plan, current, fleet)
+    told = next((model for item in current for model in item.spec.models), None)
+    return InferenceJobStatus(
+        observed_generation=job.generation,
+        conditions=_job_conditions(job, verdict, whole=whole, fleet=fleet, serving=bool(told)),
+        priority=_priority(plan) if decided_anew or before.priority is None else before.priority,
+        model_version=told.version if told else None,
+        model_digest=told.digest if told else None,
+        replicas=sum(item.replicas for item in plan.placements),
+        ready_replicas=_ready(plan, current),
+        selector=f"{LABEL_JOB}={job.name}",
+        sites=_sites(plan, current, fleet),
+        decisions=decisions[:LISTED_SITES],
+        decisions_omitted=max(len(decisions) - LISTED_SITES, 0),
+        exclusions=_exclusions(plan, fleet),
+        explanation=_explanation(plan, now=now) if decided_anew else before.explanation,
+        moves=Moves(window_start=format_time(plan.moves.window_start), count=plan.moves.count)
+        if plan.moves.count
+        else None,
+        proposed_move=ProposedMove(
+            source=plan.proposed.source,
+            target=plan.proposed.target,
+            evaluations=plan.proposed.evaluations,
+            last_at=format_time(plan.proposed.last_at),
+        )
+        if plan.proposed
+        else None,
+    )
+
+
+def unreadable_status(raw_status: Mapping[str, object], facts: Job, *, now: float) -> dict[str, object]:
+    """The status of a job whose spec cannot be read: what was known, with the field that is wrong in its conditions."""
+    known = [Condition.model_validate(item) for item in raw_status.get("conditions") or ()]  # type: ignore[attr-defined]
+    message = facts.problem.message if facts.problem else ""
+    conditions = set_outcome(known, reason=Reason.INVALID_SPEC, message=message, generation=facts.generation, now=now)
+    return {
+        **raw_status,
+        "observedGeneration": facts.generation,
+        "conditions": [item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in conditions],
+    }
+
+
+def judge(facts: Job, plan: JobPlan, current: list[Assignment], fleet: Fleet) -> Verdict:
+    """The one reason to show, the worst obstacle first."""
+    if facts.problem is not None:
+        return Verdict(Reason(facts.problem.reason), facts.problem.message)
+    for assignment in current:
+        applied = next((item for item in assignment.status.conditions if item.type == ConditionType.APPLIED), None)
+        if applied is not None and applied.status == "False":
+            reason = Reason.POLICY_FORBIDS if applied.reason == "PolicyForbids" else Reason.INVALID_SPEC
+            return Verdict(reason, f"site {assignment.spec.site}: {applied.message}")
+    ready = _ready(plan, current)
+    if plan.missing:
+        known = plan.reason in Reason.__members__.values()
+        return Verdict(Reason(plan.reason) if known else Reason.NO_CAPACITY, plan.message)
+    if plan.wanted == 0:
+        return Verdict(Reason.NOTHING_WANTED, "spec.replicas is 0")
+    offline = {site.name for site in fleet.sites if not site.connected}
+    due = sum(item.replicas for item in plan.placements if not item.lost and item.site not in offline)
+    if due == 0:
+        return Verdict(Reason.SITE_DISCONNECTED, "every site of this job is disconnected; what runs there serves on")
+    if ready < due:
+        refusals = _obstacles(current, only="ModelRefused")
+        if refusals:
+            return Verdict(Reason.NO_RUNNABLE_MODEL, refusals[0])
+        detail = "; ".join(_obstacles(current)[:3])
+        return Verdict(
+            Reason.PODS_STARTING, f"{ready}/{plan.wanted} replicas serve" + (f"; {detail}" if detail else "")
+        )
+    sites = _sites(plan, current, fleet)
+    away = f", {sites.offline} offline" if sites.offline else ""
+    return Verdict(Reason.SERVING, f"{ready}/{plan.wanted} replicas at {sites.ready}/{sites.total} sites{away}")
+
+
+def _job_conditions(
+    job: InferenceJob, verdict: Verdict, *, whole: Plan, fleet: Fleet, serving: bool
+) -> tuple[Condition, ...]:
+    now, generation = fleet.now, job.generation
+    conditions = set_outcome(
+        job.status.conditions, reason=verdict.reason, message=verdict.message, generation=generation, now=now
+    )
+    fresh, text = freshness(whole, fleet)
+    conditions = set_condition(
+        conditions,
+        type=ConditionType.METRICS_FRESH,
+        status=fresh,
+        reason=Reason.FRESH if fresh else Reason.STALE,
+        message=text,
+        generation=generation,
+        now=now,
+    )
+    ignored = unavailable(job.spec).ignored
+    if ignored:
+        text = f"{', '.join(ignored)}: without effect in this version"
+        conditions = set_condition(
+            conditions,
+            type=ConditionType.FEATURES_IGNORED,
+            status=True,
+            reason=Reason.UNKNOWN_TO_THIS_VERSION,
+            message=text,
+            generation=generation,
+            now=now,
+        )
+    else:
+        conditions = remove_condition(conditions, ConditionType.FEATURES_IGNORED)
+    missing = serving and not any(release.key == f"{job.namespace}/{job.spec.model.name}" for release in fleet.releases)
+    if missing:
+        return set_condition(
+            conditions,
+            type=ConditionType.MODEL_RELEASE_MISSING,
+            status=True,
+            reason=Reason.MISSING,
+            message=f"ModelRelease {job.spec.model.name} is not there; what it released before serves on",
+            generation=generation,
+            now=now,
+        )
+    return remove_condition(conditions, ConditionType.MODEL_RELEASE_MISSING)
+
+
+def freshness(plan: Plan, fleet: Fleet) -> tuple[bool, str]:
+    """Whether the plan rested on fresh figures, and what was missing. No ages in the text: they change all the time."""
+    if fleet.metrics_problem:
+        return False, f"{fleet.metrics_problem}; placement goes on by requests, and nothing moves"
+    if plan.total_nodes and plan.fresh_nodes < plan.total_nodes:
+        lacking = plan.total_nodes - plan.fresh_nodes
+        return False, f"{lacking} of {plan.total_nodes} nodes have no fresh figures; they are judged by requests"
+    return True, ""
+
+
+def _decisions(plan: JobPlan, current: list[Assignment]) -> tuple[Decision, ...]:
+    ready = {(item.spec.site, node.name): node.ready for item in current for node in item.status.nodes}
+    sites: dict[str, list[plan_model.Placement]] = {}
+    for placement in plan.placements:
+        sites.setdefault(placement.site, []).append(placement)
+    decisions = [
+        Decision(
+            cluster_name="in-cluster",
+            site=site,
+            tier=group[0].tier,
+            nodes=tuple(sorted(item.node for item in group)),
+            replicas=sum(item.replicas for item in group),
+            ready_replicas=sum(min(ready.get((site, item.node), 0), item.replicas) for item in group),
+            score=max(_per_mille(item.score) for item in group),
+            since=format_time(max(item.since for item in group)),
+        )
+        for site, group in sites.items()
+    ]
+    return tuple(sorted(decisions, key=lambda item: (item.ready_replicas >= item.replicas, item.site)))
+
+
+def _essence(decisions: Iterable[Decision]) -> list[tuple[object, ...]]:
+    """What makes a decision another one; readiness and scores do not."""
+    return sorted((item.site, item.nodes, item.replicas, item.since) for item in decisions)
+
+
+def _last_obstacle(before: InferenceJobStatus) -> str:
+    return before.explanation.message if before.explanation else ""
+
+
+def _ready(plan: JobPlan, current: list[Assignment]) -> int:
+    """Replicas that serve, at most as many as the plan wants on each node; leaving ones serve too but do not count."""
+    ready = {(item.spec.site, node.name): node.ready for item in current for node in item.status.nodes}
+    planned = sum(min(ready.get((item.site, item.node), 0), item.replicas) for item in plan.placements)
+    leaving = sum(
+        min(ready.get((item.spec.site, node.name), 0), node.leaving) for item in current for node in item.spec.nodes
+    )
+    return min(planned + leaving, plan.wanted)
+
+
+def _sites(plan: JobPlan, current: list[Assignment], fleet: Fleet) -> SitesStatus:
+    offline = {site.name for site in fleet.sites if not site.connected}
+    decisions = _decisions(plan, current)
+    return SitesStatus(
+        total=len(decisions),
+        ready=sum(item.ready_replicas >= item.replicas for item in decisions if item.site not in offline),
+        offline=sum(item.site in offline for item in decisions),
+    )
+
+
+def _obstacles(current: list[Assignment], only: str = "") -> list[str]:
+    return [
+        f"{node.name}: {node.reason}" + (f": {node.message[:300]}" if node.message else "")
+        for assignment in current
+        for node in assignment.status.nodes
+        if node.reason and (not only or node.reason == only)
+    ]
+
+
+def _priority(plan: JobPlan) -> PriorityStatus:
+    return PriorityStatus(tier=plan.priority_tier, score=_per_mille(float(plan.p)))
+
+
+def _exclusions(plan: JobPlan, fleet: Fleet) -> tuple[Exclusion, ...]:
+    sites = {node.name: node.site for node in fleet.nodes}
+    return tuple(
+        Exclusion(
+            node=item.node,
+            site=sites.get(item.node, ""),
+            reason=item.reason,
+            message=item.message[:1024],
+            count=item.count,
+            until=format_time(item.until),
+        )
+        for item in plan.exclusions[:100]
+    )
+
+
+def _explanation(plan: JobPlan, *, now: float) -> Explanation:
+    said = plan.explanation
+    return Explanation(
+        node=said.node,
+        decided_at=format_time(now),
+        figures=_figures(said.figures, now=now),
+        notes=tuple(note[:512] for note in said.notes[:10]),
+        terms=_terms(said.terms),
+        runners_up=tuple(
+            RunnerUp(
+                node=item.node,
+                site=item.site,
+                score=_per_mille(item.score),
+                reason=item.why[:256],
+                terms=_terms(item.terms),
+                figures=_figures(item.figures, now=now),
+            )
+            for item in said.runners_up[:3]
+        ),
+        rejected=tuple(
+            Rejected(reason=item.reason, count=item.count, nearest_miss=item.nearest_miss[:256])
+            for item in said.rejected[:10]
+        ),
+        data_age=format_duration(max(round(said.data_age), 0)) if said.data_age is not None else None,
+        order=said.order[:256],
+        message=plan.message[:4096],
+    )
+
+
+def _terms(terms: Iterable[plan_model.Term]) -> tuple[Term, ...]:
+    return tuple(Term(name=item.name, weight=_per_mille(item.weight), value=_per_mille(item.value)) for item in terms)
+
+
+def _figures(figures: plan_model.Figures | None, *, now: float) -> Figures | None:
+    if figures is None:
+        return None
+    measured = None if figures.live_age is None else format_time(now - figures.live_age)
+    return Figures(
+        cores=_decimal(figures.cores),
+        free_cores=_decimal(figures.free_cores),
+        requested_cores=_decimal(figures.requested.cpu / 1000),
+        in_flight_cores=_decimal(figures.in_flight_cores),
+        live_cores=None if figures.live_cores is None else _decimal(figures.live_cores),
+        live_at=measured,
+        confidence=_per_mille(figures.confidence),
+        load=_per_mille(figures.load),
+        capability=_per_mille(figures.capability_share),
+        transfer_seconds=None if figures.transfer_seconds is None else _decimal(figures.transfer_seconds),
+        completion_seconds=None if figures.completion_seconds is None else _decimal(figures.completion_seconds),
+    )
+
+
+def _decimal(value: float) -> str:
+    return format_decimal(round(max(value, 0.0), 4))
+
+
+def _per_mille(value: float) -> int:
+    return min(max(round(value * 1000), 0), 1000)
+
+
+# Releases ----------------------------------------------------------------------------------------------------------
+
+
+def release_status(release: ModelRelease, problem: str, step: ReleaseStep, *, now: float) -> ModelReleaseStatus:
+    """The status of a release that can be read. `problem` is a reason and a message, empty when there is none."""
+    before = release.status
+    counts = {state: step.count(state) for state in SiteState}
+    if problem:
+        reason, _, message = problem.partition(" ")
+        verdict = Verdict(Reason(reason), message)
+    else:
+        verdict = judge_release(release, step, counts)
+    target = step.target
+    current = step.current
+    return ModelReleaseStatus(
+        observed_generation=release.generation,
+        conditions=set_outcome(
+            before.conditions, reason=verdict.reason, message=verdict.message, generation=release.generation, now=now
+        ),
+        current_version=current.version if current else None,
+        current_digest=current.digest if current else None,
+        target_version=target.version if target else None,
+        target_digest=target.digest if target else None,
+        sites=ReleaseSites(
+            total=sum(counts.values()),
+            updated=counts[SiteState.UPDATED],
+            pending=counts[SiteState.PENDING],
+            failed=counts[SiteState.FAILED],
+            offline=counts[SiteState.OFFLINE],
+        ),
+        exceptions=_exceptions(step),
+    )
+
+
+def judge_release(release: ModelRelease, step: ReleaseStep, counts: Mapping[SiteState, int]) -> Verdict:
+    total = sum(counts.values())
+    version = release.spec.version or ""
+    told = f"{counts[SiteState.UPDATED]}/{total} sites serve {version}"
+    if counts[SiteState.FAILED]:
+        worst = next(item for item in step.sites if item.state is SiteState.FAILED)
+        keeps = f"; {worst.site} keeps {worst.serves.version}" if worst.serves else ""
+        return Verdict(Reason(worst.reason), f"{told}; {worst.site}: {worst.message}{keeps}")
+    if release.spec.paused and counts[SiteState.PENDING]:
+        return Verdict(Reason.PAUSED, f"{told}; spec.paused holds the others")
+    if counts[SiteState.PENDING]:
+        return Verdict(Reason.ROLLING_OUT, told)
+    offline = f", {counts[SiteState.OFFLINE]} offline catch up by themselves" if counts[SiteState.OFFLINE] else ""
+    if total == 0:
+        return Verdict(Reason.NOTHING_WANTED, "no job serves this model yet")
+    return Verdict(Reason.RELEASED, told + offline)
+
+
+def _exceptions(step: ReleaseStep) -> tuple[ReleaseException, ...]:
+    found = [
+        ReleaseException(
+            site=item.site,
+            job=item.job.partition("/")[2],
+            version=item.serves.version if item.serves else None,
+            digest=item.serves.digest if item.serves else None,
+            state=item.state.value,
+            reason=item.reason,
+            message=item.message[:1024],
+        )
+        for item in step.sites
+        if item.state is not SiteState.UPDATED
+    ]
+    order = {"Failed": 0, "Pending": 1, "Offline": 2}
+    return tuple(sorted(found, key=lambda item: (order[item.state], item.site, item.job))[:LISTED_EXCEPTIONS])
+
+
+# Sites -------------------------------------------------------------------------------------------------------------
+
+
+def site_status(site: SiteObject, *, plan: Plan, fleet: Fleet, overlaps: tuple[str, ...], version: str) -> SiteStatus:
+    """The status of a Site object. Default sites, which are nodes' labels only, have no object and no status."""
+    nodes = [node for node in fleet.nodes if node.site == site.name]
+    up = [node for node in nodes if node.ready]
+    placements = [item for job in plan.jobs for item in job.placements if item.site == site.name]
+    holders = {job.key for job in plan.jobs if any(item.site == site.name for item in job.placements)}
+    ready = sum(min(item.ready, item.replicas) for job in fleet.jobs for item in job.placed if item.site == site.name)
+    now, generation = fleet.now, site.generation
+    conditions = set_condition(
+        site.status.conditions,
+        type=ConditionType.CONNECTED,
+        status=bool(up),
+        reason=Reason.LOCAL if up else Reason.DISCONNECTED,
+        message=""
+        if up
+        else "no node of this site is ready"
+        if nodes
+        else "no node belongs to this site; see spec.nodeSelector",
+        generation=generation,
+        now=now,
+    )
+    protecting = unavailable(site.spec).protecting
+    if protecting:
+        text = f"{', '.join(protecting)}: this version cannot honour it; nothing new is placed here"
+        conditions = set_outcome(
+            conditions, reason=Reason.FEATURE_NOT_YET_AVAILABLE, message=text, generation=generation, now=now
+        )
+    else:
+        for kind in (ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED):
+            conditions = remove_condition(conditions, kind)
+    fresh = bool(up) and all(node.live.cpu is not None for node in up) and not fleet.metrics_problem
+    conditions = set_condition(
+        conditions,
+        type=ConditionType.METRICS_FRESH,
+        status=fresh,
+        reason=Reason.FRESH if fresh else Reason.NO_METRICS,
+        message=fleet.metrics_problem,
+        generation=generation,
+        now=now,
+    )
+    if overlaps:
+        conditions = set_condition(
+            conditions,
+            type=ConditionType.NODES_OVERLAP,
+            status=True,
+            reason=Reason.OVERLAP,
+            message=f"an older Site holds {', '.join(overlaps[:5])}; make the node selectors disjoint",
+            generation=generation,
+            now=now,
+        )
+    else:
+        conditions = remove_condition(conditions, ConditionType.NODES_OVERLAP)
+    return SiteStatus(
+        observed_generation=generation,
+        conditions=conditions,
+        counts=Counts(
+            nodes=len(nodes),
+            nodes_ready=len(up),
+            jobs=len(holders),
+            replicas=sum(item.replicas for item in placements),
+            ready_replicas=ready,
+        ),
+        agent_version=version,
+    )

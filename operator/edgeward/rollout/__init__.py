@@ -1,0 +1,1 @@
+"""Which version each site should serve, as pure functions of the Fleet."""
