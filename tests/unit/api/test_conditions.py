@@ -1,6 +1,7 @@
 """The truth table of the design, golden; and a condition list that changes only when something changed."""
 
 import re
+from collections.abc import Mapping
 
 import pytest
 
@@ -44,7 +45,7 @@ GOLDEN = {
 }
 
 
-def kstatus(values: dict[str, str]) -> str:
+def kstatus(values: Mapping[str, str]) -> str:
     """The generic rule of cli-utils' kstatus for objects with the standard conditions."""
     if values.get("Reconciling") == "True":
         return "InProgress"

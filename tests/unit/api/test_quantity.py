@@ -137,9 +137,9 @@ def test_percent_and_decimal() -> None:
     for text in ("101%", "10", "-1%", "1.5%"):
         with pytest.raises(q.QuantityError):
             q.parse_percent(text)
-    for text in ("", "-1", "1e3", "1.1234567", "nan", -1, True):
+    for decimal in ("", "-1", "1e3", "1.1234567", "nan", -1, True):
         with pytest.raises(q.QuantityError):
-            q.parse_decimal(text)
+            q.parse_decimal(decimal)
     for value in (float("nan"), float("inf"), -1.0, 1e12):
         with pytest.raises(q.QuantityError):
             q.format_decimal(value)
