@@ -5,9 +5,10 @@ from must not change under it. Unknown fields are dropped when an object comes f
 them, and a newer CRD may hold fields this version does not know); `parse(..., strict=True)` reports them instead.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
@@ -105,11 +106,14 @@ class Model(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_absent(cls, data: Any) -> Any:
-        """Kubernetes treats null as not set; without this a default would lose against an explicit null."""
-        if isinstance(data, Mapping) and any(value is None for value in data.values()):
-            return {key: value for key, value in data.items() if value is not None}
-        return data
+    def _as_kubernetes_reads(cls, data: Any) -> Any:
+        """Kubernetes treats null as not set; without this a default would lose against an explicit null. Lists become
+        tuples here, because pydantic's strictness would not take one for the other."""
+        if not isinstance(data, Mapping):
+            return data
+        return {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if value is not None
+        }
 
 
 def to_dict(model: Model) -> dict[str, Any]:
@@ -333,6 +337,13 @@ class KubeObject(Model):
 M = TypeVar("M", bound=Model)
 
 
+def _yaml_time(value: object) -> str:
+    """YAML readers make a datetime of an unquoted time; on the wire it is text."""
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} cannot be part of an object")
+
+
 def _path(parts: Iterable[int | str]) -> str:
     text = ""
     for part in parts:
@@ -343,10 +354,14 @@ def _path(parts: Iterable[int | str]) -> str:
 def parse(model: type[M], raw: Mapping[str, Any], *, strict: bool = False) -> M:
     """Read a wire object. Raises ApiError with the camelCase path of every field that is wrong.
 
-    strict=True also refuses unknown fields, at any depth: for files a person is about to apply.
+    strict=True also refuses unknown fields, at any depth, and types that only look right (`replicas: "3"`), as the
+    apiserver does: for files a person is about to apply.
     """
     try:
-        return model.model_validate(dict(raw), extra="forbid" if strict else "ignore")
+        if strict:
+            # By way of JSON, because only there pydantic's strictness makes a model of an object.
+            return model.model_validate_json(json.dumps(raw, default=_yaml_time), strict=True, extra="forbid")
+        return model.model_validate(dict(raw))
     except ValidationError as error:
         metadata = raw.get("metadata")
         name = metadata.get("name", "") if isinstance(metadata, Mapping) else ""

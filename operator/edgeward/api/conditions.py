@@ -228,7 +228,15 @@ def set_outcome(
     for type_, status in values.items():
         if type_ is ConditionType.PLACED and status is None:
             continue
+        # kstatus shows the message of Stalled or Reconciling when one is True; elsewhere Ready's own is enough.
+        says = type_ is ConditionType.READY or (status and type_ is not ConditionType.PLACED)
         result = set_condition(
-            result, type=type_, status=status, reason=reason, message=message, generation=generation, now=now
+            result,
+            type=type_,
+            status=status,
+            reason=reason,
+            message=message if says else "",
+            generation=generation,
+            now=now,
         )
     return result

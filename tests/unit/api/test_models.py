@@ -1,13 +1,14 @@
 """Objects survive the way from the wire and back, and what is wrong is named by its path."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from edgeward.api.assignment import Assignment, AssignmentSpec
 from edgeward.api.common import (
@@ -21,7 +22,7 @@ from edgeward.api.common import (
     to_dict,
 )
 from edgeward.api.inferencejob import InferenceJob, Toleration
-from edgeward.api.modelrelease import ModelRelease
+from edgeward.api.modelrelease import ModelRelease, ModelReleaseSpec
 from edgeward.api.objects import ASSIGNMENTS, INFERENCE_JOBS, KINDS, MODELS, parse_object
 from edgeward.api.site import Site
 from edgeward.api.sitereport import SiteReport
@@ -53,6 +54,38 @@ def test_round_trip_loses_nothing(kind: str) -> None:
     assert parse_object(wire, strict=True) == thing
 
 
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The API model in an annotation (`X`, `X | None`, `tuple[X, ...]`), if there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := model_of(part))), None)
+
+
+def unset(model: type[BaseModel], values: list[Any], path: str) -> Iterator[str]:
+    """Paths of the fields that none of the raw values sets."""
+    for field in model.model_fields.values():
+        found = [value[field.alias] for value in values if field.alias in value]
+        here = f"{path}.{field.alias}"
+        inner = model_of(field.annotation)
+        if not found:
+            yield here
+        elif inner is not None:
+            flat = [item for value in found for item in (value if isinstance(value, list) else [value])]
+            yield from unset(inner, flat, here)
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_samples_set_every_field(kind: str) -> None:
+    """Else a new field would have no round trip, neither here nor at the API server."""
+    exclusive = {".spec.model.digest", ".spec.track"}
+    model = next(model for model in MODELS if model.info.kind == kind)
+    raw = load(kind)
+    for part in ("spec", "status") if model.info.status else ("spec",):
+        inner = model_of(model.model_fields[part].annotation)
+        assert inner is not None
+        assert set(unset(inner, [raw[part]], f".{part}")) <= exclusive
+
+
 def test_a_full_spec_gains_nothing() -> None:
     """A spec in which every field is set comes back as it was: nothing is invented on the way."""
     raw = load("InferenceJob")
@@ -82,6 +115,29 @@ def test_unknown_fields_are_dropped_or_in_strict_mode_named() -> None:
     with pytest.raises(ApiError) as caught:
         parse(InferenceJob, raw, strict=True)
     assert caught.value.problems == (("spec.model.vesion", "unknown field"), ("spec.tpyo", "unknown field"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"replicas": "3"}, "spec.replicas"),
+        ({"replicas": True}, "spec.replicas"),
+        ({"disconnect": {"replace": "yes"}}, "spec.disconnect.replace"),
+        ({"placement": {"tiers": "edge"}}, "spec.placement.tiers"),
+    ],
+)
+def test_strict_mode_takes_types_as_the_server_does(spec: dict[str, Any], path: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse(InferenceJob, {"spec": {"model": {"name": "m"}, **spec}}, strict=True)
+    assert caught.value.problems[0][0] == path
+
+
+def test_strict_mode_reads_what_yaml_makes_of_numbers_and_times() -> None:
+    text = "{version: '1', rollout: {activationTime: 2026-01-02T03:04:05Z, pace: {bandwidth: 1000000}}}"
+    spec = parse(ModelReleaseSpec, yaml.safe_load(text), strict=True)
+    assert spec.rollout is not None and spec.rollout.pace is not None and spec.rollout.activation_time is not None
+    assert parse_time(spec.rollout.activation_time) == 1767323045.0
+    assert spec.rollout.pace.bandwidth == "1000000"
 
 
 def test_strict_mode_leaves_opaque_parts_alone() -> None:
@@ -165,7 +221,7 @@ def test_seconds_of_a_model_may_be_measured_as_a_float() -> None:
 
 
 def test_effective_defaults_are_those_of_a_job() -> None:
-    spec = parse(AssignmentSpec, load("Assignment")["spec"])
+    spec = parse(AssignmentSpec, {"job": {"namespace": "shop", "name": "a"}, "site": "north", "revision": 1})
     job = parse(InferenceJob, {"spec": {"model": {"name": "m"}}})
     for name in type(spec.effective).model_fields:
         assert getattr(spec.effective, name) == getattr(job.spec, name), name
