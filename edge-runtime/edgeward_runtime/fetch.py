@@ -6,6 +6,7 @@ this entry; one that cannot be reached is, with back-off. Failures carry the rea
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import logging
@@ -138,6 +139,10 @@ def _copy(
 def _opened(source: str, limits: Limits) -> Iterator[tuple[Reader, int | None]]:
     """The source's bytes and, if it says so, how many there are."""
     scheme = source.partition("://")[0]
+    try:
+        urllib.parse.urlsplit(source)
+    except ValueError as error:
+        raise _refusal("UnsupportedSource", f"{_shown(source)}: {error}", permanent=True) from None
     if scheme not in _SCHEMES:
         message = f"{_shown(source)}: this runtime fetches from {', '.join(_SCHEMES)}"
         raise _refusal("UnsupportedSource", message, permanent=True)
@@ -180,9 +185,12 @@ def _open_http(source: str, limits: Limits) -> http.client.HTTPResponse:
         opener.add_handler(handler)
     try:
         # identity: the digest is that of the file, not of a compressed transfer.
+        address, authorization = _credentials(source)
         request = urllib.request.Request(
-            source, headers={"Accept-Encoding": "identity", "User-Agent": "edgeward-runtime"}
+            address, headers={"Accept-Encoding": "identity", "User-Agent": "edgeward-runtime"}
         )
+        if authorization:
+            request.add_unredirected_header("Authorization", authorization)
         response = opener.open(request, timeout=limits.timeout_seconds)
     except urllib.error.HTTPError as error:
         error.close()
@@ -199,13 +207,26 @@ def _open_http(source: str, limits: Limits) -> http.client.HTTPResponse:
     return response  # type: ignore[no-any-return]
 
 
+def _credentials(source: str) -> tuple[str, str | None]:
+    """The address without user and password, and these as a header; urllib would take them for part of the port."""
+    parts = urllib.parse.urlsplit(source)
+    user, found, host = parts.netloc.rpartition("@")
+    if not found:
+        return source, None
+    token = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+    return urllib.parse.urlunsplit(parts._replace(netloc=host)), f"Basic {token}"
+
+
 def _reason_text(error: Exception) -> str:
     return str(getattr(error, "reason", None) or error or type(error).__name__)[:300]
 
 
 def _shown(source: str) -> str:
     """The address without user, password and query: those may be secrets, and messages end up in statuses."""
-    parts = urllib.parse.urlsplit(source)
+    try:
+        parts = urllib.parse.urlsplit(source)
+    except ValueError:
+        return "an address that cannot be read"
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

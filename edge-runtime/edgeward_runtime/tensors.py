@@ -157,7 +157,7 @@ def _all_integers(data: list[object]) -> bool:
 def _check_size(spec: TensorSpec, shape: list[int], count: int, loose: Array) -> None:
     if loose.size != count:
         raise bad_request(f"input '{spec.name}': data has {loose.size} elements, shape {shape!s:.200} needs {count}")
-    if loose.ndim > 1 and list(loose.shape) != shape:
+    if count and loose.ndim > 1 and list(loose.shape) != shape:
         raise bad_request(f"input '{spec.name}': data is nested as {list(loose.shape)}, shape says {shape!s:.200}")
 
 
@@ -184,7 +184,7 @@ def _strings_from_json(spec: TensorSpec, shape: list[int], count: int, data: lis
     shape_seen = _flatten_strings(spec, data, flat, len(shape) or 1)
     if len(flat) != count:
         raise bad_request(f"input '{spec.name}': data has {len(flat)} elements, shape {shape!s:.200} needs {count}")
-    if len(shape_seen) > 1 and shape_seen != shape:
+    if count and len(shape_seen) > 1 and shape_seen != shape:
         raise bad_request(f"input '{spec.name}': data is nested as {shape_seen}, shape says {shape!s:.200}")
     tensor = np.empty(count, dtype=object)
     tensor[:] = flat

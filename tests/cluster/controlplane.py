@@ -22,7 +22,7 @@ from typing import Any
 from .api import Api, ApiError
 from .binaries import Binaries
 from .certificates import Authority, Pair, signing_key, write_kubeconfig
-from .processes import Supervisor
+from .processes import Supervisor, start_time
 from .progress import ClusterError, wait_for
 from .simulated import node_object
 
@@ -369,8 +369,16 @@ class ControlPlane:
 
 
 def temporary_directory() -> Path:
-    """A fresh folder for a control plane of one test run, under TMPDIR."""
+    """A fresh folder for a control plane of one test run, under TMPDIR.
+
+    Folders of runs that died without cleaning up are swept first, with the processes that they left.
+    """
     base = Path(os.environ.get("TMPDIR", "/tmp"))
+    for left in base.glob("edgeward-cp-*"):
+        owner = left.name.split("-")[2]
+        if owner.isdigit() and start_time(int(owner)) is None:
+            Supervisor(left).stop_all()
+            shutil.rmtree(left, ignore_errors=True)
     path = base / f"edgeward-cp-{os.getpid()}-{random.randrange(16**6):06x}"
     path.mkdir(mode=0o700)
     return path

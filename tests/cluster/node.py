@@ -217,6 +217,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
   runtime_type = "io.containerd.runc.v2"
 [{runtime}.containerd.runtimes.runc.options]
   SystemdCgroup = false
+  Root = {quoted(str(self.run / "runc"))}
   BinaryName = {quoted(_first_existing(_RUNC, "runc"))}
 """
 

@@ -134,10 +134,11 @@ def _say_missing(
         decision.notes.append(f"{standing.why}; stays there until another node fits")
     decision.missing = short - stayed
     wanted = max(0, job.replicas)
-    if decision.missing < wanted:
-        decision.message = f"{wanted - decision.missing} of {wanted} replicas have a node; {decision.message}"
     if stayed:
-        decision.message += f"; {stayed} stay where the job no longer allows them"
+        what = "1 replica stays" if stayed == 1 else f"{stayed} replicas stay"
+        decision.message = f"{what} where it should not be for want of another node; {decision.message}"
+    if 0 < decision.missing < wanted:
+        decision.message = f"{wanted - decision.missing} of {wanted} replicas have a node; {decision.message}"
 
 
 def _at_rest(decision: Decision) -> bool:

@@ -77,7 +77,7 @@ def why_missing(ask: Ask, states: Sequence[NodeState], misses: Misses) -> tuple[
     rejected = misses.rejected(len(_DEPTH))
     parts = []
     for entry in rejected:
-        shown = deepest is not None and entry.reason == deepest.value
+        shown = entry.reason == deepest or entry.reason in _FIT
         parts.append(f"{entry.count} {entry.reason}" + (f" (nearest: {entry.nearest_miss})" if shown else ""))
     counts = f"0/{len(states)} nodes fit: " + ", ".join(parts)
     if deepest is None or deepest not in _FIT:

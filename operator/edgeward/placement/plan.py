@@ -47,7 +47,7 @@ def _fleet_notes(fleet: Fleet, ledger: Ledger) -> tuple[str, ...]:
     blind = sum(1 for state in ledger.states if state.cpu.confidence == 0)
     if blind:
         notes.append(
-            f"{blind} of {len(ledger.states)} nodes have no believable cpu figure; their requests stand in for it"
+            f"no believable cpu figure for {blind} of {len(ledger.states)} nodes; what is requested there stands in for it"
         )
     return tuple(notes)
 

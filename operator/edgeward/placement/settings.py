@@ -15,8 +15,8 @@ class Weights:
     """1 - l by the live figures"""
     completion: float = 2.0
     """predicted seconds of one request, transfer and backlog included"""
-    model: float = 1.0
-    """the model is in the node's store already"""
+    model: float = 0.5
+    """the model is in the node's store already; it is fetched only once, so this must not hold a replica on a full node"""
     spread: float = 2.0
     """few replicas of the same job on the node and at the site"""
     stay: float = 0.5

@@ -208,3 +208,14 @@ def test_a_large_fleet() -> None:
     decided = plan(fleet(nodes, jobs))
     assert sum(sum(p.replicas for p in j.placements) + j.missing for j in decided.jobs) == sum(j.replicas for j in jobs)
     assert sum(j.missing for j in decided.jobs) == 0
+
+
+def test_ties_fall_to_the_kind_of_node_and_not_to_its_name() -> None:
+    """Two nodes that score alike but are not alike (one has a label that another job may need): swapping their names
+    must not swap which kind is used."""
+    chosen = []
+    for plain, special in (("a", "b"), ("b", "a")):
+        nodes = [node(plain), node(special, labels={"camera": "yes"})]
+        (spot,) = plan(fleet(nodes, [job()])).jobs[0].placements
+        chosen.append("plain" if spot.node == plain else "special")
+    assert chosen[0] == chosen[1]
