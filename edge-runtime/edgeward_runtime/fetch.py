@@ -15,6 +15,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -38,7 +39,7 @@ class Limits:
 
 
 class Reader(Protocol):
-    def read(self, size: int, /) -> bytes: ...
+    def read1(self, size: int, /) -> bytes: ...
 
 
 def fetch(
@@ -119,7 +120,7 @@ def _copy(
     deadline = clock() + limits.total_seconds
     while True:
         try:
-            chunk = reader.read(_CHUNK)
+            chunk = reader.read1(_CHUNK)  # what is there, not waiting for a whole chunk
         except (OSError, http.client.HTTPException) as error:
             raise _unreachable(source, _reason_text(error)) from None
         if not chunk:
@@ -155,7 +156,7 @@ def _opened(source: str, limits: Limits) -> Iterator[tuple[Reader, int | None]]:
             yield response, int(length) if length.isdigit() else None
 
 
-def _open_file(source: str) -> BinaryIO:
+def _open_file(source: str) -> BufferedReader:
     path = Path(urllib.parse.unquote(urllib.parse.urlsplit(source).path))
     try:
         if not path.is_file():  # a fifo or a device would block or never end

@@ -1,0 +1,89 @@
+"""Small ONNX models, made on the spot; also used by the integration tests and benchmarks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def _model(nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], weights: Sequence[Any] = ()) -> bytes:
+    graph = helper.make_graph(list(nodes), "graph", list(inputs), list(outputs), list(weights))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def mlp(sizes: Sequence[int] = (64, 32, 10), *, seed: int = 1, batch: int | None = None) -> bytes:
+    """x float32[batch, sizes[0]] -> y float32[batch, sizes[-1]]; relu between; batch None = dynamic."""
+    random = np.random.default_rng(seed)
+    nodes, weights, here = [], [], "x"
+    for index, (width_in, width_out) in enumerate(pairwise(sizes)):
+        last = index == len(sizes) - 2
+        matrix = (random.standard_normal((width_in, width_out)) * 0.1).astype(np.float32)
+        weights.append(numpy_helper.from_array(matrix, f"w{index}"))
+        nodes.append(helper.make_node("MatMul", [here, f"w{index}"], ["y" if last else f"h{index}"]))
+        if not last:
+            nodes.append(helper.make_node("Relu", [f"h{index}"], [f"r{index}"]))
+        here = f"r{index}"
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, sizes[0]])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, sizes[-1]])
+    return _model(nodes, [x], [y], weights)
+
+
+def constant_times(factor: float, width: int = 4) -> bytes:
+    """y = x * factor, float32[N, width]: an answer tells which version made it."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, width])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, width])
+    weight = numpy_helper.from_array(np.array(factor, np.float32), "factor")
+    return _model([helper.make_node("Mul", ["x", "factor"], ["y"])], [x], [y], [weight])
+
+
+def identity(element: int, shape: Sequence[int | None] = (None,)) -> bytes:
+    x = helper.make_tensor_value_info("x", element, list(shape))
+    y = helper.make_tensor_value_info("y", element, list(shape))
+    return _model([helper.make_node("Identity", ["x"], ["y"])], [x], [y])
+
+
+def sum_and_difference() -> bytes:
+    """Triton's "simple": INPUT0, INPUT1 int32[1,16] -> OUTPUT0 their sum, OUTPUT1 their difference."""
+    names = ("INPUT0", "INPUT1", "OUTPUT0", "OUTPUT1")
+    values = {name: helper.make_tensor_value_info(name, TensorProto.INT32, [1, 16]) for name in names}
+    nodes = [
+        helper.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]),
+        helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
+    ]
+    return _model(nodes, [values["INPUT0"], values["INPUT1"]], [values["OUTPUT0"], values["OUTPUT1"]])
+
+
+def with_sequence_output() -> bytes:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2])
+    y = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    return _model([helper.make_node("SequenceConstruct", ["x", "x"], ["y"])], [x], [y])
+
+
+def fails_on_zeros() -> bytes:
+    """Fixed shape; gathers at index x - 1 of a vector of one element, then at -5 for zeros: always out of range."""
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    weights = [
+        numpy_helper.from_array(np.ones(1, np.float32), "table"),
+        numpy_helper.from_array(np.array([5], np.int64), "five"),
+    ]
+    nodes = [helper.make_node("Sub", ["x", "five"], ["i"]), helper.make_node("Gather", ["table", "i"], ["y"])]
+    return _model(nodes, [x], [y], weights)
+
+
+def digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path

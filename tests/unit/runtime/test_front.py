@@ -1,0 +1,249 @@
+"""HTTP by hand on a socket: what a client library never sends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from edgeward_runtime.front import Answer, Front, Limits
+
+LIMITS = Limits(connections=4, body_bytes=100_000)
+
+
+def with_front(test: Callable, *, handler: Callable | None = None, limits: Limits = LIMITS) -> None:
+    def echo(request, reply):
+        reply(Answer(200, request.method + b" " + request.path.encode() + b" " + request.body))
+
+    async def main() -> None:
+        front = Front(handler=handler or echo, limits=limits)
+        port = await front.start("127.0.0.1", 0)
+        try:
+            await asyncio.wait_for(test(front, port), 20)
+        finally:
+            await front.stop(1.0)
+
+    asyncio.run(main())
+
+
+async def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """Sends the pieces, then reads to the end of the stream."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.suppress(ConnectionError):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            if pause:
+                await asyncio.sleep(pause)
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+CLOSE = b"Connection: close\r\n\r\n"
+
+
+def check(pieces: list[bytes], *expected: bytes, pause: float = 0.0, **options) -> None:
+    async def test(front, port):
+        answer = await exchange(port, *pieces, pause=pause)
+        for text in expected:
+            assert text in answer, answer[:500]
+
+    with_front(test, **options)
+
+
+def test_get_and_path():
+    check(
+        [b"GET /a%20b?q=%2F HTTP/1.1\r\nHost: x\r\n" + CLOSE],
+        b"HTTP/1.1 200 OK\r\n",
+        b"connection: close\r\n",
+        b"\r\n\r\nGET /a b ",
+    )
+
+
+def test_absolute_target():
+    check([b"GET http://host:80/path?x HTTP/1.1\r\nHost: x\r\n" + CLOSE], b"GET /path ")
+
+
+def test_head_has_no_body():
+    async def test(front, port):
+        answer = await exchange(port, b"HEAD /a HTTP/1.1\r\nHost: x\r\n" + CLOSE)
+        assert b"content-length: 8\r\n" in answer and answer.endswith(b"\r\n\r\n")
+
+    with_front(test)
+
+
+def test_every_byte_alone():
+    message = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n" + CLOSE + b"hello"
+    check([message[index : index + 1] for index in range(len(message))], b"POST /p hello", pause=0.0005)
+
+
+def test_chunked_body():
+    check(
+        [
+            b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+            + CLOSE
+            + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        ],
+        b"POST /p abcde",
+    )
+
+
+def test_http_1_0_closes():
+    check([b"GET /a HTTP/1.0\r\n\r\n"], b"GET /a ", b"connection: close")
+
+
+def test_expect_continue():
+    check(
+        [b"POST /p HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n" + CLOSE, b"ok"],
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK", pause=0.05,
+    )  # fmt: skip
+
+
+def test_an_upgrade_is_answered_as_http_1_1():
+    check([b"GET /a HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n", b"GET /b HTTP/1.1\r\nHost: x\r\n" + CLOSE],
+          b"GET /a ", b"GET /b ", pause=0.1)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"\x16\x03\x01\x02\x00\x01", b"HELLO\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+     b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"GET / HTTP/1.1\r\nBad Header\x00: x\r\n\r\n"],
+)  # fmt: skip
+def test_what_is_no_http(rubbish):
+    check([rubbish], b"HTTP/1.1 400 Bad Request\r\n", b'{"error":"the request is not valid HTTP"}')
+
+
+def test_headers_without_end():
+    check([b"GET / HTTP/1.1\r\n"] + [b"X-A: " + b"a" * 1000 + b"\r\n"] * 100, b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("announced", [b"Content-Length: 150000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
+def test_body_over_the_limit_is_answered_although_the_client_sends_it_all(announced):
+    body = b"a" * 150_000 if b"Length" in announced else b"249f0\r\n" + b"a" * 150_000 + b"\r\n0\r\n\r\n"
+    check(
+        [b"POST /p HTTP/1.1\r\nHost: x\r\n" + announced, body],
+        b"HTTP/1.1 413 ",
+        b"over the limit of 100000",
+        pause=0.05,
+    )
+
+
+def test_a_client_that_never_stops_sending_is_cut_off():
+    async def test(front, port):
+        answer = await exchange(
+            port, b"POST /p HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", *[b"a" * 100_000] * 100
+        )
+        assert len(answer) < 1000 and not front.connections
+
+    with_front(test)
+
+
+def test_pipelined_requests_are_answered_in_order_one_at_a_time():
+    async def test(front, port):
+        running, most, order = 0, 0, []
+
+        def handler(request, reply):
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+
+            def later() -> None:
+                nonlocal running
+                running -= 1
+                order.append(request.path)
+                reply(Answer(200, request.path.encode()))
+
+            asyncio.get_running_loop().call_later(0.001, later)
+
+        front.handler = handler
+        paths = [b"/%d" % number for number in range(200)]
+        requests = [b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths[:-1]]
+        answer = await exchange(port, b"".join(requests), b"GET /199 HTTP/1.1\r\nHost: x\r\n" + CLOSE)
+        bodies = [part.partition(b"\r\n\r\n")[2] for part in answer.split(b"HTTP/1.1 200 OK")[1:]]
+        assert bodies == paths and most == 1
+
+    with_front(test)
+
+
+def test_repeated_requests_with_changing_heads():
+    async def test(front, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for number in range(50):
+            body = b"x" * (number % 3)
+            writer.write(b"POST /%d HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (number % 2, len(body)) + body)
+            head = await reader.readuntil(b"\r\n\r\n")
+            expected = b"POST /%d " % (number % 2) + body
+            assert b"content-length: %d\r\n" % len(expected) in head
+            assert await reader.readexactly(len(expected)) == expected
+        writer.close()
+
+    with_front(test)
+
+
+def test_more_connections_than_allowed():
+    async def test(front, port):
+        open_ones = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        assert b"HTTP/1.1 503 " in await exchange(port)
+        for _reader, writer in open_ones:
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.05)
+        assert b"200 OK" in await exchange(port, b"GET / HTTP/1.1\r\n" + CLOSE)
+
+    with_front(test)
+
+
+def test_slow_and_idle_clients():
+    limits = Limits(connections=4, body_bytes=1000, idle_seconds=0.5, request_seconds=0.5)
+    check([b"GET / HTTP/1.1\r\nHo"], b"HTTP/1.1 408 ", limits=limits)
+    check([b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n", b"12", b"34"], b"HTTP/1.1 408 ", pause=0.3, limits=limits)
+
+    async def idle(front, port):
+        assert await exchange(port) == b""
+
+    with_front(idle, limits=limits)
+
+
+def test_a_client_that_goes_while_its_request_runs():
+    async def test(front, port):
+        replies = []
+        front.handler = lambda request, reply: replies.append(reply)
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        while not replies:
+            await asyncio.sleep(0.01)
+        writer.transport.abort()
+        while front.connections:
+            await asyncio.sleep(0.01)
+        replies[0](Answer(200, b"to nobody"))
+
+    with_front(test)
+
+
+def test_stop_waits_for_requests_in_flight_and_closes_idle_ones():
+    async def test(front, port):
+        front.handler = lambda request, reply: asyncio.get_running_loop().call_later(0.3, reply, Answer(200, b"late"))
+        _idle_reader, _idle_writer = await asyncio.open_connection("127.0.0.1", port)
+        running = asyncio.create_task(exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+        await asyncio.sleep(0.05)
+        assert await front.stop(5.0) == 0
+        answer = await running
+        assert b"late" in answer and b"connection: close" in answer
+
+    with_front(test)
+
+
+def test_stop_cuts_off_after_the_grace():
+    async def test(front, port):
+        front.handler = lambda request, reply: None
+        running = asyncio.create_task(exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+        await asyncio.sleep(0.05)
+        assert await front.stop(0.1) == 1
+        assert await running == b""
+
+    with_front(test)

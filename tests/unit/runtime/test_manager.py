@@ -1,0 +1,370 @@
+"""The manager with a fake clock, network and models, but its real store: what it does when, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from edgeward_runtime.errors import Cancelled, Refusal
+from edgeward_runtime.manager import Manager, Tools
+from edgeward_runtime.metrics import ServerStats
+from edgeward_runtime.model import Model
+from edgeward_runtime.registry import Registry
+from edgeward_runtime.store import Store
+from edgeward_runtime.tensors import TensorSpec
+from tests.unit.runtime.onnx_models import digest
+
+SCHEMA = jsonschema.Draft202012Validator(
+    json.loads((Path(__file__).parents[3] / "edge-runtime" / "contract" / "status.schema.json").read_text())
+)
+V1, V2, V3 = b"version one", b"version two", b"version three"
+
+
+class World:
+    """Everything around a manager. `restart` is a new process over the same disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.now = 1000.0
+        self.config: bytes | None = None
+        self.offline = False
+        self.fetch_error: Refusal | None = None
+        self.load_errors: dict[str, Refusal] = {}
+        self.warm_error: Refusal | None = None
+        self.widths: dict[str, int] = {}
+        self.contents = {digest(content): content for content in (V1, V2, V3)}
+        self.calls: list[str] = []
+        self.during_fetch = lambda: None
+        self.restart()
+
+    def restart(self, build: str = "1") -> None:
+        self.registry, self.stats = Registry(), ServerStats()
+        self.store = Store(self.root)
+        tools = Tools(
+            changed_config=self.take_config, fetch=self.fetch, load=self.load, warm=self.warm, call=lambda function: function(),
+            clock=lambda: self.now, wall=lambda: self.now, jitter=lambda: 0.5, build=build,
+        )  # fmt: skip
+        self.manager = Manager(
+            store=self.store, registry=self.registry, stats=self.stats, tools=tools, poll_seconds=0.5
+        )
+
+    def take_config(self) -> bytes | None:
+        config, self.config = self.config, None
+        return config
+
+    def fetch(self, entry, *, cancelled, hopeless):
+        self.calls.append(f"fetch {entry.version}")
+        self.during_fetch()
+        if cancelled():
+            raise Cancelled
+        if self.offline:
+            raise Refusal(step="Fetch", reason="Unreachable", message="offline", permanent=False)
+        if self.fetch_error:
+            raise self.fetch_error
+        content = self.contents[entry.digest]
+        with self.store.locked(entry.digest, cancelled=bool):
+            with self.store.writing(entry.digest) as file:
+                file.write(content)
+            self.store.commit(entry.digest)
+        return len(content)
+
+    def load(self, path, entry):
+        self.calls.append(f"load {entry.version}")
+        if entry.version in self.load_errors:
+            raise self.load_errors[entry.version]
+        width = self.widths.get(entry.version, 4)
+        spec = {"x": TensorSpec(name="x", datatype="FP32", shape=(-1, width))}
+        return Model(
+            name=entry.name, version=entry.version, digest=entry.digest, session=object(), inputs=spec, outputs={}
+        )
+
+    def warm(self, model):
+        if self.warm_error:
+            raise self.warm_error
+        return 0.001
+
+    def want(self, version: str, content: bytes, revision: int = 1, contract: int = 1, **fields) -> None:
+        model = {
+            "name": "m",
+            "version": version,
+            "digest": digest(content),
+            "sources": ["https://models.example.com/m"],
+            **fields,
+        }
+        job = {"namespace": "shop", "name": "job"}
+        self.config = json.dumps({"contract": contract, "revision": revision, "job": job, "models": [model]}).encode()
+        self.step()
+
+    def step(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        self.manager.step()
+        SCHEMA.validate(self.manager.status())
+
+    def live(self) -> str | None:
+        model = self.registry.live.get("m")
+        return model.version if model else None
+
+    def entry(self, version: str) -> dict:
+        (found,) = [model for model in self.manager.status()["models"] if model["version"] == version]
+        return found
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def refusal(reason: str, step: str, permanent: bool = True) -> Refusal:
+    return Refusal(step=step, reason=reason, message="because", permanent=permanent)
+
+
+def test_nothing_wanted_yet(world):
+    world.step()
+    assert world.manager.status() == {"contract": 1, "revision": 0, "models": []}
+    assert not world.registry.ready()
+
+
+def test_the_first_version(world):
+    world.want("1", V1, revision=7)
+    assert world.live() == "1" and world.registry.ready()
+    assert world.manager.status()["revision"] == 7
+    entry = world.entry("1")
+    assert entry["state"] == "Serving" and entry["serving"] and entry["bytes"] == len(V1)
+    world.step(100)
+    assert world.calls == ["fetch 1", "load 1"], "an idle manager does nothing"
+
+
+def test_a_swap_frees_the_old_only_when_drained(world):
+    world.want("1", V1)
+    old = world.registry.live["m"]
+    old.inflight = 1
+    world.want("2", V2, revision=2)
+    assert world.live() == "2" and old.session is not None
+    assert [model["version"] for model in world.manager.status()["models"]] == ["2"]
+    old.inflight = 0
+    world.step()
+    assert old.session is None
+    assert world.registry.live["m"].session is not None
+
+
+FAILURES = [
+    ("fetch_error", refusal("DigestMismatch", "Verify")),
+    ("fetch_error", refusal("Empty", "Verify")),
+    ("fetch_error", refusal("NotFound", "Fetch", permanent=False)),
+    ("fetch_error", refusal("DiskFull", "Fetch", permanent=False)),
+    ("load_error", refusal("NotOnnx", "Load")),
+    ("load_error", refusal("LoadFailed", "Load")),
+    ("warm_error", refusal("WarmupFailed", "Warm")),
+    ("width", refusal("SchemaChanged", "Load")),
+]
+
+
+def break_with(world: World, where: str, error: Refusal) -> None:
+    if where == "load_error":
+        world.load_errors["2"] = error
+    elif where == "width":
+        world.widths["2"] = 5
+    else:
+        setattr(world, where, error)
+
+
+@pytest.mark.parametrize(("where", "error"), FAILURES, ids=lambda value: getattr(value, "reason", value))
+def test_a_failure_leaves_the_old_serving(world, where, error):
+    world.want("1", V1)
+    old = world.registry.live["m"]
+    break_with(world, where, error)
+    world.want("2", V2, revision=2)
+    assert world.registry.live["m"] is old and old.session is not None and world.registry.ready()
+    new, kept = world.entry("2"), world.entry("1")
+    assert (new["state"], new["serving"]) == ("Failed", False)
+    assert (new["refused"]["step"], new["refused"]["reason"]) == (error.step, error.reason)
+    assert (kept["state"], kept["serving"]) == ("Serving", True) and "refused" not in kept
+    before, status = len(world.calls), world.manager.status()
+    world.step(0.9)
+    assert len(world.calls) == before
+    world.step(10_000)
+    assert (len(world.calls) > before) == (not error.permanent)
+    assert world.manager.status() == status, "trying again changes nothing in the status"
+
+
+@pytest.mark.parametrize(("where", "error"), FAILURES, ids=lambda value: getattr(value, "reason", value))
+def test_a_first_version_that_fails_is_not_ready(world, where, error):
+    if where == "width":
+        return
+    break_with(world, where, error)
+    world.want("2", V2)
+    assert world.live() is None and not world.registry.ready()
+    assert world.entry("2")["state"] == "Failed"
+
+
+def test_backoff_then_success(world):
+    world.offline = True
+    world.want("1", V1)
+    for seconds, tries in ((0.9, 1), (0.1, 2), (1.9, 2), (0.1, 3), (4, 4)):
+        world.step(seconds)
+        assert len(world.calls) == tries
+    world.offline = False
+    world.step(8)
+    assert world.live() == "1" and "refused" not in world.entry("1")
+
+
+def test_a_schema_change_that_is_allowed(world):
+    world.want("1", V1)
+    world.widths["2"] = 5
+    world.want("2", V2, parameters={"allowSchemaChange": True})
+    assert world.live() == "2"
+
+
+def test_a_changed_entry_is_tried_again(world):
+    world.want("1", V1)
+    world.load_errors["2"] = refusal("LoadFailed", "Load")
+    world.want("2", V2, revision=2)
+    world.load_errors.clear()
+    world.want("2", V2, revision=3)
+    assert world.live() == "1", "another revision of the same entry is no reason"
+    world.want("2", V2, revision=4, sources=["https://elsewhere.example.com/m"])
+    assert world.live() == "2"
+
+
+def test_a_refusal_is_remembered_over_a_restart_but_not_over_an_upgrade(world):
+    world.load_errors["1"] = refusal("LoadFailed", "Load")
+    world.want("1", V1)
+    world.load_errors.clear()
+    world.restart()
+    world.calls.clear()
+    world.want("1", V1)
+    assert world.calls == [] and world.entry("1")["refused"]["reason"] == "LoadFailed"
+    world.restart(build="2")
+    world.want("1", V1)
+    assert world.live() == "1"
+
+
+def test_a_rollback_to_what_serves_loads_nothing(world):
+    world.want("1", V1)
+    world.load_errors["2"] = refusal("LoadFailed", "Load")
+    world.want("2", V2, revision=2)
+    world.calls.clear()
+    world.want("1", V1, revision=3)
+    assert world.calls == [] and world.entry("1")["state"] == "Serving"
+    assert len(world.manager.status()["models"]) == 1
+
+
+def test_a_rollback_during_a_slow_fetch(world):
+    world.want("1", V1)
+
+    def change_of_mind() -> None:
+        world.during_fetch = lambda: None
+        world.now += 1
+        world.config = json.dumps(
+            {"contract": 1, "revision": 3, "job": {"namespace": "shop", "name": "job"},
+             "models": [{"name": "m", "version": "3", "digest": digest(V3), "sources": ["https://a/b"]}]}
+        ).encode()  # fmt: skip
+
+    world.during_fetch = change_of_mind
+    world.want("2", V2, revision=2)
+    world.step()
+    assert world.live() == "3" and "load 2" not in world.calls
+    assert [model["version"] for model in world.manager.status()["models"]] == ["3"]
+
+
+def test_other_parameters_are_another_version_of_the_same_bytes(world):
+    world.want("1", V1)
+    world.want("1", V1, revision=2, parameters={"threshold": 1})
+    assert world.calls == ["fetch 1", "load 1", "load 1"]
+
+
+def test_a_name_that_is_no_longer_wanted_goes(world):
+    world.want("1", V1)
+    old = world.registry.live["m"]
+    world.want("1", V1, revision=2, name="n")
+    assert sorted(world.registry.live) == ["n"] and old.session is None
+    assert [model["name"] for model in world.manager.status()["models"]] == ["n"]
+
+
+@pytest.mark.parametrize("text", [b"{", b"{}", b'{"contract": 2}'])
+def test_a_refused_config_changes_nothing(world, text):
+    world.want("1", V1, revision=4)
+    world.config = text
+    world.step()
+    status = world.manager.status()
+    assert world.live() == "1" and world.registry.ready() and status["revision"] == 4
+    assert status["configRefused"]["message"]
+    world.want("1", V1, revision=5)
+    assert "configRefused" not in world.manager.status()
+
+
+def test_restart_offline(world):
+    world.want("1", V1)
+    world.offline = True
+    world.restart()
+    world.calls.clear()
+    world.want("1", V1)
+    assert world.live() == "1" and world.calls == ["load 1"]
+
+
+def test_restart_with_a_version_that_fails(world):
+    world.want("1", V1)
+    world.load_errors["2"] = refusal("NotOnnx", "Load")
+    world.restart()
+    world.want("2", V2, revision=2)
+    assert world.live() == "1" and world.registry.ready()
+    assert world.entry("1")["serving"] and world.entry("2")["refused"]["reason"] == "NotOnnx"
+
+
+def test_restart_offline_in_the_middle_of_a_rollout(world):
+    world.want("1", V1)
+    world.offline = True
+    world.restart()
+    world.want("2", V2, revision=2)
+    assert world.live() == "1"
+    world.offline = False
+    world.step(5)
+    assert world.live() == "2"
+
+
+def test_restart_with_a_config_of_a_newer_contract(world):
+    world.want("1", V1)
+    world.restart()
+    world.want("9", V2, contract=2)
+    assert world.live() == "1" and world.registry.ready()
+    assert world.manager.status()["configRefused"]["reason"] == "UnsupportedContract"
+    world.want("2", V2, revision=2)
+    assert world.live() == "2"
+
+
+def test_restart_with_a_damaged_blob(world):
+    world.want("1", V1)
+    path = world.store.blob_path(digest(V1))
+    path.chmod(0o644)
+    path.write_bytes(b"damaged")
+    world.restart()
+    world.calls.clear()
+    world.want("1", V1)
+    assert world.calls == ["fetch 1", "load 1"] and world.live() == "1"
+    assert world.stats.corrupt_blobs == 1
+
+
+@pytest.mark.parametrize(
+    "record", [b"{", b'{"m": 1}', b'{"m": {"version": "1", "digest": "../../x", "parameters": {}, "sources": []}}']
+)
+def test_restart_with_a_damaged_record(world, record):
+    world.want("1", V1)
+    (world.root / "jobs" / "shop" / "job" / "last-good.json").write_bytes(record)
+    world.restart()
+    world.want("2", V2)
+    assert world.live() == "2"
+
+
+def test_an_unforeseen_error_is_shown_and_tried_again(world):
+    def bug() -> None:
+        raise RuntimeError("bug")
+
+    world.during_fetch = bug
+    world.want("1", V1)
+    assert world.entry("1")["refused"]["reason"] == "InternalError"
+    world.during_fetch = lambda: None
+    world.step(5)
+    assert world.live() == "1"

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.protocol import header_length, parse, respond
+from edgeward_runtime.tensors import TensorSpec
+
+INPUTS = {
+    "a": TensorSpec(name="a", datatype="FP32", shape=(-1, 2)),
+    "b": TensorSpec(name="b", datatype="BYTES", shape=(-1,)),
+}
+OUTPUTS = {
+    "y": TensorSpec(name="y", datatype="FP32", shape=(-1, 2)),
+    "z": TensorSpec(name="z", datatype="INT64", shape=(-1,)),
+}
+A = {"name": "a", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}
+B = {"name": "b", "datatype": "BYTES", "shape": [1], "data": ["x"]}
+
+
+def as_json(**fields: Any) -> bytes:
+    return orjson.dumps({"inputs": [A, B], **fields})
+
+
+def test_json_request():
+    request = parse(as_json(id="7"), None, INPUTS, OUTPUTS)
+    assert request.id == "7" and request.rows == 1
+    assert request.feeds["a"].tolist() == [[1.0, 2.0]] and request.feeds["b"].tolist() == ["x"]
+    assert request.outputs == [("y", False), ("z", False)]
+
+
+def test_every_request_without_an_id_gets_another_one():
+    ids = {parse(as_json(**extra), None, INPUTS, OUTPUTS).id for extra in ({}, {"id": ""}, {"id": None}, {})}
+    assert len(ids) == 4 and all(ids)
+
+
+def test_binary_and_json_inputs_mix():
+    raw = np.array([[3, 4]], "<f4").tobytes()
+    a = {"name": "a", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": len(raw)}}
+    header = orjson.dumps({"inputs": [B, a]})
+    for spaces in range(4):  # the tensor begins at any alignment
+        padded = header + b" " * spaces
+        request = parse(padded + raw, len(padded), INPUTS, OUTPUTS)
+        assert request.feeds["a"].tolist() == [[3.0, 4.0]] and request.feeds["b"].tolist() == ["x"]
+
+
+def test_zero_size_tensor():
+    a = {"name": "a", "datatype": "FP32", "shape": [0, 2], "parameters": {"binary_data_size": 0}}
+    header = orjson.dumps({"inputs": [a, {**B, "shape": [0], "data": []}]})
+    request = parse(header, len(header), INPUTS, OUTPUTS)
+    assert request.feeds["a"].shape == (0, 2) and request.feeds["b"].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "outputs", "expected"),
+    [
+        ({}, None, [("y", False), ("z", False)]),
+        ({"binary_data_output": True}, None, [("y", True), ("z", True)]),
+        ({"binary_data_output": True}, [], [("y", True), ("z", True)]),
+        ({}, [{"name": "z"}], [("z", False)]),
+        ({}, [{"name": "z", "parameters": {"binary_data": True}}, {"name": "y"}], [("z", True), ("y", False)]),
+        ({"binary_data_output": True}, [{"name": "z", "parameters": {"binary_data": False}}], [("z", False)]),
+    ],
+)
+def test_which_outputs_and_how(parameters, outputs, expected):
+    body = as_json(parameters=parameters, **({} if outputs is None else {"outputs": outputs}))
+    assert parse(body, None, INPUTS, OUTPUTS).outputs == expected
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "said"),
+    [
+        ([], 400, "must be a JSON object"),
+        ({}, 400, "inputs must be"),
+        ({"inputs": {}}, 400, "inputs must be"),
+        ({"inputs": []}, 400, "inputs must be"),
+        ({"inputs": [1]}, 400, "must be an object"),
+        ({"inputs": [A]}, 400, "missing inputs ['b']"),
+        ({"inputs": [A, A, B]}, 400, "given twice"),
+        ({"inputs": [A, {**B, "name": "c"}]}, 400, "unexpected input 'c'"),
+        ({"inputs": [A, {**B, "name": 3}]}, 400, "unexpected input 3"),
+        ({"inputs": [A, {**B, "name": ["b"]}]}, 400, "unexpected input"),
+        ({"inputs": [{**A, "datatype": "FP64"}, B]}, 400, "the model takes FP32"),
+        ({"inputs": [{**A, "datatype": None}, B]}, 400, "the model takes FP32"),
+        ({"inputs": [{**A, "shape": [1, 3]}, B]}, 400, "the model takes [-1, 2]"),
+        ({"inputs": [{**A, "shape": [-1, 2]}, B]}, 400, "non-negative"),
+        ({"inputs": [{**A, "shape": [2**62, 2]}, B]}, 400, "overflows"),
+        ({"inputs": [{k: A[k] for k in ("name", "datatype", "shape")}, B]}, 400, "neither data nor"),
+        ({"inputs": [{**A, "parameters": []}, B]}, 400, "parameters must be an object"),
+        ({"inputs": [{**A, "parameters": {"binary_data_size": 8}}, B]}, 400, "both data and"),
+        ({"inputs": [A, B], "id": 5}, 400, "id must be a string"),
+        ({"inputs": [A, B], "parameters": {"binary_data_output": 1}}, 400, "true or false"),
+        ({"inputs": [A, B], "outputs": {}}, 400, "outputs must be a list"),
+        ({"inputs": [A, B], "outputs": [{"name": "q"}]}, 400, "unexpected output 'q'"),
+        ({"inputs": [A, B], "outputs": ["y"]}, 400, "unexpected output"),
+        ({"inputs": [A, B], "outputs": [{"name": "y"}, {"name": "y"}]}, 400, "asked for twice"),
+        ({"inputs": [A, B], "outputs": [{"name": "y", "parameters": {"classification": 2}}]}, 501, "classification"),
+    ],
+)
+def test_bad_requests(document, status, said):
+    with pytest.raises(ProtocolError) as caught:
+        parse(orjson.dumps(document), None, INPUTS, OUTPUTS)
+    assert caught.value.status == status and said in caught.value.text
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b"null", b'{"inputs":' + b"[" * 2000 + b"]" * 2000 + b"}", b"[" * 100_000]
+)
+def test_bodies_that_are_no_json_object(body):
+    with pytest.raises(ProtocolError) as caught:
+        parse(body, None, INPUTS, OUTPUTS)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("size", "tail", "with_header", "said"),
+    [
+        (8, 8, False, "header is missing"),
+        (8, 7, True, "7 bytes of the body are left"),
+        (8, 9, True, "left over"),
+        (7, 7, True, "needs 8"),
+        (-1, 0, True, "non-negative"),
+        ("8", 8, True, "non-negative"),
+        (True, 1, True, "non-negative"),
+        (2**70, 8, True, "are left"),
+    ],
+)
+def test_bad_binary_sizes(size, tail, with_header, said):
+    a = {"name": "a", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": size}}
+    text = (
+        orjson.dumps({"inputs": [a, B]})
+        if size != 2**70
+        else orjson.dumps({"inputs": [a | {"parameters": {"binary_data_size": 2**53}}, B]})
+    )
+    with pytest.raises(ProtocolError) as caught:
+        parse(text + b"\0" * tail, len(text), INPUTS, OUTPUTS) if with_header else parse(text, None, INPUTS, OUTPUTS)
+    assert caught.value.status == 400 and said in caught.value.text
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [(b"", 400), (b"x", 400), (b"-1", 400), (b"+1", 400), (b"1_0", 400), (b"101", 400), (b"9" * 40, 400), (b"0", 501)],
+)
+def test_broken_header_length(value, status):
+    with pytest.raises(ProtocolError) as caught:
+        header_length(value, 100)
+    assert caught.value.status == status
+
+
+def test_header_length():
+    assert header_length(None, 5) is None
+    assert header_length(b"100", 100) == 100
+
+
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_no_body_crashes_the_parser(body, length):
+    with pytest.raises(ProtocolError):
+        parse(body, min(length, len(body)), INPUTS, OUTPUTS)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=4),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=4), children, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(["name", "datatype", "shape", "data", "parameters"]), JSON)
+def test_no_field_value_crashes_the_parser(field, value):
+    body = orjson.dumps({"inputs": [{**A, field: value}, B]})
+    try:
+        request = parse(body, None, INPUTS, OUTPUTS)
+    except ProtocolError as error:
+        assert error.status == 400
+    else:
+        assert request.feeds["a"].dtype == np.float32
+
+
+def answer(outputs: list[tuple[str, bool]], tensors: list[Any]) -> tuple[dict[str, Any], bytes]:
+    request = parse(as_json(id="i"), None, INPUTS, OUTPUTS)
+    request.outputs = outputs
+    body, length = respond(model="m", version="2", request=request, specs=OUTPUTS, tensors=tensors)
+    return orjson.loads(body[:length]), b"" if length is None else body[length:]
+
+
+def test_answer_names_the_version_and_echoes_the_id():
+    document, rest = answer([("y", False)], [np.ones((1, 2), np.float32)])
+    y = {"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 1.0]}
+    assert document == {"model_name": "m", "model_version": "2", "id": "i", "outputs": [y]} and rest == b""
+
+
+def test_answer_mixes_binary_and_json():
+    z, y = np.array([5, 6], np.int64), np.array([[1, 2]], np.float32)
+    document, rest = answer([("z", True), ("y", False)], [z, y])
+    assert document["outputs"][0] == {
+        "name": "z",
+        "datatype": "INT64",
+        "shape": [2],
+        "parameters": {"binary_data_size": 16},
+    }
+    assert document["outputs"][1]["data"] == [1.0, 2.0] and rest == z.tobytes()

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.tensors import NUMPY_OF, TensorSpec, checked_shape, from_binary, from_json, to_binary, to_json
+
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+TEXT = st.text(max_size=6, alphabet=st.characters(exclude_categories=["Cs"]))
+
+
+def spec_of(datatype: str, shape: tuple[int, ...]) -> TensorSpec:
+    return TensorSpec(name="t", datatype=datatype, shape=tuple(-1 for _ in shape))
+
+
+@given(st.data(), st.sampled_from(sorted(NUMPY_OF)), SHAPES, st.integers(0, 7))
+def test_binary_round_trip(data, datatype, shape, padding):
+    tensor = data.draw(hnp.arrays(NUMPY_OF[datatype], shape))
+    raw = to_binary(datatype, tensor)
+    assert len(raw) == tensor.size * NUMPY_OF[datatype].itemsize
+    body = b"\x01" * padding + raw  # any alignment
+    back = from_binary(spec_of(datatype, shape), list(shape), tensor.size, body, padding, len(raw))
+    assert back.dtype == tensor.dtype and back.shape == tensor.shape and back.flags.aligned
+    assert back.tobytes() == tensor.tobytes()
+
+
+@given(st.data(), st.sampled_from(sorted(set(NUMPY_OF) - {"FP16"})), SHAPES, st.booleans())
+def test_json_round_trip(data, datatype, shape, nested):
+    finite = {"allow_nan": False, "allow_infinity": False} if datatype.startswith("FP") else {}
+    tensor = data.draw(hnp.arrays(NUMPY_OF[datatype], shape, elements=finite))
+    text = orjson.dumps(tensor.tolist()) if nested and shape else orjson.dumps(to_json("t", datatype, tensor))
+    back = from_json(spec_of(datatype, shape), list(shape), tensor.size, orjson.loads(text))
+    assert back.dtype == tensor.dtype and back.shape == tensor.shape
+    assert np.array_equal(back, tensor)
+
+
+@given(st.lists(TEXT, max_size=6), st.booleans())
+def test_strings_round_trip(items, binary):
+    tensor = np.empty(len(items), dtype=object)
+    tensor[:] = items
+    spec = spec_of("BYTES", (1,))
+    if binary:
+        raw = to_binary("BYTES", tensor)
+        assert raw == b"".join(struct.pack("<I", len(item.encode())) + item.encode() for item in items)
+        back = from_binary(spec, [len(items)], len(items), raw, 0, len(raw))
+    else:
+        back = from_json(spec, [len(items)], len(items), orjson.loads(orjson.dumps(to_json("t", "BYTES", tensor))))
+    assert back.tolist() == items
+
+
+def test_nested_strings_keep_their_order():
+    back = from_json(spec_of("BYTES", (2, 2)), [2, 2], 4, [["a", "b"], ["c", ""]])
+    assert back.tolist() == [["a", "b"], ["c", ""]]
+
+
+def test_uint64_above_the_signed_range():
+    values = [1, 2**63, 2**64 - 1]
+    assert from_json(spec_of("UINT64", (3,)), [3], 3, values).tolist() == values
+
+
+def test_nan_and_infinity_become_null():
+    assert orjson.dumps(to_json("t", "FP32", np.array([1, np.nan, np.inf], np.float32))) == b"[1.0,null,null]"
+
+
+def test_any_non_zero_byte_is_true():
+    assert from_binary(spec_of("BOOL", (3,)), [3], 3, b"\x00\x01\xff", 0, 3).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (None, "list of integers"),
+        ("3", "list of integers"),
+        ([2], "1 dimensions"),
+        ([2, 4], "the model takes [-1, 3]"),
+        ([-1, 3], "non-negative"),
+        ([True, 3], "non-negative"),
+        ([1.0, 3], "non-negative"),
+        (["1", 3], "non-negative"),
+        ([2**63, 3], "overflows"),
+        ([2**62, 3], "overflows"),
+    ],
+)
+def test_wrong_shapes(shape, said):
+    with pytest.raises(ProtocolError) as caught:
+        checked_shape(TensorSpec(name="t", datatype="FP32", shape=(-1, 3)), shape)
+    assert caught.value.status == 400 and said in caught.value.text
+
+
+def test_a_zero_does_not_hide_an_overflow():
+    with pytest.raises(ProtocolError, match="overflows"):
+        checked_shape(TensorSpec(name="t", datatype="FP32", shape=(-1, -1)), [0, 2**63])
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "said"),
+    [
+        ("FP32", {"a": 1}, "must be a list"),
+        ("FP32", "xx", "must be a list"),
+        ("FP32", [1.0], "has 1 elements"),
+        ("FP32", [1.0, 2.0, 3.0], "has 3 elements"),
+        ("FP32", ["1", "2"], "does not hold FP32"),
+        ("FP32", [None, 1.0], "does not hold FP32"),
+        ("FP32", [True, False], "does not hold FP32"),
+        ("FP32", [[1.0], [2.0]], "nested as"),
+        ("FP32", [[1.0], [2.0, 3.0]], "ragged"),
+        ("FP32", [1e300, 0.0], "outside the range"),
+        ("FP32", [{}, {}], "does not hold FP32"),
+        ("INT32", [1.5, 2.0], "does not hold INT32"),
+        ("INT32", [2**31, 0], "outside the range"),
+        ("UINT8", [-1, 0], "outside the range"),
+        ("UINT8", [256, 0], "outside the range"),
+        ("INT64", [2**63, 0], "INT64"),
+        ("UINT64", [2.5, 2**63], "does not hold UINT64"),
+        ("BOOL", [0, 1], "does not hold BOOL"),
+        ("FP16", [1.0, 2.0], "no JSON form"),
+        ("BYTES", [1, 2], "must be strings"),
+        ("BYTES", ["a"], "has 1 elements"),
+        ("BYTES", [["a", "b"]], "nested deeper"),
+        ("BYTES", ["a", ["b"]], "must be strings"),
+    ],
+)
+def test_wrong_json_data(datatype, data, said):
+    with pytest.raises(ProtocolError) as caught:
+        from_json(TensorSpec(name="t", datatype=datatype, shape=(2,)), [2], 2, data)
+    assert caught.value.status == 400 and said in caught.value.text
+
+
+def test_deeply_nested_data_is_refused_not_recursed_into():
+    deep: list[object] = ["x"]
+    for _ in range(900):
+        deep = [deep]
+    for datatype in ("FP32", "BYTES"):
+        with pytest.raises(ProtocolError):
+            from_json(TensorSpec(name="t", datatype=datatype, shape=(1, 1)), [1, 1], 1, deep)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "count", "body", "said"),
+    [
+        ("FP32", 2, b"1234567", "needs 8"),
+        ("FP32", 2, b"123456789", "needs 8"),
+        ("BYTES", 1, b"abc", "too small"),
+        ("BYTES", 2**40, b"\x00" * 8, "too small"),
+        ("BYTES", 1, struct.pack("<I", 5) + b"abc", "claims 5 bytes"),
+        ("BYTES", 1, struct.pack("<I", 1) + b"abc", "left over"),
+        ("BYTES", 2, struct.pack("<I", 4) + b"abcd", "ends before"),
+        ("BYTES", 1, struct.pack("<I", 1) + b"\xff", "not UTF-8"),
+    ],
+)
+def test_wrong_binary_data(datatype, count, body, said):
+    with pytest.raises(ProtocolError) as caught:
+        from_binary(TensorSpec(name="t", datatype=datatype, shape=(-1,)), [count], count, body, 0, len(body))
+    assert caught.value.status == 400 and said in caught.value.text
+
+
+def test_fp16_has_no_json_output():
+    with pytest.raises(ProtocolError, match="binary_data"):
+        to_json("t", "FP16", np.zeros(1, np.float16))

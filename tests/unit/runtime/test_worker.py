@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.worker import Job, Worker, run_error
+
+
+class Fake:
+    """A model whose run waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.error: Exception | None = None
+        self.threads: set[str] = set()
+
+    def run(self, names, feeds):
+        self.go.wait(5)
+        self.threads.add(threading.current_thread().name)
+        if self.error:
+            raise self.error
+        return [feeds["x"]]
+
+
+def test_order_bound_and_thread():
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        worker, model = Worker(loop=loop, limit=3), Fake()
+        worker.start()
+        finished, done = [], asyncio.Event()
+
+        def on_done(job: Job) -> None:
+            finished.append(job.tensors[0])
+            if len(finished) == 3:
+                done.set()
+
+        for number in range(3):
+            worker.submit(Job(model=model, feeds={"x": number}, names=["y"]), on_done)
+        with pytest.raises(ProtocolError) as caught:
+            worker.submit(Job(model=model, feeds={"x": 9}, names=["y"]), on_done)
+        assert caught.value.status == 503
+        model.go.set()
+        await asyncio.wait_for(done.wait(), 5)
+        assert finished == [0, 1, 2] and worker.pending == 0
+        assert model.threads == {"edgeward-infer"}
+        worker.stop()
+
+    asyncio.run(main())
+
+
+def test_run_here_keeps_errors():
+    model = Fake()
+    model.go.set()
+    model.error = ValueError("boom")
+    job = Job(model=model, feeds={"x": 1}, names=["y"])
+    Worker.run_here(job)
+    assert job.error.status == 500 and job.finished_ns >= job.started_ns
+
+
+def test_whose_fault_an_error_is():
+    assert run_error(type("InvalidArgument", (Exception,), {})("bad index")).status == 400
+    assert run_error(MemoryError()).status == 500
