@@ -29,6 +29,8 @@ class Decision:
     allowed: list[NodeState] = field(default_factory=list)
     """nodes that pass what cannot change during a plan"""
     standings: list[Standing] = field(default_factory=list)
+    placements: tuple[Placement, ...] = ()
+    """with the scores as they were when this job had its turn, so that what comes after changes none of them"""
     lost: list[Standing] = field(default_factory=list)
     missing: int = 0
     reason: str = ""
@@ -54,6 +56,7 @@ def decide(turn: Turn, ledger: Ledger, settings: PlanSettings, *, fleet_notes: S
         decision.missing = max(0, wanted - had.healthy - sum(s.count for s in had.misplaced))
         decision.reason, decision.message = job.problem.reason, job.problem.message
         decision.explanation = Explanation(order=turn.note)
+        decision.placements = _placements(decision)
         return decision
 
     static: dict[int, Miss] = {}
@@ -82,6 +85,7 @@ def decide(turn: Turn, ledger: Ledger, settings: PlanSettings, *, fleet_notes: S
     holding = frozenset(s.state.index for s in decision.standings if s.state is not None)
     misses = count_misses(ask, ledger.states, static, holding)
     _explain(decision, misses, settings, fleet_notes)
+    decision.placements = _placements(decision)
     return decision
 
 
@@ -195,9 +199,8 @@ def consider_move(decision: Decision, ledger: Ledger, budget: SiteBudget, settin
     )
     if source.state is not None:
         ledger.withdraw(ask.index, source.state)
-        source.state.disturbed = True
     ledger.place(ask.index, target)
-    target.disturbed = True
+    decision.placements = _placements(decision)
     decision.moved = (Move(source.node, target.node.name, verdict.move.gain),)
 
 
@@ -208,7 +211,7 @@ def job_plan(decision: Decision, settings: PlanSettings) -> JobPlan:
         priority_tier=turn.tier,
         p=turn.p,
         wanted=max(0, job.replicas),
-        placements=_placements(decision),
+        placements=decision.placements,
         missing=decision.missing,
         reason=decision.reason,
         message=decision.message,

@@ -137,11 +137,11 @@ def _gain(scorer: Scorer, crowd: Crowd, source: Standing, target: NodeState, her
 
 
 def _may_leave(standing: Standing, now: float, settings: PlanSettings) -> bool:
+    """Of a job that is at rest, so that its nodes are known to be there and Ready."""
     state = standing.state
     return (
         state is not None
         and not standing.new
-        and not standing.ailing
         and not standing.frozen
         and standing.ready >= standing.count > 0
         and state.site.connected

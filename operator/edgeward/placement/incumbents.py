@@ -144,10 +144,12 @@ def drop_surplus(
     """Take `surplus` replicas away, the worst first: on an ailing node, then not ready, then the lowest score. Scores
     closer than the gain that justifies a move count as equal, and then the newer goes: what came back after its
     replacement was placed has the older right. Frozen ones never go. Returns notes."""
+    notes = []
     while surplus > 0:
         loose = [standing for standing in standings if standing.count > 0 and not standing.frozen]
         if not loose:
-            return [f"{surplus} replicas more than wanted stay at frozen sites"]
+            notes.append(f"{surplus} replicas more than wanted stay at frozen sites")
+            break
         victim, count = _worst(loose, standings, scorer, gain, surplus)
         victim.count -= count
         victim.ready = min(victim.ready, victim.count)
@@ -155,7 +157,7 @@ def drop_surplus(
         if victim.state is not None:
             ledger.withdraw(job, victim.state, count)
     standings[:] = [standing for standing in standings if standing.count > 0]
-    return []
+    return notes
 
 
 def _worst(

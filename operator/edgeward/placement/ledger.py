@@ -39,8 +39,6 @@ class NodeState:
     in_flight: Resources = field(default_factory=Resources)
     held: dict[int, Held] = field(default_factory=dict)
     """by index of the job in the Fleet"""
-    disturbed: bool = False
-    """this plan has moved something to or from here already"""
 
     @property
     def free(self) -> Resources:
@@ -53,7 +51,7 @@ class NodeState:
 
     def calm(self) -> bool:
         """Whether nothing is leaving: only then do the figures tell what the node is like."""
-        return not self.disturbed and not any(held.leaving for held in self.held.values())
+        return not any(held.leaving for held in self.held.values())
 
 
 def bounded_request(job: Job) -> Resources:

@@ -150,6 +150,18 @@ def test_moves_of_other_jobs_that_arrived_at_the_site_use_its_budget() -> None:
     assert (tight.moved, len(roomy.moved)) == ((), 1)
 
 
+def test_a_site_gives_and_takes_no_more_than_its_budget_in_one_plan() -> None:
+    """Twelve nodes of one site are hot, twelve of another cool, every job could move: ten do."""
+    hot = [cpu(node(f"hot-{i}", site="a"), 3.9) for i in range(12)]
+    cool = [cpu(node(f"cool-{i}", site="b"), 0.2) for i in range(12)]
+    jobs = [
+        job(f"j{i}", placed=(placed(spot),), proposed=ProposedMove(spot.name, cool[i].name, 2, NOW - 15))
+        for i, spot in enumerate(hot)
+    ]
+    assert sum(len(j.moved) for j in plan(fleet([*hot, *cool], jobs)).jobs) == 10
+    assert sum(len(j.moved) for j in plan(fleet([*hot, *cool], jobs), PlanSettings(moves_per_site=99)).jobs) == 12
+
+
 def test_one_leaves_a_node_at_a_time() -> None:
     """Ten jobs on the hot node all want to go; one goes, and nothing more until what it frees shows."""
     jobs = [

@@ -207,3 +207,9 @@ def test_a_leaving_replica_may_come_back_into_its_own_room() -> None:
     leaving = Placed("a", "site-a", 0, ready=1, started=(NOW - 3600,), since=NOW - 3600)
     one = job(placed=(leaving,), request=Resources(2500, GI, 1))
     assert spots(decide([A], one)) == {"a": 1}
+
+
+def test_what_was_dropped_leaves_no_empty_placement_beside_a_frozen_one() -> None:
+    sites = (Site("site-a", "edge", frozen=True), Site("site-b", "edge"))
+    decided = decide([A, B], job(placed=(placed(A), placed(B)), replicas=0), sites=sites)
+    assert spots(decided) == {"a": 1}

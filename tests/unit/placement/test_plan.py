@@ -219,3 +219,9 @@ def test_ties_fall_to_the_kind_of_node_and_not_to_its_name() -> None:
         (spot,) = plan(fleet(nodes, [job()])).jobs[0].placements
         chosen.append("plain" if spot.node == plain else "special")
     assert chosen[0] == chosen[1]
+
+
+def test_a_job_that_comes_later_in_the_order_changes_no_score_that_was_given() -> None:
+    high, low = job("high", priority=Priority(5, 5, 5)), job("low", priority=Priority(1, 1, 1))
+    alone, beside = plan(fleet([node()], [high])), plan(fleet([node()], [high, low]))
+    assert alone.jobs[0].placements == beside.jobs[0].placements
