@@ -535,7 +535,8 @@ class Cluster:
         shutil.rmtree(self._run, ignore_errors=True)
         # Unpacked images are thousands of folders, and removing one waits for the disk: side by side it is faster.
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(shutil.rmtree, list(self.state.glob("nodes/*/containerd/*/*"))))
+            folders = [p for p in self.state.glob("nodes/*/containerd/*/*") if p.is_dir()]
+            list(pool.map(shutil.rmtree, folders))
         shutil.rmtree(self.state)
         with exclusive(clusters_root(self.cache) / ".lock"):
             if not any(clusters_root(self.cache).glob("*/state.json")):
