@@ -101,8 +101,10 @@ def _as_text(report: dict[str, object]) -> str:
     lines = [f"{report['file']}: {report['bytes']} bytes, {report['digest']}"]
     for kind in ("inputs", "outputs"):
         tensors = report.get(kind)
-        for tensor in tensors if isinstance(tensors, list) else []:
-            lines.append(f"  {kind[:-1]} {tensor['name']}: {tensor['datatype']} {tensor['shape']}")
+        lines += [
+            f"  {kind[:-1]} {tensor['name']}: {tensor['datatype']} {tensor['shape']}"
+            for tensor in (tensors if isinstance(tensors, list) else [])
+        ]
     if not report["loads"]:
         lines.append(f"  does not load: {report['step']}: {report['reason']}: {report['message']}")
     elif report["latencyMs"] is None:

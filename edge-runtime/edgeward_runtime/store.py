@@ -192,7 +192,7 @@ def disk_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Refusal(step="Fetch", reason="DiskFull", message="the model store is full", permanent=False) from None
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST):
             message = f"the model store cannot be written: {error.strerror}"
             raise Refusal(step="Fetch", reason="StoreUnwritable", message=message, permanent=False) from None
         raise

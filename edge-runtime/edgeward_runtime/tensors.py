@@ -91,10 +91,10 @@ def from_binary(spec: TensorSpec, shape: list[int], count: int, body: bytes, off
     if spec.datatype == "BYTES":
         return _strings_from_binary(spec, shape, count, body, offset, size)
     dtype = NUMPY_OF[spec.datatype]
-    if size != count * dtype.itemsize:
-        raise bad_request(
-            f"input '{spec.name}': binary_data_size is {size} bytes, shape {shape!s:.200} of {spec.datatype} needs {count * dtype.itemsize}"
-        )
+    needed = count * dtype.itemsize
+    if size != needed:
+        wanted = f"shape {shape!s:.200} of {spec.datatype} needs {needed}"
+        raise bad_request(f"input '{spec.name}': binary_data_size is {size} bytes, {wanted}")
     if spec.datatype == "BOOL":
         # Any non-zero byte is true; a numpy bool with another bit pattern would be undefined.
         truth: Array = np.frombuffer(body, np.uint8, count, offset) != 0

@@ -105,15 +105,21 @@ def test_expect_continue():
 
 
 def test_an_upgrade_is_answered_as_http_1_1():
-    check([b"GET /a HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n", b"GET /b HTTP/1.1\r\nHost: x\r\n" + CLOSE],
-          b"GET /a ", b"GET /b ", pause=0.1)  # fmt: skip
+    upgrade = b"GET /a HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n\r\n"
+    check([upgrade, b"GET /b HTTP/1.1\r\nHost: x\r\n" + CLOSE], b"GET /a ", b"GET /b ", pause=0.1)
 
 
 @pytest.mark.parametrize(
     "rubbish",
-    [b"\x16\x03\x01\x02\x00\x01", b"HELLO\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
-     b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"GET / HTTP/1.1\r\nBad Header\x00: x\r\n\r\n"],
-)  # fmt: skip
+    [
+        b"\x16\x03\x01\x02\x00\x01",
+        b"HELLO\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nBad Header\x00: x\r\n\r\n",
+    ],
+)
 def test_what_is_no_http(rubbish):
     check([rubbish], b"HTTP/1.1 400 Bad Request\r\n", b'{"error":"the request is not valid HTTP"}')
 

@@ -21,10 +21,17 @@ def test_values():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("EDGEWARD_PORT", "x"), ("EDGEWARD_PORT", "70000"), ("EDGEWARD_PORT", "-1"), ("EDGEWARD_STORE", ""), ("EDGEWARD_QUEUE", "0"),
-        ("EDGEWARD_DRAIN_SECONDS", "nan"), ("EDGEWARD_DRAIN_SECONDS", "inf"), ("EDGEWARD_LOG_LEVEL", "loud"), ("EDGEWARD_PROT", "1"),
+        ("EDGEWARD_PORT", "x"),
+        ("EDGEWARD_PORT", "70000"),
+        ("EDGEWARD_PORT", "-1"),
+        ("EDGEWARD_STORE", ""),
+        ("EDGEWARD_QUEUE", "0"),
+        ("EDGEWARD_DRAIN_SECONDS", "nan"),
+        ("EDGEWARD_DRAIN_SECONDS", "inf"),
+        ("EDGEWARD_LOG_LEVEL", "loud"),
+        ("EDGEWARD_PROT", "1"),
     ],
-)  # fmt: skip
+)
 def test_wrong_ones_are_named(key, value):
     with pytest.raises(SettingsError, match=key):
         from_environment({key: value})

@@ -82,10 +82,9 @@ def test_one_holder_of_a_lock_at_a_time(tmp_path):
 
 
 def test_waiting_for_a_lock_can_be_given_up(tmp_path):
-    store = Store(tmp_path)
-    with store.locked("sha256:ab", cancelled=NEVER), pytest.raises(Cancelled):
-        with Store(tmp_path, sleep=lambda _s: None).locked("sha256:ab", cancelled=lambda: True):
-            pass
+    other = Store(tmp_path, sleep=lambda _s: None)
+    with Store(tmp_path).locked("sha256:ab", cancelled=NEVER), pytest.raises(Cancelled):
+        other.locked("sha256:ab", cancelled=lambda: True).__enter__()
 
 
 # Fetches its second argument into the store of its first; the test kills it on the way.
