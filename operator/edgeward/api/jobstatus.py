@@ -27,7 +27,7 @@ class PriorityStatus(Model):
     """The priority as of the last decision."""
 
     tier: int = Field(ge=1, le=5, description="Priority tier, 5 is the highest.")
-    score: PerMille = Field(0, description="Order within the priority tier, per thousand.")
+    score: int = Field(0, ge=0, description="P, the order within the priority tier, per thousand.")
 
 
 class SitesStatus(Model):
@@ -115,6 +115,9 @@ class Explanation(Model):
     figures: Figures | None = Field(None, description="The numbers behind the chosen node's terms.")
     notes: tuple[Annotated[str, Field(max_length=512)], ...] = Field(
         (), max_length=10, description="What was not believed and why.", json_schema_extra=_ATOMIC
+    )
+    summary: tuple[Annotated[str, Field(max_length=512)], ...] = Field(
+        (), max_length=16, description="Why here and why not there, a line each, to be read.", json_schema_extra=_ATOMIC
     )
     terms: tuple[Term, ...] = Field(
         (), max_length=16, description="The chosen node's score by term.", json_schema_extra=_ATOMIC

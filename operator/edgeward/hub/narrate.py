@@ -26,11 +26,10 @@ async def tell_releases(recorder: Recorder, raw: Object, before: ModelReleaseSta
 
 def job_events(before: InferenceJobStatus, after: InferenceJobStatus, plan: JobPlan) -> list[tuple[Reason, str, bool]]:
     """(reason, message, whether it is a warning) for what is news."""
-    told: list[tuple[Reason, str, bool]] = []
-    for move in plan.moved:
-        told.append(
-            (Reason.MOVED, f"moved a replica from {move.source} to {move.target}, {move.gain:.2f} better", False)
-        )
+    told: list[tuple[Reason, str, bool]] = [
+        (Reason.MOVED, f"moved a replica from {move.source} to {move.target}, {move.gain:.2f} better", False)
+        for move in plan.moved
+    ]
     old = {node for decision in before.decisions for node in decision.nodes}
     new = {node: decision for decision in after.decisions for node in decision.nodes}
     moved = {move.target for move in plan.moved}

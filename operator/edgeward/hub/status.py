@@ -260,7 +260,7 @@ def _obstacles(current: list[Assignment], only: str = "") -> list[str]:
 
 
 def _priority(plan: JobPlan) -> PriorityStatus:
-    return PriorityStatus(tier=plan.priority_tier, score=_per_mille(float(plan.p)))
+    return PriorityStatus(tier=plan.priority_tier, score=round(plan.p * 1000))
 
 
 def _exclusions(plan: JobPlan, fleet: Fleet) -> tuple[Exclusion, ...]:
@@ -285,6 +285,7 @@ def _explanation(plan: JobPlan, *, now: float) -> Explanation:
         decided_at=format_time(now),
         figures=_figures(said.figures, now=now),
         notes=tuple(note[:512] for note in said.notes[:10]),
+        summary=summary(said),
         terms=_terms(said.terms),
         runners_up=tuple(
             RunnerUp(
@@ -305,6 +306,32 @@ def _explanation(plan: JobPlan, *, now: float) -> Explanation:
         order=said.order[:256],
         message=plan.message[:4096],
     )
+
+
+def summary(said: plan_model.Explanation) -> tuple[str, ...]:
+    """The decision in lines that a person can read off `kubectl describe`."""
+    lines = []
+    if said.node:
+        lines.append(f"{said.node}: {_sum(said.terms)}{_live(said.figures)}")
+    lines += [f"not {item.node}: {item.score:.3f}, {item.why}{_live(item.figures)}" for item in said.runners_up[:3]]
+    lines += [f"not {item.count} nodes: {item.reason}, {item.nearest_miss}" for item in said.rejected[:10]]
+    return tuple(line[:512] for line in lines)
+
+
+def _sum(terms: Iterable[plan_model.Term]) -> str:
+    shown = list(terms)
+    total = sum(item.weight * item.value for item in shown)
+    parts = " + ".join(f"{item.name} {item.weight:.3f} x {item.value:.3f}" for item in shown if item.weight)
+    return f"{total:.3f} = {parts}"
+
+
+def _live(figures: plan_model.Figures | None) -> str:
+    if figures is None:
+        return ""
+    if figures.live_cores is None or figures.live_age is None:
+        return f"; live cpu unknown, {figures.requested.cpu / 1000:g} of {figures.cores:g} cores requested"
+    used = f"{figures.live_cores:.2f} of {figures.cores:g} cores in use {figures.live_age:.0f} s before"
+    return f"; {used}, {figures.requested.cpu / 1000:g} requested"
 
 
 def _terms(terms: Iterable[plan_model.Term]) -> tuple[Term, ...]:

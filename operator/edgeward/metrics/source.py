@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+import requests
 from prometheus_api_client import PrometheusConnect
+from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.util.retry import Retry
 
 from edgeward.api.quantity import QuantityError, parse_bytes, parse_cpu
@@ -74,7 +76,7 @@ class PrometheusSource:
         except TimeoutError:
             return Reading(problem=f"{self.name} did not answer within {self._deadline:g} s")
         except Exception as error:  # a library that parses whatever came may raise anything
-            return Reading(problem=f"{self.name}: {type(error).__name__}: {str(error)[:200]}")
+            return Reading(problem=f"{self.name} {_in_words(error)}")
         try:
             return self._combine(answers)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -106,6 +108,19 @@ class PrometheusSource:
         if not live:
             return Reading(problem=f"{self.name} has no series for profile {self._profile.name}: is the scrape set up?")
         return Reading(live=live)
+
+
+def _in_words(error: Exception) -> str:
+    """What went wrong, in words that stay the same from one failure to the next: they end up in conditions."""
+    if isinstance(error, requests.exceptions.JSONDecodeError):
+        return "answered something that is not JSON"
+    if isinstance(error, requests.exceptions.Timeout):
+        return "did not answer in time"
+    if isinstance(error, requests.exceptions.RequestException):
+        return "cannot be reached, or broke off"
+    if isinstance(error, PrometheusApiClientException):
+        return f"refused: {str(error)[:120]}"
+    return f"failed: {type(error).__name__}"
 
 
 def _vector(answer: Any, label: str) -> dict[str, list[float]]:

@@ -7,7 +7,8 @@ the request added; the two can then be compared, for a choice and for a move ali
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from typing import NamedTuple
 
 from edgeward.fleet.model import Job, Resources, Site
 from edgeward.placement import formulas
@@ -21,17 +22,15 @@ PRECISION = 9
 """decimals to which scores are compared, so that the order of additions decides nothing"""
 
 
-@dataclass(frozen=True, slots=True)
-class Company:
+class Company(NamedTuple):
     """How many other replicas of the same job are on the node and at its site."""
 
     on_node: int = 0
     at_site: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
-    """The terms' values and the figures that they come from."""
+class Values(NamedTuple):
+    """The terms' values and the figures that they come from; a tuple, as one is made per job and node."""
 
     headroom: float
     load_term: float
