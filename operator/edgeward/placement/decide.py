@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from edgeward.api.reasons import Rejection
 from edgeward.fleet.model import Exclusion, Moves, ProposedMove
 from edgeward.placement.constraints import FIT_CHECKS, SPEC_CHECKS, STATE_CHECKS, Ask, Miss, first_miss
-from edgeward.placement.explain import Misses, count_misses, explain, why_missing
+from edgeward.placement.explain import explain, sift, why_missing
 from edgeward.placement.greedy import fill
 from edgeward.placement.hysteresis import SiteBudget, judge
 from edgeward.placement.incumbents import Crowd, Standing, drop_surplus, sort_out, standing_score
@@ -28,6 +28,8 @@ class Decision:
     scorer: Scorer
     allowed: list[NodeState] = field(default_factory=list)
     """nodes that pass what cannot change during a plan"""
+    static: dict[int, Miss] = field(default_factory=dict)
+    """why the other nodes do not, by index"""
     standings: list[Standing] = field(default_factory=list)
     placements: tuple[Placement, ...] = ()
     """with the scores as they were when this job had its turn, so that what comes after changes none of them"""
@@ -59,13 +61,12 @@ def decide(turn: Turn, ledger: Ledger, settings: PlanSettings, *, fleet_notes: S
         decision.placements = _placements(decision)
         return decision
 
-    static: dict[int, Miss] = {}
     for state in ledger.states:
         miss = first_miss(ask, state, SPEC_CHECKS) or first_miss(ask, state, STATE_CHECKS)
         if miss is None:
             decision.allowed.append(state)
         else:
-            static[state.index] = miss
+            decision.static[state.index] = miss
 
     surplus = had.healthy - wanted
     if surplus > 0:
@@ -78,13 +79,11 @@ def decide(turn: Turn, ledger: Ledger, settings: PlanSettings, *, fleet_notes: S
             ledger.withdraw(turn.index, standing.state, standing.count)
     placed = _place(decision, need, ledger) if need and job.model_digest else 0
     if need > placed:
-        _say_missing(decision, need - placed, had.misplaced, static, ledger)
+        _say_missing(decision, need - placed, had.misplaced, ledger)
     decision.settled = (
         job.replicas > 0 and surplus <= 0 and need == 0 and not had.misplaced and not had.lost and _at_rest(decision)
     )
-    holding = frozenset(s.state.index for s in decision.standings if s.state is not None)
-    misses = count_misses(ask, ledger.states, static, holding)
-    _explain(decision, misses, settings, fleet_notes)
+    _explain(decision, ledger, settings, fleet_notes)
     decision.placements = _placements(decision)
     return decision
 
@@ -114,16 +113,14 @@ def _place(decision: Decision, need: int, ledger: Ledger) -> int:
     return len(chosen)
 
 
-def _say_missing(
-    decision: Decision, short: int, misplaced: list[Standing], static: dict[int, Miss], ledger: Ledger
-) -> None:
+def _say_missing(decision: Decision, short: int, misplaced: list[Standing], ledger: Ledger) -> None:
     """Replicas without a better place stay where they are, even where they should not be; the rest is missing."""
     ask, job = decision.ask, decision.turn.job
     if not job.model_digest:
         decision.reason = Rejection.NO_RUNNABLE_MODEL.value
         decision.message = f"model {job.model_name or '(none)'} has no version to run yet"
     else:
-        misses = count_misses(ask, ledger.states, static, frozenset())
+        _, misses = sift(ask, ledger.states, decision.static)
         decision.reason, decision.message = why_missing(ask, ledger.states, misses)
     stayed = 0
     for standing in sorted(misplaced, key=lambda s: (-s.ready, s.since, s.state.rank if s.state else 0)):
@@ -151,9 +148,10 @@ def _at_rest(decision: Decision) -> bool:
     return not held and all(s.ready >= s.count and not s.ailing for s in decision.standings)
 
 
-def _explain(decision: Decision, misses: Misses, settings: PlanSettings, fleet_notes: Sequence[str]) -> None:
+def _explain(decision: Decision, ledger: Ledger, settings: PlanSettings, fleet_notes: Sequence[str]) -> None:
     ask = decision.ask
-    holding = {s.state.index for s in decision.standings if s.state is not None}
+    holding = frozenset(s.state.index for s in decision.standings if s.state is not None)
+    takers, misses = sift(ask, ledger.states, decision.static, holding)
     doubted = [
         note
         for state in decision.allowed
@@ -164,7 +162,7 @@ def _explain(decision: Decision, misses: Misses, settings: PlanSettings, fleet_n
     decision.explanation = explain(
         ask,
         decision.standings,
-        [state for state in decision.allowed if first_miss(ask, state, FIT_CHECKS) is None],
+        takers,
         decision.scorer,
         misses,
         settings,
@@ -173,7 +171,9 @@ def _explain(decision: Decision, misses: Misses, settings: PlanSettings, fleet_n
     )
 
 
-def consider_move(decision: Decision, ledger: Ledger, budget: SiteBudget, settings: PlanSettings) -> None:
+def consider_move(
+    decision: Decision, ledger: Ledger, budget: SiteBudget, settings: PlanSettings, *, fleet_notes: Sequence[str]
+) -> None:
     """After every job has been placed: one healthy replica may go where it has been better off for long enough."""
     if not decision.settled:
         return
@@ -200,6 +200,8 @@ def consider_move(decision: Decision, ledger: Ledger, budget: SiteBudget, settin
     if source.state is not None:
         ledger.withdraw(ask.index, source.state)
     ledger.place(ask.index, target)
+    decision.notes.append(f"moved from {source.node} to {target.node.name} for {verdict.move.gain:.3f} more score")
+    _explain(decision, ledger, settings, fleet_notes)
     decision.placements = _placements(decision)
     decision.moved = (Move(source.node, target.node.name, verdict.move.gain),)
 

@@ -57,16 +57,22 @@ class Misses:
         return check.miss(self._ask, state)
 
 
-def count_misses(ask: Ask, states: Sequence[NodeState], static: dict[int, Miss], skip: frozenset[int]) -> Misses:
-    """`static` holds what is known not to change during a plan, by node index; `skip` leaves nodes out."""
+def sift(
+    ask: Ask, states: Sequence[NodeState], static: dict[int, Miss], skip: frozenset[int] = frozenset()
+) -> tuple[list[NodeState], Misses]:
+    """The nodes that take one more replica, and why the others do not. `static` holds the misses that cannot change
+    during a plan, by node index; `skip` leaves nodes out of both."""
     misses = Misses(ask)
+    takers = []
     for state in states:
         if state.index in skip:
             continue
         miss = static.get(state.index) or first_miss(ask, state, FIT_CHECKS)
-        if miss is not None:
+        if miss is None:
+            takers.append(state)
+        else:
             misses.add(state, miss)
-    return misses
+    return takers, misses
 
 
 def why_missing(ask: Ask, states: Sequence[NodeState], misses: Misses) -> tuple[str, str]:
@@ -116,7 +122,7 @@ def _too_big(ask: Ask, states: Sequence[NodeState]) -> str:
 def explain(
     ask: Ask,
     standings: list[Standing],
-    candidates: Sequence[NodeState],
+    others: Sequence[NodeState],
     scorer: Scorer,
     misses: Misses,
     settings: PlanSettings,
@@ -126,7 +132,8 @@ def explain(
 ) -> Explanation:
     """The best node that holds a replica, beside the best ones that could hold it instead.
 
-    Others are scored as if that one replica were there and not where it is; so the scores compare.
+    `others` take a replica and hold none. They are scored as if that one replica were there and not where it is, so
+    that the scores compare.
     """
     crowd = Crowd(standings)
     scored = [
@@ -141,8 +148,6 @@ def explain(
     state = best.state
     assert state is not None
     terms = scorer.terms(state, crowd.beside(best.site, best.node, without=best), present=True, stays=not best.new)
-    holding = {s.state.index for s in standings if s.state is not None}
-    others = [other for other in candidates if other.index not in holding]
     judged = []
     capability = 0.0
     for other in others:

@@ -59,6 +59,7 @@ def sort_out(ask: Ask, ledger: Ledger, settings: PlanSettings) -> Incumbents:
 def _sort_out_one(ask: Ask, placed: Placed, ledger: Ledger, settings: PlanSettings, found: Incumbents) -> None:
     state = ledger.find(placed.site, placed.node)
     site = ledger.sites.get(placed.site)
+    there = state is not None and state.node.ready and state.site.connected
     standing = Standing(
         node=placed.node,
         site=state.site.name if state else placed.site,
@@ -67,10 +68,10 @@ def _sort_out_one(ask: Ask, placed: Placed, ledger: Ledger, settings: PlanSettin
         count=placed.replicas,
         ready=min(max(0, placed.ready), placed.replicas),
         since=placed.since,
-        ailing=placed.lost_since is not None or state is None or not state.node.ready,
+        ailing=not there and (placed.lost_since is not None or state is None or not state.node.ready),
         frozen=bool((site and site.frozen) or (state and state.site.frozen)),
     )
-    away = None if placed.lost_since is None else ask.now - placed.lost_since
+    away = None if placed.lost_since is None or there else ask.now - placed.lost_since
     if state is None and away is not None and away >= settings.gone_after and not standing.frozen:
         found.notes.append(f"{placed.node} is gone for {away:.0f} s: what it held is given up")
         return

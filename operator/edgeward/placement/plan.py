@@ -30,7 +30,7 @@ def plan(fleet: Fleet, settings: PlanSettings = DEFAULTS) -> Plan:
         if isinstance(decision, JobPlan):
             plans.append(decision)
             continue
-        consider_move(decision, ledger, budget, settings)
+        consider_move(decision, ledger, budget, settings, fleet_notes=notes)
         plans.append(job_plan(decision, settings))
     return Plan(
         jobs=tuple(plans),

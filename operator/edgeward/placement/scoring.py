@@ -76,7 +76,7 @@ class Scorer:
         requested_cores = (state.requested.cpu + add_cpu) / 1000
         in_flight = (state.in_flight.cpu + (0 if present else ask.request.cpu)) / 1000
         used = blend(state.cpu.value + in_flight, requested_cores, state.cpu.confidence)
-        free = max(0.0, cores - used)
+        free = cores - used if used < cores else 0.0
         load = formulas.load(cores, free)
         doubted = 1.0 - self.settings.doubt * (1.0 - state.cpu.confidence)
 

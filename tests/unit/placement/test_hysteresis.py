@@ -220,3 +220,10 @@ def test_noise_moves_nothing() -> None:
 
 def cpu_at(spot: Node, cores: float, now: float) -> Node:
     return replace(spot, live=Live(cpu=Sample(cores, now - 5)))
+
+
+def test_after_a_move_the_explanation_is_of_where_it_is_now() -> None:
+    decided = decide([HOT, COOL], job(placed=(placed(HOT),), proposed=TWICE))
+    assert decided.explanation.node == "cool"
+    assert decided.explanation.runners_up[0].node == "hot"
+    assert decided.explanation.notes[0].startswith("moved from hot to cool for 0.")

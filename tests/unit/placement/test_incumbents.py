@@ -213,3 +213,9 @@ def test_what_was_dropped_leaves_no_empty_placement_beside_a_frozen_one() -> Non
     sites = (Site("site-a", "edge", frozen=True), Site("site-b", "edge"))
     decided = decide([A, B], job(placed=(placed(A), placed(B)), replicas=0), sites=sites)
     assert spots(decided) == {"a": 1}
+
+
+def test_a_node_that_is_there_is_not_lost_whatever_the_last_report_said() -> None:
+    """Else its own replacement could be placed beside it."""
+    decided = decide([A, B], job(placed=(placed(A, lost_since=NOW - 9000),)))
+    assert [(p.node, p.replicas, p.lost) for p in decided.placements] == [("a", 1, False)]
