@@ -83,10 +83,9 @@ class App:
                 text = f"Content-Encoding {request.encoding.decode('latin-1')!r:.50} is not supported, send the body as it is"
                 raise ProtocolError(415, text)
             body = request.body
-            parsed = protocol.parse(
-                body, protocol.header_length(request.json_length, len(body)), model.inputs, model.outputs
-            )
-            job = Job(model=model, feeds=parsed.feeds, names=[name for name, _binary in parsed.outputs])
+            json_length = protocol.header_length(request.json_length, len(body))
+            parsed = protocol.parse(body, json_length, model.inputs, model.outputs, model.plans)
+            job = Job(model=model, feeds=parsed.feeds, names=parsed.names)
             done = partial(self._finish, model, parsed, reply, start)
             if parsed.rows <= model.inline_rows and not self._worker.pending:
                 # Shorter than two thread switches: nobody is held up longer by running it here.

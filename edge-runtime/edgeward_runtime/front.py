@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 JSON = b"application/json"  # exactly: KServe's client reads an error's text only without a charset
 _MAX_HEADER_BYTES = 64 * 1024
 _MAX_PATHS = 1024
+_MAX_HEADS = 256
+_MAX_KNOWN_HEAD = 2048  # bytes
 _LINGER_SECONDS = 5.0
 _REASONS = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
 
@@ -41,6 +43,32 @@ class Request:
         self.keep_alive = True
         self.json_length: bytes | None = None  # Inference-Header-Content-Length
         self.encoding: bytes | None = None  # Content-Encoding
+
+
+class Head:
+    """A request's head that was parsed before, byte for byte the same: most clients of a model server repeat theirs,
+    and a dictionary finds it ten times faster than the parser's callbacks take it apart. Only of requests that came in
+    one piece, with a Content-Length or no body, and with nothing in them that changes how they are read."""
+
+    __slots__ = ("body_size", "encoding", "json_length", "keep_alive", "method", "path")
+
+    def __init__(self, request: Request) -> None:
+        self.method = request.method
+        self.path = request.path
+        self.body_size = len(request.body)
+        self.keep_alive = request.keep_alive
+        self.json_length = request.json_length
+        self.encoding = request.encoding
+
+    def request(self, body: bytes) -> Request:
+        request = Request()
+        request.method = self.method
+        request.path = self.path
+        request.body = body
+        request.keep_alive = self.keep_alive
+        request.json_length = self.json_length
+        request.encoding = self.encoding
+        return request
 
 
 @dataclass(slots=True)
@@ -79,6 +107,7 @@ class Front:
         self.draining = False
         self.connections: set[Connection] = set()
         self.paths: dict[bytes, str] = {}
+        self.heads: dict[bytes, Head] = {}
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -126,8 +155,26 @@ class Front:
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_body_size", "_busy", "_closing", "_expect", "_front", "_header_bytes", "_in_headers", "_linger_bytes",
-        "_loop", "_parser", "_pieces", "_request", "_since", "_transport", "_url", "_waiting", "_write_paused",
+        "_body_size",
+        "_busy",
+        "_closing",
+        "_expect",
+        "_front",
+        "_header_bytes",
+        "_in_headers",
+        "_learn",
+        "_learnt",
+        "_linger_bytes",
+        "_loop",
+        "_parser",
+        "_pieces",
+        "_plain",
+        "_request",
+        "_since",
+        "_transport",
+        "_url",
+        "_waiting",
+        "_write_paused",
     )  # fmt: skip
 
     def __init__(self, front: Front, loop: asyncio.AbstractEventLoop) -> None:
@@ -143,6 +190,9 @@ class Connection(asyncio.Protocol):
         self._since = loop.time()  # of the last byte when idle, of the first byte while a request comes in
         self._linger_bytes = 0
         self._header_bytes = 0
+        self._learn = 0  # length of the head that the data being parsed begins with, if it may be remembered
+        self._learnt: Request | None = None
+        self._plain = True
 
     # -- transport ------------------------------------------------------------------------------------------------
 
@@ -174,12 +224,22 @@ class Connection(asyncio.Protocol):
             if self._linger_bytes <= 0:
                 self._transport.abort()
             return
+        end = 0
         if self._request is None:
             self._since = self._loop.time()
+            if not self._busy and not self._waiting and not self._write_paused:
+                end = data.find(b"\r\n\r\n", 0, _MAX_KNOWN_HEAD) + 4
+                known = self._front.heads.get(data[:end]) if end > 4 else None
+                if known is not None and known.body_size == len(data) - end:
+                    self._handle(known.request(data[end:]))
+                    return
         if self._in_headers or self._request is None:
             self._header_bytes += len(data)
+        self._learn = end if end > 4 else 0
         try:
             self._parser.feed_data(data)
+            if self._learnt is not None:
+                self._keep(data, self._learnt)
         except httptools.HttpParserUpgrade as upgrade:
             # We stay with HTTP/1.1, as the protocol allows. The parser is done for; what follows is another request.
             self._parser = httptools.HttpRequestParser(self)
@@ -191,6 +251,16 @@ class Connection(asyncio.Protocol):
         if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES:
             self._refuse(error(431, f"the request's headers are over {_MAX_HEADER_BYTES} bytes"))
 
+    def _keep(self, data: bytes, request: Request) -> None:
+        """Remembers the head of the one request that `data` was."""
+        end, heads = self._learn, self._front.heads
+        self._learnt = None
+        # The parser said what the body is; if that is all that follows the head, the head says how it is read.
+        if self._request is None and not self._waiting and request.body == data[end:]:
+            if len(heads) >= _MAX_HEADS:
+                heads.clear()
+            heads[data[:end]] = Head(request)
+
     # -- parser callbacks -----------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
@@ -200,6 +270,7 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._body_size = 0
         self._expect = False
+        self._plain = True
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -208,7 +279,7 @@ class Connection(asyncio.Protocol):
         request = self._request
         size = len(name)
         # Lengths first: almost every header is none of ours.
-        if request is None or size not in (6, 14, 16, 31):
+        if request is None or size not in (6, 7, 14, 16, 17, 31):
             return
         name = name.lower()
         if name == b"inference-header-content-length":
@@ -217,6 +288,9 @@ class Connection(asyncio.Protocol):
             request.encoding = value
         elif name == b"expect":
             self._expect = value.lower() == b"100-continue"
+            self._plain = False
+        elif name in (b"transfer-encoding", b"upgrade"):
+            self._plain = False
         elif name == b"content-length" and value.isdigit() and int(value) > self._front.limits.body_bytes:
             self._refuse(self._too_large())
 
@@ -250,6 +324,8 @@ class Connection(asyncio.Protocol):
         pieces = self._pieces
         request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = []
+        if self._learn and self._plain:
+            self._learnt = request
         if self._busy or self._write_paused:
             self._waiting.append(request)
             self._transport.pause_reading()

@@ -12,6 +12,7 @@ import numpy as np
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.metrics import ModelStats
 from edgeward_runtime.ort import onnxruntime
+from edgeward_runtime.protocol import Plans
 from edgeward_runtime.tensors import DATATYPE_OF_ONNX, NUMPY_OF, Array, TensorSpec
 
 # What a dynamic dimension other than the first is set to for warm-up, in this order until one runs: token counts take
@@ -35,6 +36,7 @@ class Model:
         "name",
         "outputs",
         "parameters",
+        "plans",
         "session",
         "stats",
         "version",
@@ -59,6 +61,7 @@ class Model:
         self.outputs = outputs
         self.parameters = dict(parameters or {})
         self.stats = ModelStats()
+        self.plans: Plans = {}  # see protocol.Plan
         self.inflight = 0
         self.inline_rows = 0  # a request of so many rows or fewer may run in the event loop, see warm_up
 

@@ -191,6 +191,50 @@ def test_repeated_requests_with_changing_heads():
     with_front(test)
 
 
+def test_a_head_seen_before_is_not_trusted_beyond_its_bytes():
+    """The same head again, but in pieces, with less or more behind it, or with a second request in one packet."""
+
+    async def test(front, port):
+        head = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+        expected = b"POST /p abc"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        pieces = [[head + b"abc"], [head + b"abc"], [head, b"abc"], [head + b"a", b"bc"], [head[:9], head[9:] + b"abc"]]
+        for parts in [*pieces, [head + b"abc" + head + b"abc"], [head + b"abc" + head, b"abc"], [head + b"abc"]]:
+            for part in parts:
+                writer.write(part)
+                await asyncio.sleep(0.02)
+            for _ in range(b"".join(parts).count(head)):
+                await reader.readuntil(b"\r\n\r\n")
+                assert await reader.readexactly(len(expected)) == expected
+        assert len(front.heads) == 1
+        writer.close()
+
+    with_front(test)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"POST /p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc",
+        b"GET /p HTTP/1.1\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nContent-Length: 3\r\nX: " + b"x" * 3000 + b"\r\n\r\nabc",
+        b"GET /p HTTP/1.1\r\n\r\nGET /q HTTP/1.1\r\n\r\n",
+        b"GET /p HTTP/1.1\r\n\r\nGET /q HT",
+        b"rubbish\r\n\r\n",
+    ],
+)
+def test_heads_that_are_not_remembered(message):
+    async def test(front, port):
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(message)
+        await asyncio.sleep(0.1)
+        assert front.heads == {}
+        writer.close()
+
+    with_front(test)
+
+
 def test_more_connections_than_allowed():
     async def test(front, port):
         open_ones = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]

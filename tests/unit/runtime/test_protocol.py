@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeward_runtime.errors import ProtocolError
-from edgeward_runtime.protocol import header_length, parse, respond
+from edgeward_runtime.protocol import Plans, header_length, parse, respond
 from edgeward_runtime.tensors import TensorSpec
 
 INPUTS = {
@@ -209,3 +209,50 @@ def test_answer_mixes_binary_and_json():
         "parameters": {"binary_data_size": 16},
     }
     assert document["outputs"][1]["data"] == [1.0, 2.0] and rest == z.tobytes()
+
+
+def test_a_header_that_comes_again_means_the_same():
+    inputs = {"a": INPUTS["a"]}
+    plans: Plans = {}
+    a = {"name": "a", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}
+    header = orjson.dumps({"inputs": [a], "parameters": {"binary_data_output": True}, "outputs": [{"name": "y"}]})
+    ids, answers = set(), []
+    for number in range(4):
+        values = np.array([[number, 7]], "<f4")
+        request = parse(header + values.tobytes(), len(header), inputs, OUTPUTS, plans)
+        assert request.feeds["a"].tolist() == values.tolist()
+        assert (request.outputs, request.names, request.rows) == ([("y", True)], ["y"], 1)
+        ids.add(request.id)
+        # The third answer has another shape than the ones before.
+        tensor = np.full((1 + (number == 2), 2), number, np.float32)
+        body, length = respond(model="m", version="2", request=request, specs=OUTPUTS, tensors=[tensor])
+        document = orjson.loads(body[:length])
+        assert document["id"] == request.id and body[length:] == tensor.tobytes()
+        answers.append(document["outputs"])
+    assert len(plans) == 1 and len(ids) == 4
+    y = {"name": "y", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}
+    assert answers == [[y], [y], [{**y, "shape": [2, 2], "parameters": {"binary_data_size": 16}}], [y]]
+
+
+@pytest.mark.parametrize("tail", [0, 7, 9, 16])
+def test_a_known_header_with_another_number_of_bytes(tail):
+    inputs = {"a": INPUTS["a"]}
+    plans: Plans = {}
+    a = {"name": "a", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}
+    header = orjson.dumps({"inputs": [a]})
+    parse(header + b"\0" * 8, len(header), inputs, OUTPUTS, plans)
+    with pytest.raises(ProtocolError):
+        parse(header + b"\0" * tail, len(header), inputs, OUTPUTS, plans)
+
+
+def test_headers_with_an_id_or_data_are_not_remembered_and_the_rest_is_bounded():
+    plans: Plans = {}
+    a = {"name": "a", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}
+    for document in ({"inputs": [a, B]}, {"inputs": [a], "id": "x"}):
+        header = orjson.dumps(document)
+        inputs = {one["name"]: INPUTS[one["name"]] for one in document["inputs"]}
+        assert parse(header + b"\0" * 8, len(header), inputs, OUTPUTS, plans).plan is None
+    for spaces in range(300):
+        header = orjson.dumps({"inputs": [a]}) + b" " * spaces
+        parse(header + b"\0" * 8, len(header), {"a": INPUTS["a"]}, OUTPUTS, plans)
+    assert 0 < len(plans) <= 64
