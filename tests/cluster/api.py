@@ -5,10 +5,12 @@ Not the official client: starting a cluster must not depend on what the project 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,6 +52,16 @@ class Api:
         """Server-side apply by a full object path."""
         url = f"{path}?fieldManager=edgeward-test-cluster&force=true"
         return self.call("PATCH", url, body, kind="application/apply-patch+yaml")
+
+    @contextlib.contextmanager
+    def stream(self, path: str) -> Iterator[http.client.HTTPResponse]:
+        """A GET whose answer does not end, such as a watch, on a connection of its own and without a time limit."""
+        connection = http.client.HTTPSConnection(self._host, self._port, context=self._context)
+        try:
+            connection.request("GET", path, headers={"Accept": "application/json"})
+            yield connection.getresponse()
+        finally:
+            connection.close()
 
     def call(self, method: str, path: str, body: Any = None, *, kind: str = "application/json") -> Any:
         data = None if body is None else json.dumps(body).encode()

@@ -154,6 +154,19 @@ def remove_cgroup(name: str, *, keep_top: bool = False) -> None:
         time.sleep(0.1)
 
 
+def mount_memory(directory: Path) -> None:
+    """A memory file system, unless it is there already.
+
+    containerd flushes each layer of an image to disk before it unpacks it, on every node: that, not the unpacking, is
+    what makes loading an image slow. The layers are dropped after unpacking, so little memory stays in use.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.path.ismount(directory):
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", str(directory)], check=True, capture_output=True
+        )
+
+
 def unmount_below(*directories: Path) -> None:
     """Unmount everything under these folders, deepest first."""
     for _ in range(5):

@@ -32,6 +32,9 @@ _BASE_RECIPE = (
     "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
     "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/info/*",
+    # What only installing packages or reading Python's own manual needs: full Perl, character tables, 2to3.
+    '--customize-hook=cd "$1" && rm -rf usr/share/perl usr/lib/*/perl usr/lib/*/libperl.so* usr/lib/*/gconv'
+    " usr/lib/python3*/pydoc_data usr/lib/python3*/lib2to3 var/cache/debconf/*-old var/log/*.log",
     "bookworm",
 )  # fmt: skip
 

@@ -77,6 +77,7 @@ class Node:
             folder.mkdir(parents=True, exist_ok=True)
         for folder in self.volumes():
             folder.chmod(0o777)
+        host.mount_memory(self.directory / "containerd" / "io.containerd.content.v1.content")
         (self.directory / "machine-id").write_text(self.plan.machine_id + "\n")
         (self.directory / "containerd.toml").write_text(self._containerd_config())
         (self.directory / "cni" / "10-edgeward.conflist").write_text(json.dumps(self._cni_config()))
@@ -159,7 +160,7 @@ class Node:
 
     def load_image(self, tar: Path) -> None:
         """Import an image archive. ClusterError when containerd refuses it."""
-        self._ctr("images", "import", str(tar), timeout=300)
+        self._ctr("images", "import", "--local", "--discard-unpacked-layers", str(tar), timeout=300)
 
     def images(self) -> list[str]:
         return self._ctr("images", "list", "--quiet").stdout.split()
