@@ -1,0 +1,111 @@
+"""kubectl, and what the story reads through it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+Object = dict[str, Any]
+
+
+class StoryError(Exception):
+    """A step of the story did not come out; the message says which and where to look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kubectl:
+    """kubeconfig None: whatever kubectl itself would use."""
+
+    program: str = "kubectl"
+    kubeconfig: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {}
+        return {**os.environ, **own}
+
+    def run(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 60) -> str:
+        """Standard output; StoryError with kubectl's own words when it fails."""
+        try:
+            done = subprocess.run(
+                [self.program, *arguments],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                env=self.environment,
+            )
+        except FileNotFoundError as error:
+            raise StoryError(f"there is no {self.program} on PATH") from error
+        except subprocess.TimeoutExpired as error:
+            raise StoryError(f"kubectl {' '.join(arguments)[:200]} took longer than {timeout:.0f} s") from error
+        if check and done.returncode != 0:
+            raise StoryError(f"kubectl {' '.join(arguments)[:200]}: {done.stderr.strip()[:1000]}")
+        return done.stdout
+
+    def get(self, *arguments: str) -> Object:
+        found: Object = json.loads(self.run("get", *arguments, "-o", "json"))
+        return found
+
+    def items(self, kind: str, *arguments: str) -> list[Object]:
+        items: list[Object] = self.get(kind, *arguments)["items"]
+        return items
+
+    def apply(self, text: str, *, namespace: str) -> float:
+        """Unix time at which kubectl was told."""
+        at = time.time()
+        self.run("apply", "-n", namespace, "-f", "-", stdin=text)
+        return at
+
+    @contextmanager
+    def forward(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        """A URL on this machine that leads to a Service, for as long as the context lasts."""
+        command = [self.program, "-n", namespace, "port-forward", f"service/{service}", f":{port}"]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()  # Forwarding from 127.0.0.1:40417 -> 8080
+            if "->" not in line:
+                process.terminate()
+                raise StoryError(f"kubectl port-forward to {service}: {process.communicate()[1].strip()[:500]}")
+            yield f"http://127.0.0.1:{line.split('->')[0].strip().rsplit(':', 1)[1]}"
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def condition(obj: Object, kind: str) -> Object:
+    """The condition of this type; an empty one when there is none."""
+    found = (obj.get("status") or {}).get("conditions") or []
+    return next((item for item in found if item["type"] == kind), {})
+
+
+def settled(obj: Object) -> bool:
+    """Ready, as of the spec that is there now."""
+    ready = condition(obj, "Ready")
+    same = (obj.get("status") or {}).get("observedGeneration") == obj["metadata"]["generation"]
+    return bool(same and ready.get("status") == "True")
+
+
+def unix(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def wait(what: str, look: Callable[[], bool], *, seconds: float, why: Callable[[], str], every: float = 0.5) -> float:
+    """Until look() holds; the seconds it took. StoryError with what why() says otherwise."""
+    started = time.monotonic()
+    while not look():
+        if time.monotonic() - started > seconds:
+            raise StoryError(f"{what} did not come within {seconds:.0f} s: {why()}")
+        time.sleep(every)
+    return time.monotonic() - started
