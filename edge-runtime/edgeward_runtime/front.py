@@ -95,6 +95,7 @@ class Limits:
     body_bytes: int
     idle_seconds: float = 90.0  # longer than an ingress keeps its own (60 s is common), so that the client closes first
     request_seconds: float = 60.0  # from a request's first byte to its last
+    sweep_seconds: float = 1.0  # how often the two above are looked at
 
 
 class Front:
@@ -135,9 +136,9 @@ class Front:
         return cut
 
     async def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Time limits by looking once a second: a timer per request would cost more than all else here."""
+        """Time limits by looking now and then: a timer per request would cost more than all else here."""
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(self.limits.sweep_seconds)
             now = loop.time()
             for connection in list(self.connections):
                 connection.check_time(now)

@@ -249,9 +249,9 @@ def test_more_connections_than_allowed():
 
 
 def test_slow_and_idle_clients():
-    limits = Limits(connections=4, body_bytes=1000, idle_seconds=0.5, request_seconds=0.5)
+    limits = Limits(connections=4, body_bytes=1000, idle_seconds=0.3, request_seconds=0.3, sweep_seconds=0.05)
     check([b"GET / HTTP/1.1\r\nHo"], b"HTTP/1.1 408 ", limits=limits)
-    check([b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n", b"12", b"34"], b"HTTP/1.1 408 ", pause=0.3, limits=limits)
+    check([b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n", b"12", b"34"], b"HTTP/1.1 408 ", pause=0.2, limits=limits)
 
     async def idle(front, port):
         assert await exchange(port) == b""
