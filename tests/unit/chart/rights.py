@@ -148,7 +148,12 @@ def _children() -> tuple[Resource, ...]:
     """The kinds that an Assignment is rendered to."""
     tree = ast.parse((SOURCE / "agent" / "render.py").read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Child"]
-    return tuple({CONSTANTS[ast.unparse(call.args[0])]: None for call in calls})
+    named = [ast.unparse(call.args[0]) for call in calls]
+    for name in named:
+        # A child made from a child is of the same kind.
+        if name not in CONSTANTS and name != "child.resource":
+            raise Unknown(f"agent/render.py: Child({name}, ...): which kind?")
+    return tuple(dict.fromkeys(CONSTANTS[name] for name in named if name in CONSTANTS))
 
 
 def _mentions(function: ast.AST, constant: str) -> bool:
