@@ -69,7 +69,7 @@ def test_a_gain_that_vanishes_resets_the_count() -> None:
 
 
 def test_another_target_starts_anew_but_an_equal_one_does_not_replace_the_proposed() -> None:
-    twin = cpu(node("a-twin", site="c"), 0.2)
+    twin = cpu(node("a-twin", site="0"), 0.2)
     decided = decide([HOT, COOL, twin], job(placed=(placed(HOT),), proposed=TWICE))
     assert spots(decided) == {"cool": 1}
     cordoned = replace(COOL, unschedulable=True)
@@ -227,3 +227,18 @@ def test_after_a_move_the_explanation_is_of_where_it_is_now() -> None:
     assert decided.explanation.node == "cool"
     assert decided.explanation.runners_up[0].node == "hot"
     assert decided.explanation.notes[0].startswith("moved from hot to cool for 0.")
+
+
+def test_a_proposed_move_needs_its_full_gain_every_time() -> None:
+    warm = cpu(HOT, 1.5)
+    decided = decide([warm, COOL], job(placed=(placed(warm),), proposed=TWICE))
+    assert 0 < decided.explanation.runners_up[0].score - decided.placements[0].score < 0.15
+    assert (spots(decided), decided.proposed) == ({"hot": 1}, None)
+
+
+def test_a_replica_that_is_stuck_on_a_node_does_not_hold_others_there() -> None:
+    """It was to be placed anew and found no other node, so it is not leaving."""
+    stuck = job("stuck", placed=(placed(HOT),), node_selector={"disk": "ssd"})
+    decided = plan(fleet([HOT, COOL], [stuck, job(placed=(placed(HOT),), proposed=TWICE)])).job("test/job")
+    assert decided is not None
+    assert spots(decided) == {"cool": 1}

@@ -219,3 +219,21 @@ def test_a_node_that_is_there_is_not_lost_whatever_the_last_report_said() -> Non
     """Else its own replacement could be placed beside it."""
     decided = decide([A, B], job(placed=(placed(A, lost_since=NOW - 9000),)))
     assert [(p.node, p.replicas, p.lost) for p in decided.placements] == [("a", 1, False)]
+
+
+def test_a_slightly_better_score_does_not_beat_the_older_right() -> None:
+    """What came back is a little busier than where its replacement went; less than a move's gain decides nothing."""
+    busier = replace(A, live=replace(A.live, cpu=replace(B.live.cpu, value=0.9)))  # type: ignore[type-var]
+    one = job(placed=(placed(busier, since=NOW - 9000), placed(B, since=NOW - 400)))
+    assert spots(decide([busier, B], one)) == {"a": 1}
+
+
+def test_when_none_is_wanted_a_lost_one_goes_too() -> None:
+    away = replace(A, ready=False, not_ready_since=NOW - 400)
+    decided = decide([away, B], job(placed=(placed(A, ready=0, lost_since=NOW - 400),), replicas=0))
+    assert (decided.placements, decided.missing) == ((), 0)
+
+
+def test_of_two_that_are_starting_the_newer_goes() -> None:
+    one = job(placed=(placed(A, ready=0, since=NOW - 9000), placed(B, ready=0, since=NOW - 400)))
+    assert spots(decide([A, B], one)) == {"a": 1}
