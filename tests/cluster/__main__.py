@@ -1,4 +1,4 @@
-"""`python -m tests.cluster up|down|status|build|images`: see docs/cluster.md."""
+"""`python -m tests.cluster up|down|status|build|packages|images|load`: see docs/cluster.md."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .binaries import Binaries
 from .catalog import GROUPS
 from .cluster import Cluster
 from .images import IMAGES, ImageBuilder
+from .packages import ensure_packages
 from .paths import cache_root, clusters_root
 from .plan import default_nodes
 from .progress import ClusterError, Progress
@@ -32,6 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--name", default="", help="one cluster only; exit code 1 unless it is up")
     build = commands.add_parser("build", help="build the programs from source, ahead of time")
     build.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; default: all")
+    packages = commands.add_parser("packages", help="install the Debian packages that are missing (needs root)")
+    packages.add_argument("packages", nargs="*", metavar="PACKAGE", help="of tests/cluster/packages.txt; default: all")
     images = commands.add_parser("images", help="build the project's images")
     images.add_argument("images", nargs="*", metavar="IMAGE", help=f"of {', '.join(IMAGES)}; default: all")
     images.add_argument("--tool", choices=["buildah", "docker"], help="default: buildah, else docker")
@@ -77,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
             if unknown:
                 raise ClusterError(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
             Binaries(say=Progress()).ensure(*arguments.groups)
+        elif arguments.command == "packages":
+            ensure_packages(Progress(), *arguments.packages)
         elif arguments.command == "images":
             unknown = set(arguments.images) - set(IMAGES)
             if unknown:

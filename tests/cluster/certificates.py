@@ -56,6 +56,7 @@ class Authority:
         if pair.certificate.exists():
             return pair
         subject = "".join(f"/O={group}" for group in groups) + f"/CN={user}"
+        half = self.directory / f"{name}.new"  # the certificate's existence says that it is whole
         request, extensions = self.directory / f"{name}.csr", self.directory / f"{name}.ext"
         names = [*(f"DNS:{value}" for value in dns), *(f"IP:{value}" for value in ips)]
         lines = ["basicConstraints=CA:FALSE", "keyUsage=digitalSignature", "extendedKeyUsage=clientAuth,serverAuth"]
@@ -66,8 +67,9 @@ class Authority:
         _openssl(
             "x509", "-req", "-in", str(request), "-days", _DAYS, "-extfile", str(extensions),
             "-CA", str(self.pair.certificate), "-CAkey", str(self.pair.key),
-            "-set_serial", str(secrets.randbits(63)), "-out", str(pair.certificate),
+            "-set_serial", str(secrets.randbits(63)), "-out", str(half),
         )  # fmt: skip
+        half.rename(pair.certificate)
         request.unlink()
         extensions.unlink()
         return pair

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -246,7 +246,7 @@ class ControlPlane:
         names.append("kubernetes.default.svc.cluster.local")
         addresses = list(dict.fromkeys(["127.0.0.1", self.address, self._services[1]]))
         with ThreadPoolExecutor(4) as pool:
-            work = [
+            work: list[Future[Any]] = [
                 pool.submit(authority.issue, "apiserver", user="kube-apiserver", dns=names, ips=addresses),
                 pool.submit(self._admin),
                 pool.submit(authority.issue, "apiserver-kubelet", user="kube-apiserver", groups=["system:masters"]),
@@ -364,7 +364,7 @@ class ControlPlane:
                 }
             )
         )
-        command = [self.binaries.path("kube-scheduler"), f"--config={config}", "--secure-port=0"]
+        command: list[str | Path] = [self.binaries.path("kube-scheduler"), f"--config={config}", "--secure-port=0"]
         self.supervisor.start("kube-scheduler", command)
 
 
