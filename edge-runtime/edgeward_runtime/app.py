@@ -23,10 +23,12 @@ from edgeward_runtime.metrics import MetricsPage, ServerStats
 from edgeward_runtime.model import Model
 from edgeward_runtime.protocol import InferRequest
 from edgeward_runtime.registry import Registry
-from edgeward_runtime.worker import Job, Worker
+from edgeward_runtime.tensors import Array
+from edgeward_runtime.worker import Job, Worker, run_error
 
 log = logging.getLogger(__name__)
 
+_MAX_ROUTES = 1024
 EXTENSIONS = ("binary_tensor_data",)
 _BINARY = b"application/octet-stream"
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
@@ -49,6 +51,7 @@ class App:
         self._parts = parts
         self._registry = parts.registry
         self._worker = parts.worker
+        self._routes: dict[str, list[str]] = {}  # infer paths taken apart
 
     def handle(self, request: Request, reply: Reply) -> None:
         path = request.path
@@ -56,7 +59,12 @@ class App:
             if path.endswith("/infer") and path.startswith("/v2/models/"):
                 if request.method != b"POST":
                     raise ProtocolError(405, "infer takes POST")
-                model = self._model(path.split("/")[3:-1])
+                parts = self._routes.get(path)
+                if parts is None:
+                    parts = path.split("/")[3:-1]
+                    if len(self._routes) < _MAX_ROUTES:
+                        self._routes[path] = parts
+                model = self._model(parts)
             else:
                 if request.method not in (b"GET", b"HEAD"):
                     raise ProtocolError(405, f"{request.method.decode('latin-1')} is not possible here, use GET")
@@ -85,52 +93,64 @@ class App:
             body = request.body
             json_length = protocol.header_length(request.json_length, len(body))
             parsed = protocol.parse(body, json_length, model.inputs, model.outputs, model.plans)
-            job = Job(model=model, feeds=parsed.feeds, names=parsed.names)
-            done = partial(self._finish, model, parsed, reply, start)
-            if parsed.rows <= model.inline_rows and not self._worker.pending:
-                # Shorter than two thread switches: nobody is held up longer by running it here.
-                self._worker.run_here(job)
-            else:
-                self._worker.submit(job, done)
+            if parsed.rows > model.inline_rows or self._worker.pending:
+                job = Job(model=model, feeds=parsed.feeds, names=parsed.names)
+                self._worker.submit(job, partial(self._done, model, parsed, reply, start))
                 return
+            # Shorter than two thread switches: nobody is held up longer by running it here.
+            started = perf_counter_ns()
+            try:
+                tensors = model.run(parsed.names, parsed.feeds)
+            except Exception as failure:
+                raise run_error(failure) from None
+            finished = perf_counter_ns()
+            answer = self._answer(model, parsed, tensors, start, started, started, finished)
         except Exception as failure:
-            self._fail(model, failure, reply)
-            return
-        done(job)
+            answer = self._failure(model, failure)
+        model.inflight -= 1
+        reply(answer)
 
-    def _finish(self, model: Model, parsed: InferRequest, reply: Reply, start: int, job: Job) -> None:
+    def _done(self, model: Model, parsed: InferRequest, reply: Reply, start: int, job: Job) -> None:
         try:
             if job.error is not None:
                 raise job.error
-            body, json_length = protocol.respond(
-                model=model.name, version=model.version, request=parsed, specs=model.outputs, tensors=job.tensors
-            )
+            answer = self._answer(model, parsed, job.tensors, start, job.queued_ns, job.started_ns, job.finished_ns)
         except Exception as failure:
-            self._fail(model, failure, reply)
-            return
+            answer = self._failure(model, failure)
         model.inflight -= 1
+        reply(answer)
+
+    def _answer(
+        self,
+        model: Model,
+        parsed: InferRequest,
+        tensors: list[Array],
+        start: int,
+        queued: int,
+        started: int,
+        finished: int,
+    ) -> Answer:
+        """Encodes and counts; the times are perf_counter_ns."""
+        body, json_length = protocol.respond(
+            model=model.name, version=model.version, request=parsed, specs=model.outputs, tensors=tensors
+        )
         if json_length is None:
             answer = Answer(200, body)
         else:
             answer = Answer(200, body, _BINARY, b"inference-header-content-length: %d\r\n" % json_length)
         end = perf_counter_ns()
         model.stats.success(
-            rows=parsed.rows,
-            duration=end - start,
-            parse=job.queued_ns - start,
-            queue=job.started_ns - job.queued_ns,
-            infer=job.finished_ns - job.started_ns,
-            output=end - job.finished_ns,
+            parsed.rows, end - start, queued - start, started - queued, finished - started, end - finished
         )
-        reply(answer)
+        return answer
 
-    def _fail(self, model: Model, failure: Exception, reply: Reply) -> None:
-        model.inflight -= 1
+    @staticmethod
+    def _failure(model: Model, failure: Exception) -> Answer:
         if not isinstance(failure, ProtocolError):
             log.error("request failed", exc_info=failure)
             failure = ProtocolError(500, "internal error")
         model.stats.failure(failure.status)
-        reply(error(failure.status, failure.text))
+        return error(failure.status, failure.text)
 
     def _model(self, parts: list[str]) -> Model:
         """The live model for the path's parts after /v2/models: [N] or [N, "versions", V]."""

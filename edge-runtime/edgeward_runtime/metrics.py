@@ -45,7 +45,7 @@ class ModelStats:
         self.failures: dict[int, int] = {}  # by HTTP status
         self.duration_ns = self.queue_ns = self.input_ns = self.infer_ns = self.output_ns = 0
 
-    def success(self, *, rows: int, duration: int, parse: int, queue: int, infer: int, output: int) -> None:
+    def success(self, rows: int, duration: int, parse: int, queue: int, infer: int, output: int) -> None:
         self.successes += 1
         self.executions += 1
         self.rows += rows

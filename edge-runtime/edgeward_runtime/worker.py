@@ -40,7 +40,7 @@ class Job:
 
 
 class Worker:
-    """`submit` and `run_here` are called in the loop's thread only, which is why `pending` needs no lock."""
+    """`submit` is called in the loop's thread only, which is why `pending` needs no lock."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop, limit: int) -> None:
         self._loop = loop
@@ -66,16 +66,6 @@ class Worker:
         job.done = done
         job.queued_ns = perf_counter_ns()
         self._queue.put(job)
-
-    @staticmethod
-    def run_here(job: Job) -> None:
-        """Runs the job in the caller's thread."""
-        job.queued_ns = job.started_ns = perf_counter_ns()
-        try:
-            job.tensors = job.model.run(job.names, job.feeds)
-        except Exception as error:
-            job.error = run_error(error)
-        job.finished_ns = perf_counter_ns()
 
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:

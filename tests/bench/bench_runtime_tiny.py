@@ -302,6 +302,7 @@ class Tiny(MLModel):
 
 KSERVE_SERVER = """
 import sys
+import uuid
 
 import onnxruntime
 from kserve import InferOutput, InferResponse, Model, ModelServer
@@ -317,7 +318,7 @@ class Tiny(Model):
         (y,) = self.session.run(["y"], {"x": payload.inputs[0].as_numpy()})
         output = InferOutput(name="y", shape=list(y.shape), datatype="FP32")
         output.set_data_from_numpy(y, binary_data=True)
-        return InferResponse(response_id=payload.id, model_name=self.name, infer_outputs=[output])
+        return InferResponse(response_id=payload.id or str(uuid.uuid4()), model_name=self.name, infer_outputs=[output])
 
 
 ModelServer(http_port=int(sys.argv[2]), enable_grpc=False).start([Tiny()])

@@ -51,15 +51,6 @@ def test_order_bound_and_thread():
     asyncio.run(main())
 
 
-def test_run_here_keeps_errors():
-    model = Fake()
-    model.go.set()
-    model.error = ValueError("boom")
-    job = Job(model=model, feeds={"x": 1}, names=["y"])
-    Worker.run_here(job)
-    assert job.error.status == 500 and job.finished_ns >= job.started_ns
-
-
 def test_whose_fault_an_error_is():
     assert run_error(type("InvalidArgument", (Exception,), {})("bad index")).status == 400
     assert run_error(MemoryError()).status == 500
