@@ -159,38 +159,39 @@ class Agent:
             config=present,
             site_service=self._sites_of_job(assignment) > 1,
         )
-        for child in wanted:
-            try:
-                await self._apply(assignment, child)
-            except ApiError as error:
-                if not error.invalid and not error.not_found:
-                    raise
-                # The others would fail or, worse, half-work; the user is told and the next change is a new try.
-                log.warning("assignment %s: %s %s: %s", assignment.name, child.resource.kind, child.name, error)
-                reason = "PolicyForbids" if error.status == 403 else "InvalidSpec"
-                return f"{reason} {child.resource.kind} {child.name} was refused: {error.message}"
+        # What pods mount has to be there before them; a kubelet that does not find it waits for seconds.
+        for mounted in (True, False):
+            group = [child for child in wanted if (child.resource in (CONFIG_MAPS, VOLUME_CLAIMS)) == mounted]
+            problems = await asyncio.gather(*(self._apply(assignment, child) for child in group))
+            if any(problems):
+                return next(filter(None, problems))
         names = {child.name for child in wanted}
         await self._drop_unwanted(assignment, names)
         await self._touch_pods(assignment)
         return ""
 
-    async def _apply(self, assignment: Assignment, child: Child) -> None:
+    async def _apply(self, assignment: Assignment, child: Child) -> str:
+        """Empty when the child is as wanted, else why the API server will not have it, in words for the user."""
         store = self._cache[child.resource]
-        meta = child.body["metadata"]
-        key = f"{meta['namespace']}/{meta['name']}"
-        present = store.get(key)
-        if present is not None and contains(present, child.body):
-            return
-        if present is None:
-            await self._refuse_foreign(child)
-        elif child.resource is VOLUME_CLAIMS:
-            # A claim is immutable where it differs; what was made is good enough.
-            return
-        answer = await self._client.apply(child.resource, child.body, manager=MANAGER, strict=True)
-        store.put(answer)
+        present = store.get(child.key)
+        # A claim is immutable where it differs; what was made is good enough.
+        if present is not None and (child.resource is VOLUME_CLAIMS or contains(present, child.body)):
+            return ""
+        try:
+            if present is None and child.resource is SERVICES:
+                await self._refuse_foreign(child)
+            store.put(await self._client.apply(child.resource, child.body, manager=MANAGER, strict=True))
+        except ApiError as error:
+            if not error.invalid and not error.not_found:
+                raise
+            # The others would fail or, worse, half-work; the user is told and the next change is a new try.
+            log.warning("assignment %s: %s %s: %s", assignment.name, child.resource.kind, child.name, error)
+            reason = "PolicyForbids" if error.status == 403 else "InvalidSpec"
+            return f"{reason} {child.resource.kind} {child.name} was refused: {error.message}"
+        return ""
 
     async def _refuse_foreign(self, child: Child) -> None:
-        """An object of the same name that somebody else made is not taken over."""
+        """A Service carries the job's own name: one that somebody else made under that name is not taken over."""
         meta = child.body["metadata"]
         try:
             found = await self._client.get(child.resource, meta["namespace"], meta["name"])

@@ -6,6 +6,7 @@ stock scheduler still has the last word on fit. Model changes go through the Con
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from edgeward.cluster.resources import (
 )
 from edgeward.fleet.names import (
     ANNOTATION_NODE,
+    ANNOTATION_SEAL,
     LABEL_ASSIGNMENT,
     LABEL_JOB,
     LABEL_MANAGED_BY,
@@ -53,6 +55,10 @@ class Child:
     @property
     def name(self) -> str:
         return str(self.body["metadata"]["name"])
+
+    @property
+    def key(self) -> str:
+        return f"{self.body['metadata']['namespace']}/{self.name}"
 
 
 def config_name(assignment: Assignment) -> str:
@@ -111,7 +117,15 @@ def children(
         )
         for node in spec.nodes
     ]
-    return wanted
+    return [_sealed(child) for child in wanted]
+
+
+def _sealed(child: Child) -> Child:
+    """With a hash of itself, so that a field which is no longer wanted shows as a difference too."""
+    meta = child.body["metadata"]
+    seal = hashlib.sha256(json.dumps(child.body, sort_keys=True).encode()).hexdigest()[:16]
+    annotations = {**meta.get("annotations", {}), ANNOTATION_SEAL: seal}
+    return Child(child.resource, {**child.body, "metadata": {**meta, "annotations": annotations}})
 
 
 def _meta(assignment: Assignment, name: str, **labels: str) -> Object:

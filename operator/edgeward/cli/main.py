@@ -46,7 +46,8 @@ def _operator(arguments: argparse.Namespace) -> int:
     _log(settings.log_level)
     try:
         asyncio.run(operator.run(settings, kubeconfig=arguments.kubeconfig))
-    except operator.LeaseLost:
+    except operator.LeaseLost as lost:
+        logging.getLogger("edgeward").error("lease lost by %s: this replica ends and stands by anew", lost)
         return 3
     except Exception:  # the last word before the process ends and is started again
         logging.getLogger("edgeward").exception("the operator ended")

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -25,7 +25,7 @@ from edgeward.agent.agent import WATCHED as AGENT_WATCHES
 from edgeward.agent.agent import Agent
 from edgeward.cluster import trim
 from edgeward.cluster.cache import Cache, Lag
-from edgeward.cluster.client import ApiError, Client
+from edgeward.cluster.client import ApiError, Client, WriteRefused
 from edgeward.cluster.events import Recorder
 from edgeward.cluster.lease import Leadership
 from edgeward.cluster.resources import NODE_METRICS, NODES, PODS, Object, Resource
@@ -51,7 +51,7 @@ class LeaseLost(Exception):
 async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> None:
     """Until SIGTERM. Raises when anything that must not end has ended: crash, be restarted, start from the API again."""
     async with Client.connect(kubeconfig=kubeconfig) as client:
-        cache = _cache()
+        cache = _cache(lambda resource, obj: notice(resource, obj))
         identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex[:6]}"
         hub_settings = settings.hub()
         leadership = Leadership(
@@ -99,16 +99,15 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
             ready=lambda: "" if cache.ready else "the cache is not filled yet",
             metrics=metrics,
         )
+        watching = asyncio.Event()
         tasks: list[Coroutine[Any, Any, None]] = [
-            handlers.run(
-                handlers.registry(client, cache, dict.fromkeys(AGENT_WATCHES + HUB_WATCHES), notice), asyncio.Event()
-            ),
+            handlers.run(handlers.registry(client, cache), watching),
             _check_watches(client, cache, lag, settings),
             _lead(leadership, hub, agent, poller, cache),
         ]
         log.info("edgeward %s started as %s", __version__, identity)
         try:
-            await _until_told(tasks)
+            await _until_told(tasks, watching)
         finally:
             await runner.cleanup()
             await agent.close()
@@ -123,16 +122,23 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
 
 async def _lead(leadership: Leadership, hub: Hub, agent: Agent, poller: Poller, cache: Cache) -> None:
     """Stand by with a warm cache; once elected, plan and carry out; end when the Lease is lost."""
-    async with asyncio.TaskGroup() as group:
-        election = group.create_task(leadership.run())
-        group.create_task(poller.run())
-        await leadership.elected.wait()
-        while not cache.ready:
-            await asyncio.sleep(0.1)
-        log.info("leading")
-        group.create_task(hub.run())
-        group.create_task(agent.run())
-        await election
+    lost = False
+    try:
+        async with asyncio.TaskGroup() as group:
+            election = group.create_task(leadership.run())
+            group.create_task(poller.run())
+            await leadership.elected.wait()
+            while not cache.ready:
+                await asyncio.sleep(0.1)
+            log.info("leading")
+            group.create_task(hub.run())
+            group.create_task(agent.run())
+            await election
+            raise LeaseLost(leadership.identity)
+    except* (LeaseLost, WriteRefused):
+        # Whichever noticed first: the election, or a write that was held back.
+        lost = True
+    if lost:
         raise LeaseLost(leadership.identity)
 
 
@@ -147,8 +153,8 @@ def _unhealthy(lag: Lag) -> str:
     return ""
 
 
-def _cache() -> Cache:
-    cache = Cache()
+def _cache(changed: Callable[[Resource, Object], None]) -> Cache:
+    cache = Cache(changed=changed)
     trims = {NODES: trim.node, PODS: trim.pod}
     for resource in dict.fromkeys(HUB_WATCHES + AGENT_WATCHES):
         ours_only = resource not in HUB_WATCHES
@@ -183,13 +189,11 @@ def _sources(settings: OperatorSettings, client: Client) -> list[Source]:
     return sources
 
 
-async def _until_told(tasks: list[Coroutine[Any, Any, None]]) -> None:
-    """Run all until one ends or the process is told to stop; then cancel the others."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, told.set)
+async def _until_told(tasks: list[Coroutine[Any, Any, None]], watching: asyncio.Event) -> None:
+    """Run all until one ends or the process is told to stop; then cancel the others. watching: kopf has started."""
+    told = asyncio.Event()
     running = [asyncio.create_task(task) for task in tasks]
-    stop = asyncio.create_task(told.wait())
+    stop = asyncio.create_task(_told(told, watching))
     done, _ = await asyncio.wait([*running, stop], return_when=asyncio.FIRST_COMPLETED)
     for task in [*running, stop]:
         task.cancel()
@@ -197,6 +201,21 @@ async def _until_told(tasks: list[Coroutine[Any, Any, None]]) -> None:
     for task in done - {stop}:
         task.result()
         raise RuntimeError("a part of the operator ended by itself")
+
+
+async def _told(told: asyncio.Event, watching: asyncio.Event) -> None:
+    """kopf takes the signals for itself while it starts, and its own way out waits five seconds for our tasks, the
+    Lease in hand. So they are taken back."""
+    _take_signals(told)
+    await watching.wait()
+    await asyncio.sleep(0.1)  # it raises its flag a moment before it takes them
+    _take_signals(told)
+    await told.wait()
+
+
+def _take_signals(told: asyncio.Event) -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, told.set)
 
 
 def _now() -> float:

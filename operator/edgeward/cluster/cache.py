@@ -31,6 +31,8 @@ class Store:
     trim: Trim = drop_managed_fields
     wanted: Callable[[Object], bool] = lambda _: True
     """objects for which this is false are not kept"""
+    changed: Callable[[Resource, Object], None] = lambda _resource, _obj: None
+    """told of every change, whether it came by the watch or as the answer to a write of our own"""
     objects: dict[str, Object] = field(default_factory=dict)
     confirmed: set[str] = field(default_factory=set)
     gone: dict[str, int] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class Store:
             return False
         self.objects[key] = self.trim(obj)
         self.gone.pop(key, None)
+        self.changed(self.resource, obj)
         return True
 
     def event(self, kind: str | None, obj: Object) -> bool:
@@ -73,7 +76,10 @@ class Store:
             self.gone[key] = version_of(obj)
             if len(self.gone) > 10_000:
                 del self.gone[next(iter(self.gone))]
-            return self.objects.pop(key, None) is not None
+            if self.objects.pop(key, None) is None:
+                return False
+            self.changed(self.resource, obj)
+            return True
         self.confirmed.add(key)
         return self.put(obj)
 
@@ -102,6 +108,7 @@ class Store:
 
 @dataclass(slots=True)
 class Cache:
+    changed: Callable[[Resource, Object], None] = lambda _resource, _obj: None
     stores: dict[str, Store] = field(default_factory=dict)
 
     def add(
@@ -111,7 +118,8 @@ class Cache:
         trim: Trim = drop_managed_fields,
         wanted: Callable[[Object], bool] = lambda _: True,
     ) -> Store:
-        return self.stores.setdefault(resource.plural, Store(resource=resource, trim=trim, wanted=wanted))
+        store = Store(resource=resource, trim=trim, wanted=wanted, changed=self.changed)
+        return self.stores.setdefault(resource.plural, store)
 
     def __getitem__(self, resource: Resource) -> Store:
         return self.stores[resource.plural]

@@ -63,7 +63,8 @@ def exclusions(
         if before.until > now:
             continue
         count = before.count + 1
-        until = now + min(patience * 2 ** (count - 1), longest)
+        # The exponent is bounded: after weeks of one refusal an hour, 2**count no longer fits a float.
+        until = now + min(patience * 2 ** min(count - 1, 32), longest)
         current[refusal.node] = replace(
             before, reason=refusal.reason, message=refusal.message, count=count, until=float(int(until))
         )

@@ -14,6 +14,8 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "edgeward"
 FINALIZER = "edgeward.dev/agent"
 ANNOTATION_NODE = "edgeward.dev/node"
+ANNOTATION_SEAL = "edgeward.dev/applied"
+"""on what an agent makes: a hash of what it applied"""
 ANNOTATION_MODELS = "edgeward.dev/models-revision"
 """on a pod: touching it makes the kubelet refresh the mounted ConfigMap at once"""
 

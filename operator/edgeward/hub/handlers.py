@@ -1,4 +1,4 @@
-"""How kopf is used: its low-level half only. An event puts an object into the cache and marks it; nothing else.
+"""How kopf is used: its low-level half only. An event puts an object into the cache, which tells who cares.
 
 No create, update or delete handlers, timers, daemons or indexes: those write annotations and finalizers on every
 object, and lose what happens while they run.
@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import kopf
 
-from edgeward.cluster.cache import Cache
+from edgeward.cluster.cache import Cache, Store
 from edgeward.cluster.client import Client
-from edgeward.cluster.resources import Object, Resource
-
-Notice = Callable[[Resource, Object], None]
 
 
-def registry(client: Client, cache: Cache, resources: Iterable[Resource], notice: Notice) -> kopf.OperatorRegistry:
+def registry(client: Client, cache: Cache) -> kopf.OperatorRegistry:
     """A registry with one event handler a resource, and a login that shows what `client` shows."""
     handlers = kopf.OperatorRegistry()
-    for resource in resources:
-        _watch(handlers, cache, resource, notice)
+    for store in cache.stores.values():
+        _watch(handlers, store)
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -41,14 +37,13 @@ def registry(client: Client, cache: Cache, resources: Iterable[Resource], notice
     return handlers
 
 
-def _watch(handlers: kopf.OperatorRegistry, cache: Cache, resource: Resource, notice: Notice) -> None:
-    store = cache[resource]
+def _watch(handlers: kopf.OperatorRegistry, store: Store) -> None:
+    resource = store.resource
 
     async def handle(event: Any, **_: Any) -> None:
         obj = dict(event["object"])
         obj["metadata"] = dict(obj["metadata"])
-        if store.event(event.get("type"), obj):
-            notice(resource, obj)
+        store.event(event.get("type"), obj)
 
     kopf.on.event(resource.group, resource.version, resource.plural, id=f"see-{resource.plural}", registry=handlers)(
         handle
@@ -65,12 +60,12 @@ def settings() -> kopf.OperatorSettings:
     options.watching.server_timeout = 300
     options.watching.connect_timeout = 10
     options.networking.request_timeout = 30
-    options.batching.idle_timeout = 1.0
+    options.queueing.idle_timeout = 1.0
     return options
 
 
-async def run(handlers: kopf.OperatorRegistry, ready: asyncio.Event) -> None:
+async def run(handlers: kopf.OperatorRegistry, started: asyncio.Event) -> None:
     """Until cancelled. If kopf's own loop ever ends or raises, so does this, and with it the process."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    await kopf.operator(registry=handlers, settings=settings(), standalone=True, clusterwide=True, ready_flag=ready)
+    await kopf.operator(registry=handlers, settings=settings(), standalone=True, clusterwide=True, ready_flag=started)
     raise RuntimeError("the watch loop ended")

@@ -114,15 +114,15 @@ class Hub:
     async def run(self) -> None:
         """Until cancelled. The cache must have been seeded."""
         self._dirty.set()
-        spent = 0.0
+        earliest = 0.0
         while True:
             try:
                 await asyncio.wait_for(self._dirty.wait(), timeout=self._settings.tick)
             except TimeoutError:
                 pass
             else:
-                # Idle, this is next to nothing; under load one plan takes in what came during the last.
-                await asyncio.sleep(min(2 * spent, self._settings.coalesce))
+                # Idle for a while, it acts at once; under load one plan takes in what came meanwhile.
+                await asyncio.sleep(max(earliest - time.monotonic(), 0.0))
             self._dirty.clear()
             begun = time.monotonic()
             try:
@@ -134,7 +134,8 @@ class Hub:
                 log.exception("a planner pass failed")
                 await asyncio.sleep(1.0)
                 self._dirty.set()
-            spent = time.monotonic() - begun
+            ended = time.monotonic()
+            earliest = ended + min(2 * (ended - begun), self._settings.coalesce)
 
     async def once(self) -> Observed:
         """One pass of the loop."""

@@ -1,0 +1,1 @@
+"""Figures, each with what it was measured against in the same run. See docs/benchmarks.md."""
