@@ -387,7 +387,7 @@ def test_server_side_apply_as_the_operator(home: ControlPlane, allowed: Callable
 def empty(control_plane: ControlPlane, tmp_path: Path) -> Iterator[ControlPlane]:
     """A cluster of its own without CRDs: what is installed and removed there disturbs no other test."""
     with ControlPlane(
-        tmp_path, binaries=control_plane.binaries, name="chart", etcd=control_plane, etcd_prefix="/chart"
+        tmp_path, binaries=control_plane.binaries, name="chart", etcd=control_plane, etcd_prefix=f"/{tmp_path.name}"
     ) as plane:
         yield plane
 

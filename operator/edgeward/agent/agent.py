@@ -159,9 +159,10 @@ class Agent:
             config=present,
             site_service=self._sites_of_job(assignment) > 1,
         )
-        # What pods mount has to be there before them; a kubelet that does not find it waits for seconds.
-        for mounted in (True, False):
-            group = [child for child in wanted if (child.resource in (CONFIG_MAPS, VOLUME_CLAIMS)) == mounted]
+        # Claims first: a scheduler that finds none puts the pod back for seconds. All else takes less time to write
+        # than a pod takes to need it.
+        for claims in (True, False):
+            group = [child for child in wanted if (child.resource is VOLUME_CLAIMS) == claims]
             problems = await asyncio.gather(*(self._apply(assignment, child) for child in group))
             if any(problems):
                 return next(filter(None, problems))

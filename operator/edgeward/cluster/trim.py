@@ -22,7 +22,7 @@ def node(obj: Object) -> Object:
 def pod(obj: Object) -> Object:
     obj = drop_managed_fields(obj)
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    kept: dict[str, Any] = {key: spec[key] for key in ("nodeName", "overhead") if key in spec}
+    kept: dict[str, Any] = {key: spec[key] for key in ("nodeName", "overhead", "resources") if key in spec}
     for kind in ("containers", "initContainers"):
         if kind in spec:
             kept[kind] = [{key: item[key] for key in CONTAINER if key in item} for item in spec[kind]]

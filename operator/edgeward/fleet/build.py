@@ -6,13 +6,12 @@ One bad object never spoils the snapshot: it becomes a job or a release with a P
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import (
     ApiError,
-    QuantityError,
     parse,
     parse_bandwidth,
     parse_bytes,
@@ -26,6 +25,7 @@ from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.api.site import Site as SiteObject
 
+from .amounts import amounts, pod_request
 from .failures import Refused, exclusions
 from .model import (
     Exclusion,
@@ -49,12 +49,17 @@ from .model import (
     Toleration,
 )
 from .names import LABEL_ASSIGNMENT, LABEL_SITE, LABEL_TIER
+from .reading import read
 from .sites import membership
 
 Raw = Mapping[str, Any]
 
 DEFAULT_REQUEST = Resources(cpu=100, memory=128 * 1024 * 1024, pods=1)
 """what one replica is taken to need when its job names nothing: the runtime with a small model"""
+
+
+KNOWN_OTHERWISE = frozenset(f"node.kubernetes.io/{state}" for state in ("not-ready", "unreachable", "unschedulable"))
+"""taints that say what Node.ready and Node.unschedulable say; the others (pressure, no network) refuse pods"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +88,7 @@ def build(
     settings = settings or BuildSettings()
     node_list, pod_list = list(nodes), list(pods)
     declared = [site for site in map(_site_object, sites) if site is not None]
-    parsed = [item for item in map(_assignment, assignments) if item is not None]
+    parsed, broken = _assignments(assignments)
     by_job: dict[str, list[Assignment]] = {}
     for assignment in parsed:
         by_job.setdefault(f"{assignment.spec.job.namespace}/{assignment.spec.job.name}", []).append(assignment)
@@ -110,7 +115,9 @@ def build(
         now=now,
         nodes=fleet_nodes,
         sites=_sites(fleet_nodes, declared),
-        jobs=tuple(_job(raw, by_job, started, by_name, by_release, now=now, settings=settings) for raw in job_list),
+        jobs=tuple(
+            _job(raw, by_job, broken, started, by_name, by_release, now=now, settings=settings) for raw in job_list
+        ),
         releases=release_list,
         scrape_interval=settings.scrape_interval,
         metrics_problem=metrics_problem,
@@ -143,12 +150,12 @@ def _node(
         taints=tuple(
             Taint(key=item["key"], value=item.get("value", ""), effect=item["effect"])
             for item in spec.get("taints") or []
-            if not item["key"].startswith("node.kubernetes.io/")
+            if item["key"] not in KNOWN_OTHERWISE
         ),
         ready=is_ready,
         not_ready_since=None if is_ready else _time(ready.get("lastTransitionTime")),
         unschedulable=bool(spec.get("unschedulable")),
-        allocatable=_amounts(status.get("allocatable") or {}, pods=True),
+        allocatable=amounts(status.get("allocatable") or {}),
         foreign=foreign.get(name, Resources()),
         live=live.get(name, Live()),
         models=digests.get(name, frozenset()),
@@ -217,45 +224,13 @@ def _pods(
     return started, foreign
 
 
-def pod_request(pod: Raw) -> Resources:
-    """What the scheduler counts for a pod: the sum of its containers, or its largest init container, plus overhead.
-
-    Sidecars (init containers that restart always) count with the containers. Source: the Kubernetes documentation on
-    init containers and pod overhead.
-    """
-    spec = pod.get("spec") or {}
-    running, largest = Resources(), Resources()
-    for container in spec.get("initContainers") or []:
-        need = _amounts((container.get("resources") or {}).get("requests") or {})
-        if container.get("restartPolicy") == "Always":
-            running += need
-            largest = _larger(largest, running)
-        else:
-            largest = _larger(largest, running + need)
-    for container in spec.get("containers") or []:
-        running += _amounts((container.get("resources") or {}).get("requests") or {})
-    total = _larger(running, largest) + _amounts(spec.get("overhead") or {})
-    return Resources(cpu=total.cpu, memory=total.memory, pods=1)
-
-
-def _larger(one: Resources, other: Resources) -> Resources:
-    return Resources(max(one.cpu, other.cpu), max(one.memory, other.memory), max(one.pods, other.pods))
-
-
-def _amounts(raw: Raw, *, pods: bool = False) -> Resources:
-    return Resources(
-        cpu=parse_cpu(raw.get("cpu", 0)),
-        memory=parse_bytes(raw.get("memory", 0)),
-        pods=int(raw.get("pods", 0)) if pods else 0,
-    )
-
-
 # Jobs --------------------------------------------------------------------------------------------------------------
 
 
 def _job(
     raw: Raw,
     by_job: Mapping[str, list[Assignment]],
+    broken: Mapping[str, Problem],
     started: Mapping[tuple[str, str], tuple[float, ...]],
     nodes: Mapping[str, Node],
     releases: Mapping[str, Release],
@@ -268,12 +243,13 @@ def _job(
     assignments = by_job.get(key, [])
     placed = _placed(key, assignments, started, nodes, now=now)
     try:
-        job = parse(InferenceJob, raw)
-        return _readable(job, assignments, placed, releases, now=now, settings=settings)
+        job = _readable(read(InferenceJob, raw), assignments, placed, releases, now=now, settings=settings)
+        return replace(job, problem=job.problem or broken.get(key))
     except ApiError as error:
         path, text = error.problems[0]
         problem = Problem(reason="InvalidSpec", message=f"{path}: {text}", path=path)
-    except QuantityError as error:
+    except ValueError as error:
+        # A value that the schema lets through and its reader does not.
         problem = Problem(reason="InvalidSpec", message=str(error))
     return Job(
         namespace=meta["namespace"],
@@ -333,7 +309,7 @@ def _readable(
             source=proposed.source,
             target=proposed.target,
             evaluations=proposed.evaluations,
-            last_at=parse_time(proposed.last_at),
+            last_at=_time(proposed.last_at) or 0.0,
         )
         if proposed
         else None,
@@ -402,7 +378,7 @@ def _placed(
                 lost = (_time(report.since) if report and gone else None) or now
             elif not nodes[node.name].ready:
                 lost = nodes[node.name].not_ready_since or now
-            found[node.name] = Placed(
+            here = Placed(
                 node=node.name,
                 site=assignment.spec.site,
                 replicas=node.replicas,
@@ -411,28 +387,36 @@ def _placed(
                 since=_time(node.since) or assignment.created,
                 lost_since=lost,
             )
+            found[node.name] = _together(found[node.name], here) if node.name in found else here
     for (job, name), times in started.items():
         if job == key and name not in found and name in nodes:
             found[name] = Placed(node=name, site=nodes[name].site, replicas=0, started=times)
     return tuple(found[name] for name in sorted(found))
 
 
+def _together(one: Placed, other: Placed) -> Placed:
+    """A node that changed its site is in two Assignments until what it held under the old one has gone."""
+    if one.replicas and other.replicas:
+        first, second = (one, other) if one.since <= other.since else (other, one)
+        return replace(second, replicas=one.replicas + other.replicas, ready=one.ready + other.ready, since=first.since)
+    return one if one.replicas else other
+
+
 def _refused(assignments: Iterable[Assignment]) -> list[Refused]:
     return [
-        Refused(node=node.name, reason=node.reason, message=node.message, since=parse_time(node.since))
+        Refused(node=node.name, reason=node.reason, message=node.message, since=since)
         for assignment in assignments
         if not assignment.deleting
         for node in assignment.status.nodes
-        if node.reason and node.since
+        if node.reason and (since := _time(node.since)) is not None
     ]
 
 
 def _known_exclusions(job: InferenceJob) -> list[Exclusion]:
     return [
-        Exclusion(
-            node=item.node, reason=item.reason, message=item.message, count=item.count, until=parse_time(item.until)
-        )
+        Exclusion(node=item.node, reason=item.reason, message=item.message, count=item.count, until=until)
         for item in job.status.exclusions
+        if (until := _time(item.until)) is not None
     ]
 
 
@@ -464,7 +448,7 @@ def _release(raw: Raw, assignments: list[Assignment]) -> Release:
         and (any(model.name == meta["name"] for model in assignment.spec.models))
     )
     try:
-        release = parse(ModelRelease, raw)
+        release = read(ModelRelease, raw)
     except ApiError as error:
         path, text = error.problems[0]
         return Release(**base, problem=Problem(reason="InvalidSpec", message=f"{path}: {text}", path=path), sites=sites)
@@ -524,17 +508,33 @@ def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
 # Small readers -----------------------------------------------------------------------------------------------------
 
 
-def _assignment(raw: Raw) -> Assignment | None:
-    try:
-        return parse(Assignment, raw)
-    except ApiError:
-        # Only Edgeward writes these. What cannot be read serves on untouched and is told by the publisher.
-        return None
+def _assignments(raws: Iterable[Raw]) -> tuple[list[Assignment], dict[str, Problem]]:
+    """Those that can be read, and a Problem by job for the others.
+
+    Only Edgeward writes them. A job whose Assignment cannot be read is left as it is: planned without it, it would be
+    started a second time elsewhere.
+    """
+    found: list[Assignment] = []
+    broken: dict[str, Problem] = {}
+    for raw in raws:
+        try:
+            found.append(parse(Assignment, raw))
+        except ApiError as error:
+            path, text = error.problems[0]
+            message = f"Assignment {raw['metadata']['name']}: {path}: {text}"
+            broken[_job_named_by(raw)] = Problem(reason="InvalidSpec", message=message, path=path)
+    return found, broken
+
+
+def _job_named_by(raw: Raw) -> str:
+    spec = raw.get("spec")
+    job = spec.get("job") if isinstance(spec, Mapping) else None
+    return f"{job.get('namespace')}/{job.get('name')}" if isinstance(job, Mapping) else ""
 
 
 def _site_object(raw: Raw) -> SiteObject | None:
     try:
-        return parse(SiteObject, raw)
+        return read(SiteObject, raw)
     except ApiError:
         return None
 

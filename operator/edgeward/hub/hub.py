@@ -38,6 +38,7 @@ from edgeward.cluster.resources import (
 )
 from edgeward.fleet.build import BuildSettings, build
 from edgeward.fleet.model import Fleet, Live
+from edgeward.fleet.reading import read
 from edgeward.fleet.sites import membership
 from edgeward.placement.model import Plan
 from edgeward.placement.plan import plan as make_plan
@@ -188,7 +189,7 @@ class Hub:
             known = self._parsed.get(uid)
             if known is None or known[0] != version:
                 try:
-                    known = (version, parse(model, raw))
+                    known = (version, parse(model, raw) if resource is ASSIGNMENTS else read(model, raw))
                 except InvalidObject as error:
                     known = (version, error)
                 self._parsed[uid] = known

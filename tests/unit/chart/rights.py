@@ -17,7 +17,7 @@ import yaml
 
 from edgeward.agent.agent import WATCHED as AGENT_WATCHES
 from edgeward.cluster import resources
-from edgeward.cluster.resources import ASSIGNMENTS, LEASES, Resource
+from edgeward.cluster.resources import ASSIGNMENTS, LEASES, SERVICES, Resource
 from edgeward.hub.hub import WATCHED as HUB_WATCHES
 
 ROOT = Path(__file__).parents[3]
@@ -68,7 +68,7 @@ def needed() -> set[Right]:
         ("cluster/resync.py", "seed"): tuple(watched),
         ("cluster/resync.py", "compare"): tuple(watched),
         ("agent/agent.py", "_apply"): made,
-        ("agent/agent.py", "_refuse_foreign"): made,
+        ("agent/agent.py", "_refuse_foreign"): (SERVICES,),
     }
     for path in sorted(SOURCE.rglob("*.py")):
         name = path.relative_to(SOURCE).as_posix()

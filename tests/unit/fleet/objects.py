@@ -27,9 +27,7 @@ def node(name: str = "n1", *, tier: str | None = "edge", ready: bool = True, **l
         "spec": {},
         "status": {
             "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
-            "conditions": [
-                {"type": "Ready", "status": "True" if ready else "Unknown", "lastTransitionTime": ago(100)}
-            ],
+            "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown", "lastTransitionTime": ago(100)}],
             "nodeInfo": {"architecture": "amd64"},
         },
     }
@@ -68,7 +66,9 @@ def job(name: str = "signs", *, status: Raw | None = None, **spec: Any) -> Raw:
     }
 
 
-def release(name: str = "m", *, version: str = "1.0", digest: str = DIGEST, status: Raw | None = None, **spec: Any) -> Raw:
+def release(
+    name: str = "m", *, version: str = "1.0", digest: str = DIGEST, status: Raw | None = None, **spec: Any
+) -> Raw:
     return {
         "apiVersion": "edgeward.dev/v1alpha1",
         "kind": "ModelRelease",

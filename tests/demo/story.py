@@ -1,0 +1,414 @@
+"""The story, step by step: each function does one thing on a Stage and returns what it saw, as plain data.
+
+show.py prints the facts for a person; tests/e2e/test_story.py asserts on them. Nothing here decides what is good.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster import host
+
+from .ask import Reply, ask
+from .kube import Object, StoryError, condition, settled, wait
+from .models import ModelFile
+from .rollout import Load, Seen
+from .stage import OURS, WINDOW_S, Stage, make_namespace, pod
+from .visitor import expected, names, questions
+
+READY_S = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """One InferenceJob as it came to be. seconds: from kubectl apply to Ready."""
+
+    job: str
+    tier: int
+    nodes: tuple[str, ...]
+    sites: tuple[str, ...]
+    version: str
+    seconds: float
+    status: Object
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What was asked where, and what came back."""
+
+    model: str
+    where: str
+    replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A node under real CPU load that Edgeward knows nothing about.
+
+    idle_cores, busy_cores   what Prometheus said before and after
+    seconds                  from the start of the load until Prometheus showed it
+    """
+
+    node: str
+    idle_cores: float
+    busy_cores: float
+    cores: float
+    seconds: float
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Avoided:
+    """A job that was placed while a node was loaded. pods and nodes: the API's objects right after the decision."""
+
+    placed: Placed
+    loaded: Loaded
+    pods: tuple[Object, ...]
+    nodes: tuple[Object, ...]
+
+    @property
+    def explanation(self) -> Object:
+        found: Object = self.placed.status["explanation"]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rolled:
+    """Version 2 under load. seconds: from kubectl apply until status said that every site serves it.
+
+    before, after   the pods (uid, restarts, node) that served
+    """
+
+    seconds: float
+    seen: Seen
+    told_at: float
+    done_at: float
+    before: tuple[tuple[str, int, str], ...]
+    after: tuple[tuple[str, int, str], ...]
+    release: Object
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survived:
+    """The operator was killed. took_over: seconds until another process held the Lease.
+
+    changed   objects whose resourceVersion or uid is not what it was, the Lease apart
+    writes    of the objects that are compared, how many there were
+    """
+
+    how: str
+    took_over: float
+    watched: float
+    holder_before: str
+    holder_after: str
+    compared: int
+    changed: tuple[str, ...]
+    before: dict[str, str]
+    after: dict[str, str]
+
+
+# Placing -----------------------------------------------------------------------------------------------------------
+
+
+def place(stage: Stage, *jobs: tuple[str, ModelFile]) -> list[Placed]:
+    """Apply the manifests of these jobs at once and wait until each is Ready."""
+    at = time.time()
+    for name, model in jobs:
+        stage.kubectl.apply(stage.manifest(name, model), namespace=stage.namespace)
+    return [_placed(stage, name, at) for name, _ in jobs]
+
+
+def _placed(stage: Stage, name: str, at: float) -> Placed:
+    found: Object = {}
+
+    def ready() -> bool:
+        nonlocal found
+        found = stage.kubectl.get("inferencejob", name, "-n", stage.namespace)
+        return settled(found)
+
+    wait(f"InferenceJob {name}", ready, seconds=READY_S, why=lambda: _why_not(stage, found))
+    status = found["status"]
+    return Placed(
+        job=name,
+        tier=status["priority"]["tier"],
+        nodes=tuple(sorted(node for item in status["decisions"] for node in item["nodes"])),
+        sites=tuple(sorted(item["site"] for item in status["decisions"])),
+        version=status["modelVersion"],
+        seconds=time.time() - at,
+        status=status,
+    )
+
+
+def _why_not(stage: Stage, job: Object) -> str:
+    ready = condition(job, "Ready")
+    pods = stage.kubectl.run("get", "pods", "-n", stage.namespace, "-o", "wide", check=False)
+    return f"Ready is {ready.get('status')} {ready.get('reason')}: {ready.get('message')}\n{pods}"
+
+
+def table(stage: Stage) -> str:
+    """What kubectl prints of all that Edgeward keeps."""
+    mine = stage.kubectl.run("get", "ij,mr", "-n", stage.namespace)
+    inner = stage.kubectl.run("get", "assignments", "-n", stage.operator_namespace)
+    return f"{mine.rstrip()}\n\n{inner.rstrip()}"
+
+
+# Asking ------------------------------------------------------------------------------------------------------------
+
+
+def outside_urls(stage: Stage, job: str) -> list[str]:
+    """The job's NodePort on each edge node, as seen from this machine, which is no part of the cluster."""
+    assert stage.cluster is not None
+    service = stage.kubectl.get("service", job, "-n", stage.namespace)
+    port = service["spec"]["ports"][0]["nodePort"]
+    return [f"http://{stage.cluster.plan.node(name).address}:{port}" for name in edge_nodes(stage)]
+
+
+def ask_outside(stage: Stage, model: str, url: str) -> Answers:
+    replies = tuple(ask(model, url, questions()[model], names(stage.models)[model]))
+    return Answers(model=model, where=url, replies=replies)
+
+
+def edge_nodes(stage: Stage) -> list[str]:
+    return [item["metadata"]["name"] for item in stage.kubectl.items("nodes", "-l", "edgeward.dev/tier=edge")]
+
+
+# Load on one node --------------------------------------------------------------------------------------------------
+
+_BURN = "while True: pass"
+BUSY = 0.7
+"""part of a node's cores in use from which on the demo calls it loaded"""
+
+
+def live_cores(stage: Stage) -> dict[str, float]:
+    """Cores in use by all pods of each node, from the kubelet's own cgroup."""
+    assert stage.cluster is not None
+    rows = stage.cluster.query(
+        f'max by (node) (rate(container_cpu_usage_seconds_total{{id=~"/.*kubepods"}}[{WINDOW_S}s]))'
+    )
+    return {row["metric"]["node"]: float(row["value"][1]) for row in rows}
+
+
+def pick(candidates: list[str], *, seed: int) -> str:
+    return random.Random(seed).choice(sorted(candidates))
+
+
+def load_node(stage: Stage, node: str) -> Loaded:
+    """Keep one node busy with a pod that requests nothing, and wait until Prometheus shows it."""
+    make_namespace(stage, stage.elsewhere)
+    idle = live_cores(stage).get(node, 0.0)
+    cores = _cores(stage.kubectl.get("node", node))
+    burner = pod("busy", image=stage.runtime_image, command=["python3", "-c", _BURN], node=node)
+    at = stage.kubectl.apply(yaml.safe_dump(burner), namespace=stage.elsewhere)
+    busy = 0.0
+
+    def shown() -> bool:
+        nonlocal busy
+        busy = live_cores(stage).get(node, 0.0)
+        return busy > BUSY * cores
+
+    def why() -> str:
+        pods = stage.kubectl.run("get", "pods", "-n", stage.elsewhere, "-o", "wide", check=False)
+        return f"{busy:.2f} of {cores:g} cores\n{pods}"
+
+    seconds = wait(f"load on {node}", shown, seconds=3 * WINDOW_S, why=why)
+    return Loaded(node=node, idle_cores=idle, busy_cores=busy, cores=cores, seconds=seconds, at=at)
+
+
+def relieve(stage: Stage) -> None:
+    stage.kubectl.run("delete", "pods", "-n", stage.elsewhere, "-l", OURS, "--ignore-not-found", "--grace-period=1")
+
+
+def place_beside(stage: Stage, loaded: Loaded, job: str, model: ModelFile) -> Avoided:
+    """Place a new job while the node is loaded."""
+    placed = place(stage, (job, model))[0]
+    return Avoided(
+        placed=placed,
+        loaded=loaded,
+        pods=tuple(stage.kubectl.items("pods", "--all-namespaces")),
+        nodes=tuple(stage.kubectl.items("nodes")),
+    )
+
+
+def _cores(node: Object) -> float:
+    text = str(node["status"]["allocatable"]["cpu"])
+    return int(text[:-1]) / 1000 if text.endswith("m") else float(text)
+
+
+# A new version under load ------------------------------------------------------------------------------------------
+
+
+def roll_out(stage: Stage, job: str, old: ModelFile, new: ModelFile, *, urls: list[str], threads: int = 4) -> Rolled:
+    """Edit the release while clients keep asking; every answer is held against what that version answers here."""
+    before = serving_pods(stage, job)
+    load = Load(
+        job,
+        urls,
+        questions()[job],
+        names(stage.models)[job],
+        expected=expected()[job],
+        versions=(old, new),
+        threads=threads,
+    )
+    found: Object = {}
+    with load:
+        load.wait_for(2 * threads, seconds=30)
+        told = stage.kubectl.apply(_release_only(stage.manifest(job, new)), namespace=stage.namespace)
+
+        def everywhere() -> bool:
+            nonlocal found
+            found = stage.kubectl.get("modelrelease", job, "-n", stage.namespace)
+            status = found.get("status") or {}
+            sites = status.get("sites") or {}
+            served = status.get("currentVersion") == new.version and sites.get("updated") == sites.get("total")
+            return bool(served and settled(found))
+
+        def why() -> str:
+            return f"{found.get('status')}"
+
+        wait(f"{job} {new.version} everywhere", everywhere, seconds=READY_S, why=why, every=0.2)
+        done = time.time()
+        load.wait_for(4 * threads, seconds=30, since=done)
+    return Rolled(
+        seconds=done - told,
+        seen=load.seen(),
+        told_at=told,
+        done_at=done,
+        before=before,
+        after=serving_pods(stage, job),
+        release=found,
+    )
+
+
+def _release_only(manifest: str) -> str:
+    return yaml.safe_dump(next(item for item in yaml.safe_load_all(manifest) if item["kind"] == "ModelRelease"))
+
+
+def serving_pods(stage: Stage, job: str) -> tuple[tuple[str, int, str], ...]:
+    """(uid, restarts, node) of the job's pods."""
+    return tuple(
+        sorted(
+            (
+                item["metadata"]["uid"],
+                sum(status["restartCount"] for status in item["status"].get("containerStatuses", ())),
+                item["spec"].get("nodeName", ""),
+            )
+            for item in stage.kubectl.items("pods", "-n", stage.namespace, "-l", f"edgeward.dev/job={job}")
+        )
+    )
+
+
+# The operator is killed --------------------------------------------------------------------------------------------
+
+_LEASE = "edgeward-hub"
+_OPERATOR = "app.kubernetes.io/component=operator"
+_KINDS = (
+    "inferencejobs.edgeward.dev", "modelreleases.edgeward.dev", "deployments.apps", "services", "configmaps",
+    "persistentvolumeclaims", "poddisruptionbudgets.policy", "pods",
+)  # fmt: skip
+
+
+def everything(stage: Stage) -> dict[str, str]:
+    """kind/name -> uid and resourceVersion of all that Edgeward and its jobs consist of, and each pod's node."""
+    found = {}
+    listed = [("assignments.edgeward.dev", stage.operator_namespace), *((kind, stage.namespace) for kind in _KINDS)]
+    for kind, namespace in listed:
+        for item in stage.kubectl.items(kind, "-n", namespace):
+            meta = item["metadata"]
+            if (meta.get("labels") or {}).get("app.kubernetes.io/name") == "edgeward":
+                continue  # the operator's own, when it shares the namespace
+            found[f"{kind.split('.')[0]}/{meta['name']}"] = f"{meta['uid']} {meta['resourceVersion']}"
+    return found
+
+
+def lease(stage: Stage) -> Object:
+    found: Object = stage.kubectl.get("lease", _LEASE, "-n", stage.operator_namespace)["spec"]
+    return found
+
+
+def kill_operator(stage: Stage, *, watch: float = 15) -> Survived:
+    """End the operator's process without a word, wait for its successor, and see what changed some seconds later."""
+    _settle(stage)
+    before, holder = everything(stage), lease(stage)["holderIdentity"]
+    started = time.monotonic()
+    how = _kill(stage)
+    successor: dict[str, Any] = {}
+
+    def taken() -> bool:
+        nonlocal successor
+        successor = lease(stage)
+        return bool(successor["holderIdentity"] not in ("", holder))
+
+    def why() -> str:
+        return stage.kubectl.run("get", "pods", "-n", stage.operator_namespace, "-o", "wide", check=False)
+
+    wait("another leader", taken, seconds=90, why=why)
+    took_over = time.monotonic() - started
+    time.sleep(watch)
+    after = everything(stage)
+    changed = tuple(
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    )
+    return Survived(
+        how=how,
+        took_over=took_over,
+        watched=watch,
+        holder_before=holder,
+        holder_after=successor["holderIdentity"],
+        compared=len(before),
+        changed=changed,
+        before=before,
+        after=after,
+    )
+
+
+def _settle(stage: Stage, *, quiet: float = 4, seconds: float = 60) -> None:
+    """Until nothing has been written for some seconds: what is still under way is not the killing's doing."""
+    deadline = time.monotonic() + seconds
+    last, since = everything(stage), time.monotonic()
+    while time.monotonic() - since < quiet:
+        if time.monotonic() > deadline:
+            raise StoryError("the cluster does not come to rest before the operator is killed")
+        time.sleep(1)
+        now = everything(stage)
+        if now != last:
+            last, since = now, time.monotonic()
+
+
+def _kill(stage: Stage) -> str:
+    pods = stage.kubectl.items("pods", "-n", stage.operator_namespace, "-l", _OPERATOR)
+    running = [item for item in pods if item["status"].get("phase") == "Running"]
+    if not running:
+        raise StoryError("no operator pod runs")
+    if stage.cluster is None:
+        for item in running:
+            stage.kubectl.run(
+                "delete", "pod", item["metadata"]["name"], "-n", stage.operator_namespace, "--force", "--grace-period=0"
+            )
+        return "kubectl delete pod --force"
+    for item in running:
+        _kill_process(stage, item["spec"]["nodeName"])
+    return "kill -9 of its process"
+
+
+def _kill_process(stage: Stage, node: str) -> None:
+    """The operator's process is known by its command line among the processes of the node's control group."""
+    assert stage.cluster is not None
+    for pid in host.cgroup_processes(stage.cluster.plan.node(node).cgroup):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"operator" in words and any(word.endswith(b"/edgeward") for word in words):
+            os.kill(pid, signal.SIGKILL)
+            return
+    raise StoryError(f"no operator process among those of {node}")
