@@ -276,7 +276,6 @@ def _readable(
     spec, status = job.spec, job.status
     release = releases.get(f"{job.namespace}/{spec.model.name}")
     data = spec.data
-    proposed = status.proposed_move
     return Job(
         namespace=job.namespace,
         name=job.name,
@@ -305,14 +304,7 @@ def _readable(
         problem=_problem(job),
         placed=placed,
         exclusions=exclusions(_known_exclusions(job), _refused(assignments), now=now, patience=settings.refused_after),
-        proposed=ProposedMove(
-            source=proposed.source,
-            target=proposed.target,
-            evaluations=proposed.evaluations,
-            last_at=_time(proposed.last_at) or 0.0,
-        )
-        if proposed
-        else None,
+        proposed=_proposed(job),
         moves=Moves(_time(status.moves.window_start) or 0.0, status.moves.count) if status.moves else Moves(),
     )
 
@@ -418,6 +410,14 @@ def _known_exclusions(job: InferenceJob) -> list[Exclusion]:
         for item in job.status.exclusions
         if (until := _time(item.until)) is not None
     ]
+
+
+def _proposed(job: InferenceJob) -> ProposedMove | None:
+    said = job.status.proposed_move
+    seen = _time(said.last_at) if said else None
+    if said is None or seen is None:
+        return None
+    return ProposedMove(source=said.source, target=said.target, evaluations=said.evaluations, last_at=seen)
 
 
 def _selector(field: SelectorField | None) -> LabelSelector | None:

@@ -1,0 +1,67 @@
+"""Requests of pods and amounts of nodes, as the stock scheduler counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeward.api.common import QuantityError, parse_bytes, parse_cpu, parse_quantity
+
+from .model import Resources
+
+Raw = Mapping[str, Any]
+
+
+def pod_request(pod: Raw) -> Resources:
+    """What the scheduler counts for a pod: the sum of its containers, or its largest init container, plus overhead.
+
+    Sidecars (init containers that restart always) count with the containers; amounts of the pod itself replace what its
+    containers add up to. Source: the Kubernetes documentation on init containers, pod overhead and pod-level resources.
+    """
+    spec = pod.get("spec") or {}
+    running, largest = Resources(), Resources()
+    for container in spec.get("initContainers") or []:
+        need = amounts(_requests(container))
+        if container.get("restartPolicy") == "Always":
+            running += need
+            largest = _larger(largest, running)
+        else:
+            largest = _larger(largest, running + need)
+    for container in spec.get("containers") or []:
+        running += amounts(_requests(container))
+    total = _larger(running, largest)
+    whole = _requests(spec)
+    own, overhead = amounts(whole), amounts(spec.get("overhead") or {})
+    return Resources(
+        cpu=(own.cpu if "cpu" in whole else total.cpu) + overhead.cpu,
+        memory=(own.memory if "memory" in whole else total.memory) + overhead.memory,
+        pods=1,
+    )
+
+
+def _requests(container: Raw) -> Raw:
+    found: Raw = (container.get("resources") or {}).get("requests") or {}
+    return found
+
+
+def _larger(one: Resources, other: Resources) -> Resources:
+    return Resources(max(one.cpu, other.cpu), max(one.memory, other.memory), max(one.pods, other.pods))
+
+
+def amounts(raw: Raw) -> Resources:
+    """What cannot be read counts as nothing: a node so has no room, and no other object suffers for it."""
+    return Resources(
+        cpu=_amount(parse_cpu, raw.get("cpu")),
+        memory=_amount(parse_bytes, raw.get("memory")),
+        # The API writes a count as a quantity too: 1000 pods are `1k`.
+        pods=_amount(lambda value: int(parse_quantity(value)), raw.get("pods")),
+    )
+
+
+def _amount(reader: Any, value: object) -> int:
+    if not isinstance(value, str | int):
+        return 0
+    try:
+        return int(reader(value))
+    except QuantityError:
+        return 0
