@@ -74,10 +74,11 @@ class Manager:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Asks the thread to end. A step that runs inside onnxruntime is not waited for: the thread is a daemon."""
+    def stop(self) -> bool:
+        """Asks the thread to end; False if a step that cannot be interrupted, such as loading, still runs."""
         self._stopping.set()
         self._thread.join(timeout=1)
+        return not self._thread.is_alive()
 
     def status(self) -> dict[str, object]:
         """Read from the event loop's thread; every part is replaced as a whole by ours."""
@@ -102,7 +103,8 @@ class Manager:
         """Looks at the config, works on what is due, frees what is drained. Returns when nothing is left to do now."""
         self._look()
         for slot in list(self._slots.values()):
-            if lifecycle.due(slot.progress, now=self._tools.clock()):
+            # Work on the one before may have brought a new config.
+            if self._current(slot) and lifecycle.due(slot.progress, now=self._tools.clock()):
                 self._attempt(slot)
         self._free_drained()
 

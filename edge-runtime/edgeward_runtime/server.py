@@ -9,6 +9,7 @@ import functools
 import gc
 import hashlib
 import logging
+import os
 import random
 import signal
 import time
@@ -104,10 +105,12 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     cut = await front.stop(settings.grace_seconds)
     if cut:
         log.warning("requests cut off at the end of the grace", extra={"connections": cut})
-    if manager is not None:
-        manager.stop()
+    ended = manager is None or manager.stop()
     worker.stop()
     log.info("stopped")
+    if not ended:
+        # A library that is torn down while it loads a model may crash; nothing is left that needs a tidy end.
+        os._exit(0)
     return 0
 
 

@@ -270,6 +270,27 @@ def test_a_rollback_during_a_slow_fetch(world):
     assert [model["version"] for model in world.manager.status()["models"]] == ["3"]
 
 
+def test_an_entry_replaced_while_another_is_fetched_is_not_worked_on(world):
+    def config(revision: int, other: str) -> bytes:
+        models = [
+            {"name": "a", "version": "1", "digest": digest(V1), "sources": ["https://a/b"]},
+            {"name": "b", "version": other, "digest": digest(V2), "sources": ["https://a/b"]},
+        ]
+        job = {"namespace": "shop", "name": "job"}
+        return json.dumps({"contract": 1, "revision": revision, "job": job, "models": models}).encode()
+
+    def change_of_mind() -> None:
+        world.during_fetch = lambda: None
+        world.now += 1
+        world.config = config(2, "3")
+
+    world.during_fetch = change_of_mind
+    world.config = config(1, "2")
+    world.step()
+    world.step()
+    assert world.calls == ["fetch 1", "load 1", "fetch 3", "load 3"]
+
+
 def test_other_parameters_are_another_version_of_the_same_bytes(world):
     world.want("1", V1)
     world.want("1", V1, revision=2, parameters={"threshold": 1})
