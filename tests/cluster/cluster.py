@@ -170,7 +170,7 @@ class Cluster:
     def up(self) -> bool:
         """Start the cluster and wait until its nodes are Ready, DNS answers and Prometheus serves.
 
-        False when it was up already. One that is half dead is taken down first. On failure everything is undone, the
+        False when it was up already (then volumes without a claim are emptied and offered again). One that is half dead is taken down first. On failure everything is undone, the
         logs are kept aside, and ClusterError says which one to read.
         """
         host.require_root()
@@ -181,7 +181,8 @@ class Cluster:
         with exclusive(clusters_root(self.cache) / f".{self.name}.lock"):
             status = self.status()
             if status.state == "up":
-                self.say(f"cluster {self.name} is already up")
+                freed = self.recycle_volumes()
+                self.say(f"cluster {self.name} is already up" + (f"; {len(freed)} volumes emptied" if freed else ""))
                 return False
             if status.state == "broken":
                 self.say(f"cluster {self.name} is half dead ({', '.join(status.dead) or 'unfinished'}): starting anew")
