@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from edgeward.fleet.model import Fleet, ModelVersion, Release, ServedModel, SiteModels
+from edgeward.fleet.model import Fleet, Job, ModelVersion, Release, ServedModel, SiteModels
 
 
 class SiteState(StrEnum):
@@ -43,6 +43,8 @@ class ReleaseStep:
     current: ModelVersion | None
     """the last version that finished: target when nothing is pending or failed, else what status said"""
     sites: tuple[SiteStep, ...] = ()
+    """those that should serve the target: not of jobs that are pinned elsewhere or gone, not where a job has left"""
+    paused: bool = False
 
     def count(self, state: SiteState) -> int:
         """Sites in this state. A site with several jobs of one model counts once, by the worst of them."""
@@ -72,28 +74,49 @@ class RolloutStep:
 
 def step(fleet: Fleet) -> RolloutStep:
     """The next step of every release of the Fleet. The same Fleet gives the same step; applying it twice changes nothing."""
-    offline = {site.name for site in fleet.sites if not site.connected}
-    pinned = {job.key: job.model_digest for job in fleet.jobs}
-    releases = tuple(_release(release, offline, pinned) for release in fleet.releases)
-    told = {(item.job, item.site): item.told for release in releases for item in release.sites}
-    return RolloutStep(releases=releases, _told=told)
+    connected = {site.name for site in fleet.sites if site.connected}
+    jobs = {job.key: job for job in fleet.jobs}
+    releases: list[ReleaseStep] = []
+    told: dict[tuple[str, str], ModelVersion | None] = {}
+    for release in fleet.releases:
+        steps = [_site(models, release, connected, jobs.get(models.job)) for models in release.sites]
+        told |= {(item.job, item.site): item.told for item in steps}
+        counted = (
+            item
+            for models, item in zip(release.sites, steps, strict=True)
+            if models.replicas and _wants_target(jobs.get(models.job), release)
+        )
+        releases.append(_release(release, tuple(counted)))
+    return RolloutStep(releases=tuple(releases), _told=told)
 
 
-def _release(release: Release, offline: set[str], digests: Mapping[str, str]) -> ReleaseStep:
-    target = None if release.problem else release.target
-    sites = tuple(_site(models, target, release, offline, digests.get(models.job, "")) for models in release.sites)
+def _wants_target(job: Job | None, release: Release) -> bool:
+    """A job with a problem may want it: what its spec says cannot be told, so it is not called done."""
+    if job is None:
+        return False
+    target = _target(release)
+    return job.problem is not None or target is None or job.model_digest == target.digest
+
+
+def _target(release: Release) -> ModelVersion | None:
+    return None if release.problem else release.target
+
+
+def _release(release: Release, sites: tuple[SiteStep, ...]) -> ReleaseStep:
+    target = _target(release)
     done = target is not None and all(item.state in (SiteState.UPDATED, SiteState.OFFLINE) for item in sites)
     finished = done and any(item.state is SiteState.UPDATED for item in sites)
-    return ReleaseStep(key=release.key, target=target, current=target if finished else release.current, sites=sites)
+    current = target if finished else release.current
+    return ReleaseStep(key=release.key, target=target, current=current, sites=sites, paused=release.paused)
 
 
-def _site(
-    models: SiteModels, target: ModelVersion | None, release: Release, offline: set[str], wanted_digest: str
-) -> SiteStep:
-    told = models.told
+def _site(models: SiteModels, release: Release, connected: set[str], job: Job | None) -> SiteStep:
+    told, target = models.told, _target(release)
     held = release.paused and told is not None
-    # A job whose pin does not match the target keeps what it was told; see edgeward.fleet.build.
-    if target is not None and not held and wanted_digest == target.digest:
+    problem = job.problem if job else None
+    # A job whose pin does not match the target keeps what it was told; see edgeward.fleet.build. So does one with a
+    # problem: its Assignments are left alone.
+    if target is not None and not held and not problem and job is not None and job.model_digest == target.digest:
         told = target
     serves = next((model for model in models.served if model.serving), None)
 
@@ -109,7 +132,7 @@ def _site(
         others = [model for model in models.served if model.serving and model.digest != told.digest]
         if not others:
             return says(SiteState.UPDATED)
-    if models.site in offline:
+    if models.site not in connected:
         return says(SiteState.OFFLINE, reason="SiteDisconnected", message="catches up when it is back")
     if of_told is not None and of_told.refused_step and not of_told.serving:
         return says(
@@ -117,9 +140,8 @@ def _site(
             reason=f"{of_told.refused_step}Failed",
             message=f"{of_told.refused_reason}: {of_told.refused_message}",
         )
+    if problem is not None:
+        return says(SiteState.PENDING, reason=problem.reason, message=f"{models.job}: {problem.message}")
     if target is not None and told.digest != target.digest:
-        if wanted_digest != target.digest:
-            # Pinned elsewhere on purpose: it is where it should be.
-            return says(SiteState.UPDATED, reason="Pinned")
         return says(SiteState.PENDING, reason="Paused", message="spec.paused holds this site")
     return says(SiteState.PENDING, reason="RollingOut", message="on its way")
