@@ -21,6 +21,7 @@ from edgeward.fleet.names import (
     LABEL_JOB_NAMESPACE,
     LABEL_MANAGED_BY,
     LABEL_SITE,
+    LABEL_TIER,
     MANAGED_BY,
     derived_name,
 )
@@ -61,15 +62,16 @@ def publish(
     for assignment in present:
         key = f"{assignment.spec.job.namespace}/{assignment.spec.job.name}"
         by_job.setdefault(key, []).append(assignment)
-    problems = {job.key for job in fleet.jobs if job.problem is not None}
+    facts = {job.key: job for job in fleet.jobs}
     writes: list[Write] = []
     empty: list[str] = []
     for job_plan in plan.jobs:
-        job = jobs.get(job_plan.key)
-        if job is None:
+        job, known = jobs.get(job_plan.key), facts.get(job_plan.key)
+        if job is None or known is None:
             continue
         current = by_job.get(job_plan.key, [])
-        keep_spec = job_plan.key in problems
+        keep_spec = known.problem is not None
+        tiers = {item.site: item.tier for item in job_plan.placements}
         for site, nodes in _nodes(job_plan, current).items():
             there = next((item for item in current if item.spec.site == site), None)
             if there is not None and there.deleting:
@@ -78,11 +80,15 @@ def publish(
                 if not there.status.nodes and not there.status.replicas:
                     empty.append(there.name)
                 continue
-            told = rollout.told(job_plan.key, site) if there is not None else _first_model(job, current, rollout)
+            if there is not None:
+                told = rollout.told(job_plan.key, site)
+            else:
+                told = _first_model(job, known.model_digest, current, rollout)
             wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec)
             if there is not None and _same(there.spec, wanted):
                 continue
-            writes.append(_write(job_plan.key, wanted, there, current, namespace))
+            tier = tiers.get(site, "")
+            writes.append(_write(job_plan.key, wanted, there, current, namespace, tier=tier))
     return Published(writes=tuple(writes), empty=tuple(empty))
 
 
@@ -113,23 +119,36 @@ def _nodes(plan: JobPlan, current: Iterable[Assignment]) -> dict[str, tuple[Assi
     return result
 
 
-def _first_model(job: InferenceJob, current: Iterable[Assignment], rollout: RolloutStep) -> ModelVersion | None:
-    """What a site that is new to the job is told: the release's target, or for a pinned job what its other sites run."""
-    pin = job.spec.model
-    release = rollout.release(f"{job.namespace}/{pin.name}")
-    for version in (release.target, release.current) if release else ():
-        if (
-            version
-            and version.sources
-            and pin.digest in (None, version.digest)
-            and pin.version in (None, version.version)
-        ):
-            return version
-    for assignment in current:
-        told = rollout.told(f"{job.namespace}/{job.name}", assignment.spec.site)
-        if told is not None:
-            return told
-    return None
+def _first_model(
+    job: InferenceJob, digest: str, current: list[Assignment], rollout: RolloutStep
+) -> ModelVersion | None:
+    """What a site that is new to the job is told: the release's target, unless the job is held elsewhere.
+
+    digest: what the job is meant to run; another than the target's when the job is pinned or the release is gone.
+    """
+    release = rollout.release(f"{job.namespace}/{job.spec.model.name}")
+    others = [version for item in current for version in _told(item)]
+    if release is not None and release.paused:
+        # Held where it is: a replica that moves takes along what its job has, or else what other jobs serve.
+        others += [item.told for item in release.sites if item.told is not None]
+        if others:
+            return next((version for version in others if version.digest == digest), others[0])
+    target = release.target if release else None
+    candidates = [target, *others] if target else others
+    return next((version for version in candidates if version.digest == digest), None)
+
+
+def _told(assignment: Assignment) -> list[ModelVersion]:
+    return [
+        ModelVersion(
+            name=model.name,
+            version=model.version,
+            digest=model.digest,
+            sources=model.sources,
+            parameters=dict(model.parameters),
+        )
+        for model in assignment.spec.models
+    ]
 
 
 def _spec(
@@ -190,7 +209,13 @@ def _numbered(spec: AssignmentSpec, revision: int) -> AssignmentSpec:
 
 
 def _write(
-    job: str, wanted: AssignmentSpec, there: Assignment | None, current: Iterable[Assignment], namespace: str
+    job: str,
+    wanted: AssignmentSpec,
+    there: Assignment | None,
+    current: Iterable[Assignment],
+    namespace: str,
+    *,
+    tier: str,
 ) -> Write:
     reference = wanted.job
     name = (
@@ -200,15 +225,18 @@ def _write(
     )
     known = [item.spec.revision for item in current]
     revision = (there.spec.revision if there is not None else max(known, default=0)) + 1
+    # The first word on a site's tier stays: the pods' tolerations follow it, and must not change with a node's label.
+    tier = there.metadata.labels.get(LABEL_TIER, tier) if there is not None else tier
+    labels = {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_JOB: reference.name,
+        LABEL_JOB_NAMESPACE: reference.namespace,
+        LABEL_SITE: wanted.site,
+    }
     metadata: Object = {
         "name": name,
         "namespace": namespace,
-        "labels": {
-            LABEL_MANAGED_BY: MANAGED_BY,
-            LABEL_JOB: reference.name,
-            LABEL_JOB_NAMESPACE: reference.namespace,
-            LABEL_SITE: wanted.site,
-        },
+        "labels": {**labels, LABEL_TIER: tier} if tier else labels,
         "finalizers": [FINALIZER],
     }
     if there is not None:

@@ -1,0 +1,183 @@
+"""From a plan to Assignments: make before break, nothing twice, and nothing for a job with a problem."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import parse
+from tests.unit.fleet.objects import DIGEST, OTHER, ago, job, release
+
+from .world import SITES, World, plan_of
+
+counts = st.dictionaries(st.sampled_from(sorted(SITES)), st.integers(0, 3), min_size=1)
+PINNED = job(model={"name": "m", "version": "0.9"})
+
+
+def test_the_first_assignment_says_all_that_the_agent_needs() -> None:
+    world = World()
+    (write,) = world.publish(plan_of({"a1": 2})).writes
+    meta, spec = write.body["metadata"], write.body["spec"]
+    assert meta["finalizers"] == ["edgeward.dev/agent"] and "resourceVersion" not in meta
+    assert meta["labels"] == {
+        "app.kubernetes.io/managed-by": "edgeward",
+        "edgeward.dev/job": "signs",
+        "edgeward.dev/job-namespace": "shop",
+        "edgeward.dev/site": "a",
+        "edgeward.dev/tier": "edge",
+    }
+    assert spec["job"] == {"namespace": "shop", "name": "signs", "uid": "uid-signs"}
+    assert (spec["site"], spec["revision"]) == ("a", 1)
+    assert spec["nodes"] == [{"name": "a1", "replicas": 2, "leaving": 0, "since": ago(100)}]
+    assert [(item["version"], item["digest"], item["sources"]) for item in spec["models"]] == [
+        ("1.0", DIGEST, ["https://models/m"])
+    ]
+    assert spec["effective"]["resources"]["requests"] == {"cpu": "100m", "memory": "128Mi"}
+    parse(Assignment, {**write.body, "kind": "Assignment"}, strict=True)
+
+
+def test_nothing_is_written_when_nothing_differs() -> None:
+    world = World()
+    world.settle(plan_of({"a1": 1, "b1": 1}))
+    before = world.writes
+    world.settle(plan_of({"a1": 1, "b1": 1}))
+    assert world.writes == before
+
+
+def test_a_move_between_sites_makes_before_it_breaks() -> None:
+    world = World()
+    world.settle(plan_of({"a1": 1}))
+    world.hub(plan_of({"b1": 1}))
+    world.agent({})
+    assert (world.wanted, world.serving) == ({"a1": 1, "b1": 1}, 1)
+    world.hub(plan_of({"b1": 1}))
+    assert world.wanted == {"a1": 1, "b1": 1}, "the new one does not serve yet"
+    world.agent({"b1": 1})
+    world.hub(plan_of({"b1": 1}))
+    world.agent({})
+    assert (world.wanted, world.serving) == ({"b1": 1}, 1)
+    world.settle(plan_of({"b1": 1}))
+    assert [item["spec"]["site"] for item in world.assignments.values()] == ["b"]
+
+
+def test_what_does_not_serve_is_not_waited_for() -> None:
+    world = World()
+    world.hub(plan_of({"a1": 1}))
+    world.agent({})
+    world.hub(plan_of({"b1": 1}))
+    world.agent({})
+    assert world.wanted == {"b1": 1}
+
+
+def test_while_replicas_are_missing_nothing_that_serves_goes() -> None:
+    world = World()
+    world.settle(plan_of({"a1": 2}))
+    world.settle(plan_of({}, missing=2, reason="NoCapacity"))
+    assert world.serving == 2
+    world.settle(plan_of({}))
+    assert world.serving == 0 and world.assignments == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts,
+    st.lists(
+        st.tuples(counts, st.lists(st.dictionaries(st.sampled_from(sorted(SITES)), st.integers(0, 2)), max_size=4)),
+        min_size=1,
+        max_size=5,
+    ),
+)
+def test_a_move_never_takes_away_a_replica_that_serves(
+    first: dict[str, int], story: list[tuple[dict[str, int], list[dict[str, int]]]]
+) -> None:
+    """Random plans, and agents whose pods become ready late: what serves only falls when fewer are wanted."""
+    world = World()
+    world.settle(plan_of(first))
+    for wanted, starts in story:
+        floor = min(world.serving, sum(wanted.values()))
+        for started in [*starts, {}]:
+            world.hub(plan_of(wanted))
+            world.agent(started)
+            assert world.serving >= floor
+    last = story[-1][0]
+    world.settle(plan_of(last))
+    assert world.placed() == {name: count for name, count in last.items() if count}
+    assert world.serving == sum(last.values())
+    assert world.wanted == world.placed(), "nothing is leaving any more"
+    before = world.writes
+    world.settle(plan_of(last))
+    assert world.writes == before
+    assert all(seen == sorted(set(seen)) for seen in world.revisions.values()), "revisions only count up"
+
+
+def test_a_job_with_a_problem_changes_nothing() -> None:
+    world = World()
+    world.settle(plan_of({"a1": 1}))
+    world.job = job(replicas=9, data={"residency": "Site"}, resources={"requests": {"cpu": "3"}})
+    assert world.publish(plan_of({"a1": 1})).writes == ()
+    assert world.publish(plan_of({"a1": 1}), jobs={}).writes == (), "one that cannot be read at all"
+
+
+def test_a_job_of_the_same_name_takes_over_and_only_the_uid_changes() -> None:
+    world = World()
+    world.settle(plan_of({"a1": 1}))
+    (old,) = world.assignments.values()
+    world.job = job()
+    world.job["metadata"]["uid"] = "another"
+    (write,) = world.publish(plan_of({"a1": 1})).writes
+    assert write.name == old["metadata"]["name"]
+    differs = {key for key in write.body["spec"] if write.body["spec"][key] != old["spec"].get(key)}
+    assert differs == {"job", "revision"} and write.body["spec"]["job"]["uid"] == "another"
+
+
+def test_one_that_is_going_is_left_to_go() -> None:
+    world = World()
+    world.settle(plan_of({"a1": 1}))
+    for item in world.assignments.values():
+        item["metadata"]["deletionTimestamp"] = ago(1)
+    assert world.publish(plan_of({"a1": 1})).writes == ()
+
+
+# Which model ---------------------------------------------------------------------------------------------------------
+
+
+def told_at(world: World, site: str) -> list[str]:
+    (item,) = (one for one in world.assignments.values() if one["spec"]["site"] == site)
+    return [model["digest"] for model in item["spec"]["models"]]
+
+
+def rolled_from_old() -> World:
+    world = World(releases=[release(version="0.9", digest=OTHER)])
+    world.settle(plan_of({"a1": 1}))
+    assert told_at(world, "a") == [OTHER]
+    return world
+
+
+def test_a_site_that_comes_new_gets_the_target() -> None:
+    world = rolled_from_old()
+    world.releases = [release()]
+    world.settle(plan_of({"a1": 1, "b1": 1}))
+    assert told_at(world, "a") == told_at(world, "b") == [DIGEST]
+
+
+def test_a_site_that_comes_new_while_the_release_is_paused_gets_what_the_others_have() -> None:
+    world = rolled_from_old()
+    world.releases = [release(paused=True)]
+    world.settle(plan_of({"a1": 1, "b1": 1}))
+    assert told_at(world, "a") == told_at(world, "b") == [OTHER]
+
+
+def test_a_pinned_job_takes_its_version_along() -> None:
+    world = rolled_from_old()
+    world.job, world.releases = PINNED, [release()]
+    world.settle(plan_of({"a1": 1, "b1": 1}))
+    assert told_at(world, "a") == told_at(world, "b") == [OTHER]
+
+
+def test_a_site_that_comes_new_after_the_release_is_deleted_gets_what_the_others_have() -> None:
+    """Without, its pods would get a config without a model, which no runtime takes."""
+    world = rolled_from_old()
+    world.releases = []
+    world.settle(plan_of({"a1": 1, "b1": 1}))
+    assert told_at(world, "b") == [OTHER]
