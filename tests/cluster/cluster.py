@@ -6,7 +6,6 @@ works from any other process, and after a crash.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import subprocess
@@ -17,20 +16,18 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import addons, host, network
+from . import addons, host, lifecycle, network
 from .api import Api, ApiError
 from .binaries import Binaries, exclusive
-from .certificates import Authority
 from .controlplane import ControlPlane, free_port
-from .node import Node, forget_shims
+from .node import Node
 from .packages import ensure_packages
 from .paths import cache_root, clusters_root, state_directory
-from .pause import pause_archive
-from .plan import ClusterPlan, NodeSpec, default_nodes, free_index, make_plan
+from .plan import ClusterPlan, NodeSpec, default_nodes, make_plan
 from .processes import Supervisor
 from .progress import ClusterError, Progress, Say, wait_for
 
@@ -86,9 +83,9 @@ class Cluster:
         self.say = say or Progress()
         self.binaries = Binaries(cache=self.cache, say=self.say)
         self.supervisor = Supervisor(self.state)
-        self._run = Path("/run/edgeward") / name
-        self._specs = tuple(nodes) if nodes is not None else default_nodes()
-        self._options = {
+        self.run = Path("/run/edgeward") / name
+        self.specs = tuple(nodes) if nodes is not None else default_nodes()
+        self.options = {
             "metrics_server": metrics_server,
             "scrape_interval_s": scrape_interval_s,
             "node_grace_s": node_grace_s,
@@ -159,7 +156,7 @@ class Cluster:
     def status(self) -> Status:
         if not (self.state / "state.json").exists():
             return Status(name=self.name, state="broken" if self.state.exists() else "absent")
-        expected = self._expected()
+        expected = self.expected()
         running = tuple(n for n in expected if self.supervisor.running(n))
         dead = tuple(n for n in expected if n not in running)
         whole = not dead and self._remembered().get("started", False)
@@ -170,13 +167,14 @@ class Cluster:
     def up(self) -> bool:
         """Start the cluster and wait until its nodes are Ready, DNS answers and Prometheus serves.
 
-        False when it was up already (then volumes without a claim are emptied and offered again). One that is half dead is taken down first. On failure everything is undone, the
-        logs are kept aside, and ClusterError says which one to read.
+        False when it was up already (then volumes without a claim are emptied and offered again). One that is half
+        dead is taken down first. On failure everything is undone, the logs are kept aside, and ClusterError says which
+        one to read.
         """
         host.require_root()
-        make_plan(self.name, 0, self._specs)  # a bad name or node list shows before anything is built
+        make_plan(self.name, 0, self.specs)  # a bad name or node list shows before anything is built
         ensure_packages(self.say, *NODE_PACKAGES)
-        groups = ["control-plane", "node", *(["metrics-server"] if self._options["metrics_server"] else [])]
+        groups = ["control-plane", "node", *(["metrics-server"] if self.options["metrics_server"] else [])]
         self.binaries.ensure(*groups)
         with exclusive(clusters_root(self.cache) / f".{self.name}.lock"):
             status = self.status()
@@ -186,13 +184,16 @@ class Cluster:
                 return False
             if status.state == "broken":
                 self.say(f"cluster {self.name} is half dead ({', '.join(status.dead) or 'unfinished'}): starting anew")
-                self._down()
+                lifecycle.take_down(self)
             started = time.monotonic()
             try:
-                self._start()
+                lifecycle.claim(self)
+                lifecycle.start(self)
             except BaseException as error:
-                kept = self._keep_logs()
-                self._down()
+                if not (self.state / "state.json").exists():
+                    raise  # refused before anything was made, perhaps because it is another's
+                kept = lifecycle.keep_logs(self)
+                lifecycle.take_down(self)
                 if isinstance(error, ClusterError):
                     raise ClusterError(str(error).replace(str(self.supervisor.logs), str(kept))) from error
                 raise
@@ -206,7 +207,7 @@ class Cluster:
             if not self.state.exists():
                 self.say(f"cluster {self.name} is not up")
                 return False
-            self._down()
+            lifecycle.take_down(self)
         self.say(f"cluster {self.name} is down")
         return True
 
@@ -256,7 +257,7 @@ class Cluster:
             ],
         )  # fmt: skip
         if wait:
-            self._await_http("prometheus", f"{self.prometheus_url}/-/ready")
+            self.await_http("prometheus", f"{self.prometheus_url}/-/ready")
 
     # -- things for tests ---------------------------------------------------------------------------------------------
 
@@ -321,7 +322,7 @@ class Cluster:
         command = [sys.executable, "-m", "http.server", "--bind", address, "--directory", str(directory), str(port)]
         self.supervisor.start(process, command)
         url = f"http://{address}:{port}"
-        self._await_http(process, url + "/")
+        self.await_http(process, url + "/")
         return FileServer(url=url, stop=lambda: self.supervisor.stop(process, grace=1))
 
     def recycle_volumes(self) -> list[str]:
@@ -353,14 +354,14 @@ class Cluster:
             ) from None
         return found
 
-    def _remember(self, **values: Any) -> None:
+    def remember(self, **values: Any) -> None:
         path = self.state / "state.json"
         before = json.loads(path.read_text()) if path.exists() else {}
         half = path.with_suffix(".new")
         half.write_text(json.dumps({**before, **values}, indent=1))
         half.rename(path)
 
-    def _expected(self) -> list[str]:
+    def expected(self) -> list[str]:
         remembered = self._remembered()
         nodes = [f"{s['name']}.{p}" for s in remembered["nodes"] for p in ("containerd", "kubelet", "kube-proxy")]
         extra = ["metrics-server"] if remembered["options"]["metrics_server"] else []
@@ -372,103 +373,14 @@ class Cluster:
             plan,
             plan.node(name),
             directory=self.state / "nodes" / name,
-            run=self._run / name,
+            run=self.run / name,
             supervisor=self.supervisor,
             binaries=self.binaries,
             server=f"https://{plan.host}:{API_PORT}",
             pki=self.state / "pki",
         )
 
-    def _claim_index(self) -> None:
-        """Take an address range and write it down, before anything is made on the machine."""
-        with exclusive(clusters_root(self.cache) / ".lock"):
-            host.remember_settings(clusters_root(self.cache) / ".machine-before.json")
-            taken = []
-            for other in clusters_root(self.cache).glob("*/state.json"):
-                with contextlib.suppress(OSError, ValueError, KeyError):
-                    taken.append(json.loads(other.read_text())["index"])
-            index = free_index(taken=taken, routes=network.route_destinations())
-            self.state.mkdir(parents=True, mode=0o700)
-            self._remember(index=index, nodes=[asdict(spec) for spec in self._specs], options=self._options)
-
-    def _start(self) -> None:
-        self._claim_index()
-        plan = self.plan
-        nodes = [self._node(plan, n.spec.name) for n in plan.nodes]
-        self.say(f"cluster {self.name}: {plan.network}, {len(nodes)} nodes, state in {self.state}")
-        network.make_bridge(plan)
-        pause = pause_archive(self.binaries.path("pause"), self.state / "pause.tar")
-        control = self.control_plane
-
-        def prepare(node: Node) -> None:
-            node.prepare()
-            node.load_image(pause)
-            self.say(f"  {node.name}: containerd runs")
-
-        def start_control() -> None:
-            control.start()
-            self.say("  API server is ready")
-
-        with ThreadPoolExecutor(len(nodes) + 1) as pool:
-            jobs = [pool.submit(start_control), *(pool.submit(prepare, node) for node in nodes)]
-            for job in jobs:
-                job.result()
-        authority = Authority(self.state / "pki")
-        authority.issue("kube-proxy", user="system:kube-proxy")  # shared by the nodes, so made before they start
-        authority.issue("prometheus", user="edgeward-test-prometheus")
-        api = control.api
-        with ThreadPoolExecutor(len(nodes) + 1) as pool:
-            jobs = [pool.submit(node.start_kubelet) for node in nodes]
-            addons.apply_all(api, addons.basics(plan))
-            self._start_dns(plan, control)
-            self.start_prometheus(wait=False)
-            if self._options["metrics_server"]:
-                self._start_metrics_server(plan, control)
-            for job in jobs:
-                job.result()
-        volumes = [
-            addons.volume_object(self.name, node.name, path, node.plan.spec.volume_gib)
-            for node in nodes
-            for path in node.volumes()
-        ]
-        addons.apply_all(api, volumes)
-        self.say("  kubelets, DNS and Prometheus are started")
-        self.wait_ready(seconds=60)
-        self.say("  nodes are Ready")
-        for node in nodes:
-            host.use_pods_cpu(node.plan.cgroup)
-        self._await_http("coredns", f"http://{plan.host}:8181/ready")
-        self._await_http("prometheus", f"{self.prometheus_url}/-/ready")
-        if self._options["metrics_server"]:
-            self._await_metrics_api(api)
-        self._await_account(api)
-        self.supervisor.require(*self._expected())
-        self._remember(started=True)
-
-    def _start_dns(self, plan: ClusterPlan, control: ControlPlane) -> None:
-        kubeconfig = control.user("coredns", user="system:coredns")
-        resolv = Path("/etc/resolv.conf")
-        resolvers = resolv.exists() and any(line.startswith("nameserver") for line in resolv.read_text().splitlines())
-        config = self.state / "Corefile"
-        config.write_text(addons.corefile(plan, kubeconfig, resolvers=resolvers))
-        self.supervisor.start("coredns", [self.binaries.path("coredns"), "-conf", config])
-
-    def _start_metrics_server(self, plan: ClusterPlan, control: ControlPlane) -> None:
-        addons.apply_all(control.api, addons.metrics_api(plan))
-        kubeconfig = control.user("metrics-server", user="edgeward-test-metrics-server")
-        self.supervisor.start(
-            "metrics-server",
-            [
-                self.binaries.path("metrics-server"), f"--kubeconfig={kubeconfig}",
-                f"--authentication-kubeconfig={kubeconfig}", f"--authorization-kubeconfig={kubeconfig}",
-                f"--bind-address={plan.host}", f"--secure-port={addons.METRICS_PORT}",
-                f"--cert-dir={self.state / 'metrics-server'}", "--kubelet-preferred-address-types=InternalIP",
-                f"--kubelet-certificate-authority={self.state / 'pki' / 'ca.crt'}", "--metric-resolution=10s",
-                "--kubelet-request-timeout=5s",
-            ],
-        )  # fmt: skip
-
-    def _await_http(self, process: str, url: str, *, seconds: float = 30) -> None:
+    def await_http(self, process: str, url: str, *, seconds: float = 30) -> None:
         def answers() -> bool:
             self.supervisor.require(process)
             try:
@@ -478,70 +390,6 @@ class Cluster:
                 return False
 
         wait_for(f"{process} at {url}", answers, seconds=seconds, hint=f"Read {self.supervisor.log(process)}")
-
-    def _await_metrics_api(self, api: Api) -> None:
-        def answers() -> bool:
-            self.supervisor.require("metrics-server")
-            try:
-                items = api.get("/apis/metrics.k8s.io/v1beta1/nodes")["items"]
-            except (ApiError, OSError):
-                return False
-            return len(items) == len(self._specs)
-
-        wait_for("metrics.k8s.io", answers, seconds=60, hint=f"Read {self.supervisor.log('metrics-server')}")
-
-    def _await_account(self, api: Api) -> None:
-        """Pods are refused until the controller-manager has made the namespace's service account."""
-
-        def there() -> bool:
-            try:
-                api.get("/api/v1/namespaces/default/serviceaccounts/default")
-            except (ApiError, OSError):
-                return False
-            return True
-
-        log = self.supervisor.log("kube-controller-manager")
-        wait_for("the default service account", there, seconds=30, hint=f"Read {log}")
-
-    def _keep_logs(self) -> Path:
-        kept = self.cache / "failed" / self.name
-        shutil.rmtree(kept, ignore_errors=True)
-        if self.supervisor.logs.exists():
-            shutil.copytree(self.supervisor.logs, kept)
-        return kept
-
-    def _down(self) -> None:
-        try:
-            plan: ClusterPlan | None = self.plan
-        except (ClusterError, ValueError, KeyError, TypeError):
-            plan = None  # crashed before it was written, so before anything was made
-        nodes = plan.nodes if plan else ()
-
-        def containers() -> dict[int, int]:
-            return {pid: start for n in nodes for pid, start in host.cgroup_processes(n.cgroup).items()}
-
-        self.supervisor.stop_all(extra=containers)
-        host.unmount_below(self._run, self.state)
-        for node in nodes:
-            forget_shims(self._run / node.spec.name)
-            network.remove_node_network(node)
-            host.remove_cgroup(node.cgroup)
-            for left in Path("/var/lib/cni/results").glob(f"{node.namespace}-*"):
-                left.unlink(missing_ok=True)
-        for link in Path("/var/log/containers").glob("*.log"):
-            if link.is_symlink() and link.readlink().is_relative_to(self.state):
-                link.unlink(missing_ok=True)
-        if plan:
-            network.remove_bridge(plan)
-        shutil.rmtree(self._run, ignore_errors=True)
-        # Unpacked images are thousands of folders, and removing one waits for the disk: side by side it is faster.
-        with ThreadPoolExecutor(4) as pool:
-            folders = [p for p in self.state.glob("nodes/*/containerd/*/*") if p.is_dir()]
-            list(pool.map(shutil.rmtree, folders))
-        shutil.rmtree(self.state)
-        with exclusive(clusters_root(self.cache) / ".lock"):
-            if not any(clusters_root(self.cache).glob("*/state.json")):
-                host.restore_settings(clusters_root(self.cache) / ".machine-before.json")
 
 
 def _readiness(nodes: dict[str, Any]) -> dict[str, bool]:

@@ -17,7 +17,8 @@ def cache_root(environ: Mapping[str, str] | None = None) -> Path:
     if own:
         return Path(own).expanduser().absolute()
     base = environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path(environ.get("HOME", "/root")) / ".cache").absolute() / "edgeward"
+    home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+    return (Path(base) if base else home / ".cache").absolute() / "edgeward"
 
 
 def clusters_root(cache: Path) -> Path:
