@@ -17,14 +17,17 @@ from typing import Any
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import ApiError as InvalidObject
 from edgeward.api.common import format_time, parse
+from edgeward.api.conditions import Reason
 from edgeward.cluster.cache import Cache
 from edgeward.cluster.client import ApiError, Client, WriteRefused
 from edgeward.cluster.events import Recorder
 from edgeward.cluster.resources import (
     ASSIGNMENTS,
     CONFIG_MAPS,
+    DEFINITIONS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
+    NAMESPACES,
     NODES,
     PODS,
     SERVICES,
@@ -233,6 +236,12 @@ class Agent:
         meta = raw["metadata"]
         if FINALIZER not in (meta.get("finalizers") or []):
             return
+        if await self._all_going():
+            # Everything of the kind is being swept away, which is no word about this job: what runs is orphaned.
+            message = "its kind or namespace is being deleted as a whole; the pods of this Assignment serve on"
+            await self._recorder.tell(ASSIGNMENTS, raw, Reason.ORPHANED, message, warning=True)
+            await self._let_go(meta)
+            return
         job, left = raw["spec"]["job"], 0
         shared = self._job_still_assigned(job, besides=meta["name"])
         for resource in (DEPLOYMENTS, DISRUPTION_BUDGETS, CONFIG_MAPS, SERVICES):
@@ -248,6 +257,21 @@ class Agent:
             # Each of them, gone, brings this key back by its event.
             return
         await self._drop_claims(raw)
+        await self._let_go(meta)
+
+    async def _all_going(self) -> bool:
+        """Whether Assignments are deleted because their definition or their namespace is."""
+        try:
+            definition = await self._client.get(DEFINITIONS, "", f"{ASSIGNMENTS.plural}.{ASSIGNMENTS.group}")
+            namespace = await self._client.get(NAMESPACES, "", self._settings.namespace)
+        except ApiError as error:
+            if error.not_found:
+                return True
+            raise
+        return any("deletionTimestamp" in found["metadata"] for found in (definition, namespace))
+
+    async def _let_go(self, meta: Mapping[str, Any]) -> None:
+        """Take our finalizer off, so that the Assignment can go."""
         finalizers = [name for name in meta["finalizers"] if name != FINALIZER]
         patch = {"metadata": {"finalizers": finalizers, "resourceVersion": meta["resourceVersion"]}}
         try:

@@ -321,6 +321,12 @@ class Hub:
         confirmed = (lease["metadata"].get("annotations") or {}).get(CONFIRM) == "true"
         verdict = decide(missing, {key_of(item) for item in listed}, definition=definition, confirmed=confirmed)
         await self._all(self._delete_assignment(name) for name in verdict.delete)
+        if verdict.delete and confirmed:
+            # The word was for this once; the next time that everything is gone it has to be given again.
+            patch = {"metadata": {"annotations": {CONFIRM: None}}}
+            await self._client.merge(
+                LEASES, self._settings.namespace, self._settings.lease_name, patch, manager=MANAGER
+            )
         if verdict.held:
             message = (
                 f"every InferenceJob is gone at once; {len(verdict.held)} Assignments serve on. If that was meant: "
