@@ -214,7 +214,7 @@ class Operator:
         self.user = f"edgeward-{name}"
         self.port = free_port()
         self._kubeconfig = kubeconfig or plane.user(self.user, user=self.user, groups=[OPERATORS])
-        figures = {"prometheusUrl": prometheus, "window": "5s", "scrapeInterval": 1.0, "pollInterval": 1.0}
+        figures = {"prometheusUrl": prometheus, "window": "5s", "scrapeInterval": 3.0, "pollInterval": 1.0}
         figures |= {"deadline": 1.0, "expiry": 20.0, "fallback": False}
         config = {
             "namespace": NAMESPACE,
