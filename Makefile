@@ -40,6 +40,7 @@ test-unit: venv ## pure code, in seconds
 
 .PHONY: test-integration
 test-integration: venv ## against a real API server, etcd, scheduler and Prometheus
+	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages openssl prometheus prometheus-node-exporter
 	$(STEP) "programs for the tests" env $(RUN) -m tests.cluster build control-plane kwok helm
 	$(STEP) "integration tests" $(PYTEST) tests/integration -q -m "not full"
 
