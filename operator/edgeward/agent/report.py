@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from edgeward.api.assignment import Assignment
+from edgeward.api.assignment import Assignment, NodeStatus
+from edgeward.api.common import to_dict
 from edgeward.api.quantity import format_decimal
 from edgeward.cluster.resources import Object
 from edgeward.fleet.names import ANNOTATION_NODE
@@ -46,17 +47,25 @@ def status(
     """The Assignment's status as JSON.
 
     pods: those of this Assignment. nodes: all of the cluster, by name. runtimes: what each pod's runtime answered (the
-    contract's status), by pod uid. conditions: type, status, reason, message; without a time, which `stamped` adds.
+    contract's status), by pod uid; while one has not answered yet, as after a start of this agent, what the Assignment
+    already says of its model stands, since unheard is not gone. conditions: type, status, reason, message; without a
+    time, which `stamped` adds.
     """
     by_node: dict[str, list[Object]] = {}
     for pod in pods:
         by_node.setdefault(node_of(pod), []).append(pod)
-    reports = [
-        _node(node.name, node.replicas + node.leaving, by_node.get(node.name, []), nodes.get(node.name), runtimes)
-        for node in assignment.spec.nodes
-    ]
     present = [pod for group in by_node.values() for pod in group]
-    models = _models([(is_ready(pod), runtimes[_uid(pod)]) for pod in present if _uid(pod) in runtimes])
+    known = {node.name: node for node in assignment.status.nodes}
+    reports = [
+        _still_refused(report, known.get(report["name"]), by_node.get(report["name"], []), runtimes)
+        for report in (
+            _node(node.name, node.replicas + node.leaving, by_node.get(node.name, []), nodes.get(node.name), runtimes)
+            for node in assignment.spec.nodes
+        )
+    ]
+    models = [to_dict(model) for model in assignment.status.models]
+    if not any(is_ready(pod) and _uid(pod) not in runtimes for pod in present):
+        models = _models([(is_ready(pod), runtimes[_uid(pod)]) for pod in present if _uid(pod) in runtimes])
     return {
         "observedGeneration": assignment.generation,
         "appliedRevision": applied_revision,
@@ -107,6 +116,16 @@ def _node(
         return report
     obstacle = _obstacle(pods, runtimes)
     return {**report, **(obstacle or {"reason": "Starting"})}
+
+
+def _still_refused(
+    report: dict[str, Any], known: NodeStatus | None, pods: list[Object], runtimes: Mapping[str, Object]
+) -> dict[str, Any]:
+    """The report; with the refusal that is known, where nothing else is in the way and the runtime is not heard yet."""
+    unheard = any(_uid(pod) not in runtimes for pod in pods)
+    if known is None or known.reason != "ModelRefused" or report.get("reason") != "Starting" or not unheard:
+        return report
+    return {**report, "reason": known.reason, "message": known.message}
 
 
 def _obstacle(pods: list[Object], runtimes: Mapping[str, Object]) -> dict[str, str] | None:
