@@ -12,6 +12,13 @@ from edgeward.api.quantity import format_decimal
 from edgeward.cluster.resources import Object
 from edgeward.fleet.names import ANNOTATION_NODE
 
+LONGEST_MESSAGE = 1024
+LONGEST_WORD = 128
+LONGEST_NAME = 63
+LONGEST_SERVES = 256
+MOST_MODELS = 16
+"""what the CRD takes; beyond, the API would refuse the whole report"""
+
 BROKEN = frozenset(
     {
         "CrashLoopBackOff",
@@ -54,7 +61,7 @@ def status(
     by_node: dict[str, list[Object]] = {}
     for pod in pods:
         by_node.setdefault(node_of(pod), []).append(pod)
-    present = [pod for group in by_node.values() for pod in group]
+    present = [pod for group in by_node.values() for pod in group if not _ended(pod)]
     known = {node.name: node for node in assignment.status.nodes}
     reports = [
         _still_refused(report, known.get(report["name"]), by_node.get(report["name"], []), runtimes)
@@ -69,7 +76,9 @@ def status(
     return {
         "observedGeneration": assignment.generation,
         "appliedRevision": applied_revision,
-        "serves": ", ".join(f"{model['name']} {model['version']}" for model in models if model["replicas"]),
+        "serves": ", ".join(f"{model['name']} {model['version']}" for model in models if model["replicas"])[
+            :LONGEST_SERVES
+        ],
         "replicas": len(present),
         "readyReplicas": sum(is_ready(pod) for pod in present),
         "nodes": reports,
@@ -106,12 +115,7 @@ def _node(
         return {**report, "reason": "NodeGone", "message": f"node {name} is not in the cluster"}
     lost = _condition(node, "Ready")
     if lost and lost.get("status") != "True":
-        return {
-            **report,
-            "reason": "NodeNotReady",
-            "message": str(lost.get("message", "")),
-            "since": lost["lastTransitionTime"],
-        }
+        return {**report, **_says("NodeNotReady", lost.get("message"), lost.get("lastTransitionTime"))}
     if ready >= replicas:
         return report
     obstacle = _obstacle(pods, runtimes)
@@ -130,33 +134,47 @@ def _still_refused(
 
 def _obstacle(pods: list[Object], runtimes: Mapping[str, Object]) -> dict[str, str] | None:
     """The first thing that keeps a pod from being ready and will not go away by waiting a moment."""
-    for pod in pods:
-        if is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
+    living = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"] and not is_ready(pod)]
+    for pod in living:
+        if _ended(pod):
             continue
         scheduled = _condition(pod, "PodScheduled")
         if scheduled.get("status") == "False":
-            return {
-                "reason": "Unschedulable",
-                "message": str(scheduled.get("message", "")),
-                "since": str(scheduled.get("lastTransitionTime", "")),
-            }
-        if pod.get("status", {}).get("phase") == "Failed":
-            reason = pod["status"].get("reason") or "PodFailed"
-            return {"reason": str(reason), "message": str(pod["status"].get("message", "")), "since": _created(pod)}
+            return _says("Unschedulable", scheduled.get("message"), scheduled.get("lastTransitionTime"))
         for container in pod.get("status", {}).get("containerStatuses") or []:
             waiting = (container.get("state") or {}).get("waiting") or {}
             if waiting.get("reason") in BROKEN:
-                message = waiting.get("message", "")
-                return {"reason": waiting["reason"], "message": str(message), "since": _created(pod)}
+                # Not since its birth: one that served for days must not be out of patience at its first crash.
+                since = _condition(pod, "Ready").get("lastTransitionTime") or _created(pod)
+                return _says(waiting["reason"], waiting.get("message"), since)
         for model in runtimes.get(_uid(pod), {}).get("models") or []:
             refused = model.get("refused")
             if refused:
-                return {
-                    "reason": "ModelRefused",
-                    "message": f"{refused['step']}: {refused['reason']}: {refused['message']}",
-                    "since": str(refused["at"]),
-                }
+                text = f"{refused['step']}: {refused['reason']}: {refused['message']}"
+                return _says("ModelRefused", text, refused["at"])
+    return _failure(pods)
+
+
+def _failure(pods: list[Object]) -> dict[str, str] | None:
+    """A pod that failed for good. Leftovers of a reboot lie around for days: they only speak while no other runs.
+
+    Without a time of its own: where the kubelet turns away one pod after the other, it holds since the first was seen.
+    """
+    if any(pod.get("status", {}).get("phase") == "Running" for pod in pods):
+        return None
+    for pod in pods:
+        if pod.get("status", {}).get("phase") == "Failed" and "deletionTimestamp" not in pod["metadata"]:
+            return _says(pod["status"].get("reason") or "PodFailed", pod["status"].get("message"), None)
     return None
+
+
+def _says(reason: object, message: object, since: object) -> dict[str, str]:
+    said = {"reason": str(reason)[:LONGEST_WORD], "message": str(message or "")[:LONGEST_MESSAGE]}
+    return {**said, "since": str(since)} if since else said
+
+
+def _ended(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 
 STATES = ("Failed", "Pending", "Fetching", "Verifying", "Loading", "Warming", "Serving")
@@ -177,8 +195,8 @@ def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
     for digest, models in sorted(merged.items()):
         served = [model for is_up, model in models if model["serving"] and is_up]
         entry = {
-            "name": models[0][1]["name"],
-            "version": models[0][1]["version"],
+            "name": models[0][1]["name"][:LONGEST_NAME],
+            "version": models[0][1]["version"][:LONGEST_NAME],
             "digest": digest,
             "state": min((model["state"] for _, model in models), key=STATES.index),
             "serving": bool(served) and len(served) == ready,
@@ -186,12 +204,21 @@ def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
             "since": min((model["since"] for model in served if model.get("since")), default=None),
             "bytes": max((model["bytes"] for _, model in models if model.get("bytes")), default=None),
             "seconds": max((model["seconds"] for _, model in models if model.get("seconds")), default=None),
-            "refused": next((model["refused"] for _, model in models if model.get("refused")), None),
+            "refused": next((_refusal(model["refused"]) for _, model in models if model.get("refused")), None),
         }
         if entry["seconds"] is not None:
             entry["seconds"] = format_decimal(round(float(entry["seconds"]), 3))
         entries.append({key: value for key, value in entry.items() if value is not None})
-    return entries
+    return sorted(entries, key=lambda entry: not entry["serving"])[:MOST_MODELS]
+
+
+def _refusal(refused: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "step": refused["step"],
+        "reason": refused["reason"][:LONGEST_WORD],
+        "message": refused["message"][:LONGEST_MESSAGE],
+        "at": refused["at"],
+    }
 
 
 def _condition(obj: Object, kind: str) -> dict[str, Any]:

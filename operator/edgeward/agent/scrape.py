@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable
 
 import aiohttp
 
+from edgeward.api.common import parse_time
+from edgeward.api.conditions import STEP_REASONS
 from edgeward.cluster.resources import Object
 
 from .render import CONTRACT, PORT
@@ -15,6 +18,8 @@ from .report import STATES
 
 LARGEST_ANSWER = 256 * 1024
 AT_ONCE = 32
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 class RuntimeScraper:
@@ -44,29 +49,72 @@ class RuntimeScraper:
             async with self._slots, self._session.get(f"http://{host}:{PORT}/edgeward/v1/status") as response:
                 if response.status != 200:
                     return None
-                answer = json.loads(await response.content.read(LARGEST_ANSWER))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+                answer = json.loads(await _whole(response))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):
             return None
         return answer if believable(answer) else None
 
 
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body to its end, which may come in pieces. Raises ValueError beyond LARGEST_ANSWER."""
+    body = b""
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > LARGEST_ANSWER:
+            raise ValueError("too long")
+    return body
+
+
 def believable(answer: object) -> bool:
-    """Whether an answer has the shape of the contract. Schema: edge-runtime/contract/status.schema.json"""
-    if not isinstance(answer, dict) or answer.get("contract") != CONTRACT or not isinstance(answer.get("models"), list):
+    """Whether an answer has the shape of the contract. Schema: edge-runtime/contract/status.schema.json
+
+    Exact, because what is let through is written into a status: a value that the API refuses there would hold up the
+    report of the whole Assignment.
+    """
+    if not isinstance(answer, dict) or type(answer.get("contract")) is not int or answer["contract"] != CONTRACT:
         return False
-    return all(
-        isinstance(model, dict)
-        and isinstance(model.get("serving"), bool)
-        and all(isinstance(model.get(field), str) for field in ("name", "version", "digest"))
-        and model.get("state") in STATES
-        and _refusal(model.get("refused"))
-        for model in answer["models"]
+    models = answer.get("models")
+    return _count(answer.get("revision")) and isinstance(models, list) and all(map(_model, models))
+
+
+def _model(model: object) -> bool:
+    if not isinstance(model, dict):
+        return False
+    state, serving, refused = model.get("state"), model.get("serving"), model.get("refused")
+    return (
+        all(isinstance(model.get(field), str) and model[field] for field in ("name", "version"))
+        and isinstance(model.get("digest"), str)
+        and DIGEST.fullmatch(model["digest"]) is not None
+        and isinstance(state, str)
+        and state in STATES
+        and isinstance(serving, bool)
+        and (serving or state != "Serving")
+        and _time(model.get("since"))
+        and ("bytes" not in model or _count(model["bytes"]))
+        and ("seconds" not in model or _duration(model["seconds"]))
+        and (state != "Failed" if "refused" not in model else _refusal(refused))
     )
 
 
+def _count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= 2**53
+
+
+def _duration(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e9  # type: ignore[operator]
+
+
+def _time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and TIME.fullmatch(value) is not None and parse_time(value) > 0
+    except ValueError:
+        return False
+
+
 def _refusal(refused: object) -> bool:
-    if refused is None:
-        return True
-    return isinstance(refused, dict) and all(
-        isinstance(refused.get(field), str) for field in ("step", "reason", "message", "at")
+    return (
+        isinstance(refused, dict)
+        and refused.get("step") in STEP_REASONS
+        and all(isinstance(refused.get(field), str) for field in ("reason", "message"))
+        and _time(refused.get("at"))
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -61,6 +62,7 @@ class PrometheusSource:
         )
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="prometheus")
         self._running = 0
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -85,14 +87,15 @@ class PrometheusSource:
             )
 
     def _ask(self, query: str) -> Awaitable[Any]:
-        self._running += 1
         future = self._pool.submit(self._client.custom_query, query.replace("WINDOW", self._window))
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finished))
+        with self._lock:
+            self._running += 1
+        future.add_done_callback(self._finished)
         return asyncio.wrap_future(future)
 
-    def _finished(self) -> None:
-        self._running -= 1
+    def _finished(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._running -= 1
 
     def _combine(self, answers: list[Any]) -> Reading:
         label = self._profile.node_label
