@@ -114,7 +114,8 @@ def _time(value: object) -> bool:
 def _refusal(refused: object) -> bool:
     return (
         isinstance(refused, dict)
-        and refused.get("step") in STEP_REASONS
+        and isinstance(refused.get("step"), str)
+        and refused["step"] in STEP_REASONS
         and all(isinstance(refused.get(field), str) for field in ("reason", "message"))
         and _time(refused.get("at"))
     )

@@ -1,0 +1,244 @@
+"""What became of an Assignment: each obstacle by its name, since when, and never more than the CRD takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeward.agent.report import is_ready, stamped, status
+from edgeward.agent.scrape import believable
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import parse
+from tests.unit.fleet.objects import DIGEST, OTHER, Raw, assignment, node
+
+ROOT = Path(__file__).parents[3]
+CRD = yaml.safe_load((ROOT / "crds/edgeward.dev_assignments.yaml").read_text())
+SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+T0, T1, T2 = "2027-01-01T00:00:00Z", "2027-01-01T00:05:00Z", "2027-01-01T00:09:00Z"
+
+
+def pod(uid: str = "p", *, on: str = "n1", ready: bool = False, phase: str = "Running", **state: Any) -> Raw:
+    conditions = [{"type": "Ready", "status": str(ready), "lastTransitionTime": T1}]
+    return {
+        "metadata": {"name": uid, "uid": uid, "creationTimestamp": T0, "annotations": {"edgeward.dev/node": on}},
+        "spec": {"nodeName": on},
+        "status": {"phase": phase, "conditions": conditions, **state},
+    }
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "runtime", "state": {"waiting": {"reason": reason, "message": message}}}]}
+
+
+def serves(digest: str = DIGEST, **more: Any) -> Raw:
+    state = {"state": "Serving", "serving": True, "since": T1, "bytes": 10, "seconds": 0.25}
+    return {"name": "m", "version": "1.0", "digest": digest, **state, **more}
+
+
+def refused(digest: str = OTHER) -> Raw:
+    why = {"step": "Verify", "reason": "DigestMismatch", "message": "other bytes", "at": T1}
+    return {
+        "name": "m",
+        "version": "2.0",
+        "digest": digest,
+        "state": "Failed",
+        "serving": False,
+        "since": T1,
+        "refused": why,
+    }
+
+
+def report(*pods: Raw, replicas: int = 1, leaving: int = 0, nodes: Any = None, runtimes: Any = None) -> Raw:
+    told = parse(Assignment, assignment({"name": "n1", "replicas": replicas, "leaving": leaving}))
+    found = status(
+        told,
+        pods=pods,
+        nodes={"n1": node()} if nodes is None else nodes,
+        runtimes=runtimes or {},
+        applied_revision=4,
+        conditions=[{"type": "Applied", "status": "True", "reason": "Applied", "message": ""}],
+    )
+    jsonschema.validate(stamped(found, {}, now=T2), SCHEMA)
+    return found
+
+
+def said(*pods: Raw, **more: Any) -> tuple[str, str | None]:
+    (entry,) = report(*pods, **more)["nodes"]
+    return entry.get("reason", ""), entry.get("since")
+
+
+def test_a_node_that_serves_says_nothing_more() -> None:
+    (entry,) = report(pod(ready=True))["nodes"]
+    assert entry == {"name": "n1", "replicas": 1, "ready": 1}
+
+
+def test_leaving_replicas_count_as_wanted() -> None:
+    (entry,) = report(pod(ready=True), replicas=1, leaving=1)["nodes"]
+    assert (entry["replicas"], entry["ready"], entry["reason"]) == (2, 1, "Starting")
+
+
+def test_a_node_that_is_gone_or_away_comes_first() -> None:
+    assert said(pod(ready=True), nodes={}) == ("NodeGone", None)
+    away = node(ready=False)
+    since = away["status"]["conditions"][0]["lastTransitionTime"]
+    assert said(pod(**waiting("CrashLoopBackOff")), nodes={"n1": away}) == ("NodeNotReady", since)
+
+
+def test_no_pod_yet_is_starting() -> None:
+    assert said() == ("Starting", None)
+    assert said(pod()) == ("Starting", None)
+
+
+def test_what_the_scheduler_refuses_since_it_did() -> None:
+    never = pod(phase="Pending")
+    never["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "False", "message": "0/3 nodes", "lastTransitionTime": T1}
+    ]
+    assert said(never) == ("Unschedulable", T1)
+
+
+def test_a_very_long_message_of_the_scheduler_is_cut() -> None:
+    never = pod(phase="Pending")
+    never["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "False", "message": "0/5000 nodes " * 400, "lastTransitionTime": T1}
+    ]
+    assert said(never)[0] == "Unschedulable"
+
+
+def test_a_condition_without_a_time_gets_one_when_it_is_first_seen() -> None:
+    never = pod(phase="Pending")
+    never["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "message": "no"}]
+    assert said(never) == ("Unschedulable", None)
+    away = node(ready=False)
+    del away["status"]["conditions"][0]["lastTransitionTime"]
+    assert said(nodes={"n1": away}) == ("NodeNotReady", None)
+
+
+@pytest.mark.parametrize("reason", ["CrashLoopBackOff", "ImagePullBackOff", "CreateContainerConfigError"])
+def test_what_the_kubelet_refuses(reason: str) -> None:
+    assert said(pod(**waiting(reason, "back-off")))[0] == reason
+
+
+def test_a_pod_that_ran_for_days_is_only_broken_since_it_stopped_being_ready() -> None:
+    """Since its birth it would be out of patience at once, and its node left at the first crash."""
+    assert said(pod(**waiting("CrashLoopBackOff"))) == ("CrashLoopBackOff", T1)
+
+
+def test_waiting_for_a_moment_is_no_obstacle() -> None:
+    assert said(pod(**waiting("ContainerCreating"))) == ("Starting", None)
+
+
+def test_a_failed_pod_speaks_only_while_no_other_runs() -> None:
+    """The leftover of a reboot lies around for days beside the pod that replaced it."""
+    leftover = pod("old", phase="Failed", reason="NodeShutdown")
+    assert said(leftover, pod("new")) == ("Starting", None)
+    assert said(pod("old", phase="Failed", reason="OutOfcpu"))[0] == "OutOfcpu"
+    assert said(pod("old", phase="Failed"))[0] == "PodFailed"
+    assert report(leftover, pod("new"))["replicas"] == 1, "it is no replica"
+
+
+def test_a_model_that_was_refused_is_its_own_reason() -> None:
+    answers = {"p": {"contract": 1, "revision": 4, "models": [refused()]}}
+    assert said(pod(), runtimes=answers) == ("ModelRefused", T1)
+
+
+def test_one_that_is_going_says_nothing() -> None:
+    going = pod(**waiting("CrashLoopBackOff"))
+    going["metadata"]["deletionTimestamp"] = T1
+    assert said(going) == ("Starting", None)
+    assert not is_ready({**going, "status": pod(ready=True)["status"]})
+
+
+# Times ---------------------------------------------------------------------------------------------------------------
+
+
+def test_since_stays_while_the_reason_does() -> None:
+    first = stamped(report(), {}, now=T0)
+    assert first["nodes"][0]["since"] == T0
+    again = stamped(report(), first, now=T1)
+    assert again == first, "the same said again is the same: no write"
+    changed = stamped(report(nodes={}), first, now=T2)
+    assert (changed["nodes"][0]["reason"], changed["nodes"][0]["since"]) == ("NodeGone", T2)
+
+
+def test_a_condition_keeps_its_time_while_its_status_does() -> None:
+    first = stamped(report(), {}, now=T0)
+    other = {**report(), "conditions": [{"type": "Applied", "status": "False", "reason": "x", "message": ""}]}
+    assert stamped(other, first, now=T1)["conditions"][0]["lastTransitionTime"] == T1
+    assert stamped(report(), first, now=T1)["conditions"][0]["lastTransitionTime"] == T0
+
+
+# Models --------------------------------------------------------------------------------------------------------------
+
+
+def models(*pods: tuple[Raw, list[Raw]], replicas: int = 1) -> list[Raw]:
+    answers = {one["metadata"]["uid"]: {"contract": 1, "revision": 1, "models": said} for one, said in pods}
+    found: list[Raw] = report(*(one for one, _ in pods), replicas=replicas, runtimes=answers)["models"]
+    return found
+
+
+def test_runtimes_are_merged_by_digest() -> None:
+    up, late = pod("a", ready=True), pod("b", ready=True)
+    (entry,) = models((up, [serves()]), (late, [serves(since=T2, seconds=0.5)]), replicas=2)
+    assert entry == {
+        "name": "m",
+        "version": "1.0",
+        "digest": DIGEST,
+        "state": "Serving",
+        "serving": True,
+        "replicas": 2,
+        "since": T1,
+        "bytes": 10,
+        "seconds": "0.5",
+    }
+
+
+def test_serving_means_every_ready_pod_does() -> None:
+    up, swapping = pod("a", ready=True), pod("b", ready=True)
+    new = serves(OTHER, state="Loading", serving=False)
+    entries = {item["digest"]: item for item in models((up, [serves(OTHER)]), (swapping, [serves(), new]), replicas=2)}
+    assert (entries[OTHER]["serving"], entries[OTHER]["state"], entries[OTHER]["replicas"]) == (False, "Loading", 1)
+    assert entries[DIGEST]["serving"] is False
+
+
+def test_a_refusal_of_any_pod_is_shown_beside_what_serves() -> None:
+    entries = {item["digest"]: item for item in models((pod("a", ready=True), [serves(), refused()]))}
+    assert entries[DIGEST]["serving"] and entries[OTHER]["refused"]["reason"] == "DigestMismatch"
+
+
+def test_what_serves_fits_its_field_however_long_the_names() -> None:
+    long = [serves(f"sha256:{number:064x}", name="m" * 63, version="v" * 63) for number in range(20)]
+    found = report(pod("a", ready=True), runtimes={"a": {"contract": 1, "revision": 1, "models": long}})
+    assert len(found["serves"]) <= 256 and len(found["models"]) <= 16
+
+
+# Whatever a runtime answers ------------------------------------------------------------------------------------------
+
+text = st.one_of(st.sampled_from([T0, DIGEST, "m", "Serving", "Failed", "Verify", "", "x" * 2000]), st.text(max_size=4))
+scalar = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(), text)
+refusal = st.dictionaries(st.sampled_from(["step", "reason", "message", "at"]), text)
+sound = st.fixed_dictionaries({}, optional={key: st.just(value) for key, value in serves().items()})
+broken = st.dictionaries(st.sampled_from([*serves(), "refused"]), st.one_of(scalar, refusal), max_size=3)
+answers = st.one_of(
+    scalar,
+    st.builds(
+        lambda parts, more: {"contract": 1, "revision": 1, "models": [{**serves(), **part} for part in parts], **more},
+        st.lists(st.one_of(sound, broken), max_size=3),
+        st.dictionaries(st.sampled_from(["contract", "revision", "models", "x"]), scalar, max_size=1),
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(answers)
+def test_what_is_believed_makes_a_status_that_the_api_takes(answer: object) -> None:
+    """An answer let through and refused by the API would hold up the report of its whole Assignment for ever."""
+    if believable(answer):
+        report(pod("a", ready=True), runtimes={"a": answer})
+        report(pod("a"), runtimes={"a": answer})
