@@ -9,16 +9,16 @@ from edgeward.api.common import QuantityError, parse_quantity
 
 
 def overlay(base: Any, over: Any) -> Any:
-    """`over` on `base`: maps merge, lists of named items merge by name, everything else is replaced."""
+    """`over` on `base`: maps merge, lists of named items merge by name (mounts by their path), all else is replaced."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         merged = dict(base)
         for key, value in over.items():
             merged[key] = overlay(base[key], value) if key in base else value
         return merged
     if _named(base) and _named(over):
-        by_name = {item["name"]: item for item in base}
+        by_name = {_key(item): item for item in base}
         for item in over:
-            name = item["name"]
+            name = _key(item)
             by_name[name] = overlay(by_name[name], item) if name in by_name else item
         return list(by_name.values())
     return over
@@ -51,6 +51,11 @@ def _named(value: Any) -> bool:
     return (
         isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) and "name" in item for item in value)
     )
+
+
+def _key(item: Mapping[str, Any]) -> tuple[str, Any]:
+    """A mount's name is its volume's, and one volume may be mounted twice; Kubernetes merges mounts by path as well."""
+    return ("mountPath", str(item["mountPath"])) if "mountPath" in item else ("name", str(item["name"]))
 
 
 def _same_quantity(actual: Any, wanted: Any) -> bool:

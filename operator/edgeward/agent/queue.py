@@ -32,8 +32,13 @@ class KeyQueue:
 
     def mark_later(self, key: str, seconds: float) -> None:
         """At the latest then; an earlier mark wins."""
-        if key not in self._timers:
-            self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._fire, key)
+        loop = asyncio.get_running_loop()
+        known = self._timers.get(key)
+        if known is not None:
+            if known.when() <= loop.time() + seconds:
+                return
+            known.cancel()
+        self._timers[key] = loop.call_later(seconds, self._fire, key)
 
     def failures(self, key: str) -> int:
         return self._failures.get(key, 0)
