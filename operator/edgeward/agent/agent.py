@@ -51,7 +51,7 @@ from edgeward.fleet.names import (
 from .merge import contains
 from .policy import forbidden
 from .queue import KeyQueue
-from .render import Child, children, config_name, config_revision, site_of
+from .render import Child, children, config_name, config_revision, placement_name, site_of
 from .report import is_ready, stamped, status
 from .scrape import RuntimeScraper
 from .settings import AgentSettings
@@ -160,6 +160,10 @@ class Agent:
             settings=self._settings,
             persistent=bool(self._persistent),
             config=present,
+            deployments=[
+                self._cache[DEPLOYMENTS].get(f"{namespace}/{placement_name(assignment, node.name)}")
+                for node in assignment.spec.nodes
+            ],
             site_service=self._sites_of_job(assignment) > 1,
         )
         # Claims first: a scheduler that finds none puts the pod back for seconds. All else takes less time to write

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ from edgeward.fleet.names import (
     LABEL_MANAGED_BY,
     LABEL_PLACEMENT,
     LABEL_SITE,
+    LABEL_TIER,
     MANAGED_BY,
     derived_name,
 )
@@ -43,6 +45,9 @@ CONFIG_DIR = "/etc/edgeward/job"
 STORE_DIR = "/var/lib/edgeward/store"
 USER = 65532
 CONTRACT = 1
+SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+"""of every container's securityContext, by the Pod Security Standard of that name; the rest is said for the pod"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,37 +92,60 @@ def children(
     settings: AgentSettings,
     persistent: bool,
     config: Object | None,
+    deployments: Iterable[Object | None] = (),
     site_service: bool = False,
 ) -> list[Child]:
     """All that the Assignment wants, in the order in which it is to be applied.
 
     tiers: node name -> edge | fog | cloud. config: the ConfigMap that is there now, which is kept when its models are
-    the wanted ones. persistent: whether the cluster has the StorageClass of the model store. site_service: whether
-    the cluster holds several sites, so that the job gets a Service per site too.
+    the wanted ones. persistent: whether the cluster has the StorageClass of the model store. deployments: those that
+    are there now; each keeps the store that it was made with, since another would restart its pods. site_service:
+    whether the cluster holds several sites, so that the job gets a Service per site too.
     """
     spec = assignment.spec
+    claimed = {str(item["metadata"]["name"]): _has_claim(item) for item in deployments if item is not None}
+    stores = {node.name: claimed.get(placement_name(assignment, node.name), persistent) for node in spec.nodes}
     wanted = [Child(CONFIG_MAPS, _config_map(assignment, config))]
-    if persistent:
-        wanted += [Child(VOLUME_CLAIMS, _claim(assignment, node.name, settings)) for node in spec.nodes]
+    wanted += [
+        Child(VOLUME_CLAIMS, _claim(assignment, node.name, settings)) for node in spec.nodes if stores[node.name]
+    ]
     wanted.append(Child(SERVICES, _service(assignment, spec.job.name, {LABEL_JOB: spec.job.name})))
     if site_service:
-        name = f"{spec.job.name}-{site_of(assignment)}"
         selector = {LABEL_JOB: spec.job.name, LABEL_SITE: site_of(assignment)}
-        wanted.append(
-            Child(SERVICES, _service(assignment, name if len(name) <= 63 else config_name(assignment), selector))
-        )
+        wanted.append(Child(SERVICES, _service(assignment, _site_service_name(assignment), selector)))
     if sum(node.replicas + node.leaving for node in spec.nodes) >= 2:
         wanted.append(Child(DISRUPTION_BUDGETS, _budget(assignment)))
     wanted += [
         Child(
             DEPLOYMENTS,
             _deployment(
-                assignment, node.name, node.replicas + node.leaving, tiers.get(node.name, ""), settings, persistent
+                assignment,
+                node.name,
+                node.replicas + node.leaving,
+                _tier(assignment, tiers.get(node.name, "")),
+                settings,
+                stores[node.name],
             ),
         )
         for node in spec.nodes
     ]
     return [_sealed(child) for child in wanted]
+
+
+def _tier(assignment: Assignment, label: str) -> str:
+    """As the hub says, else as the node says. A node that says nothing is at the edge: pools and Site objects are."""
+    return assignment.metadata.labels.get(LABEL_TIER) or label or "edge"
+
+
+def _site_service_name(assignment: Assignment) -> str:
+    """JOB-SITE where that can name a Service: a site's name is a label's value and may have capitals and dots."""
+    name = f"{assignment.spec.job.name}-{site_of(assignment)}"
+    return name if SERVICE_NAME.fullmatch(name) else config_name(assignment)
+
+
+def _has_claim(deployment: Object) -> bool:
+    volumes = deployment["spec"]["template"]["spec"].get("volumes") or []
+    return any(item.get("name") == "store" and "persistentVolumeClaim" in item for item in volumes)
 
 
 def _sealed(child: Child) -> Child:
@@ -175,11 +203,12 @@ def config_revision(config: Object | None) -> int:
 
 def _config_map(assignment: Assignment, present: Object | None) -> Object:
     document = models_document(assignment)
-    revision = assignment.spec.revision
+    # Never lower than what the pods have read: a hub that was restored from a backup counts from further back.
+    revision = max(assignment.spec.revision, config_revision(present) + 1)
     if present:
         try:
             known = json.loads(present["data"]["models.json"])
-            if {key: value for key, value in known.items() if key != "revision"} == document:
+            if isinstance(known, dict) and {**known, "revision": None} == {**document, "revision": None}:
                 # Only the nodes changed: the pods need not look again.
                 revision = int(known["revision"])
         except (KeyError, TypeError, ValueError):
@@ -241,9 +270,18 @@ def _deployment(
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": {LABEL_PLACEMENT: name}},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": overlay(pod, {key: over[key] for key in over if key in ("metadata", "spec")}),
+            "template": _hardened(overlay(pod, {key: over[key] for key in over if key in ("metadata", "spec")})),
         },
     }
+
+
+def _hardened(template: Object) -> Object:
+    """What `restricted` asks of every container, for those too that a podTemplate brought along."""
+    spec = template["spec"]
+    for kind in ("containers", "initContainers"):
+        if isinstance(spec.get(kind), list):
+            spec = {**spec, kind: [overlay({"securityContext": RESTRICTED}, item) for item in spec[kind]]}
+    return {**template, "spec": spec}
 
 
 def _pod_template(
@@ -306,11 +344,7 @@ def _container(assignment: Assignment, settings: AgentSettings) -> Object:
             for kind, amounts in (("requests", resources.requests), ("limits", resources.limits))
             if amounts
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
         # The start may take as long as a model takes to arrive; only a process that stopped answering is restarted.
         "startupProbe": _probe("/v2/health/live", period=1, failures=120),
         "readinessProbe": _probe("/v2/health/ready", period=2, failures=2),

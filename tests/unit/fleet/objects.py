@@ -95,7 +95,7 @@ def assignment(
             "labels": {"edgeward.dev/site": site},
         },
         "spec": {
-            "job": {"namespace": "shop", "name": job, "uid": f"uid-{job}"},
+            "job": {"namespace": "shop", "name": job, "uid": f"uid-{job}"[:64]},
             "site": site,
             "revision": 4,
             "nodes": list(nodes),

@@ -1,0 +1,278 @@
+"""What an Assignment wants in its cluster: golden objects, and what must not change a pod."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from edgeward.agent.render import Child, children, config_name, placement_name, store_name
+from edgeward.agent.settings import AgentSettings
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import parse
+from edgeward.fleet.names import derived_name
+from tests.unit.fleet.objects import OTHER, Raw, assignment
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = Path(__file__).parent / "golden"
+CONFIG_SCHEMA = json.loads((ROOT / "edge-runtime/contract/config.schema.json").read_text())
+NODES = ({"name": "n1", "replicas": 1}, {"name": "n2", "replicas": 1, "leaving": 1})
+
+
+def told(
+    *nodes: Raw, tier: str = "edge", revision: int = 4, site: str = "edge", job: str = "signs", **spec: Any
+) -> Assignment:
+    raw = assignment(*(nodes or NODES), site=site, job=job)
+    raw["metadata"]["name"] = derived_name(namespace="shop", name=job, site=site)
+    raw["metadata"]["labels"] |= {"edgeward.dev/tier": tier} if tier else {}
+    raw["metadata"]["labels"]["argocd.argoproj.io/instance"] = "shop"
+    effective = {
+        "priority": {"importance": 4, "urgency": 5, "satisfaction": 3},
+        "resources": {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
+        "placement": {"tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]},
+    }
+    raw["spec"] = {**raw["spec"], "revision": revision, "effective": effective, **spec}
+    return parse(Assignment, raw)
+
+
+def render(of: Assignment, **more: Any) -> list[Child]:
+    known: dict[str, Any] = {"tiers": {}, "settings": AgentSettings(), "persistent": True, "config": None}
+    return children(of, **{**known, **more})
+
+
+def kinds(found: list[Child], kind: str) -> list[Raw]:
+    return [child.body for child in found if child.resource.kind == kind]
+
+
+def pod_of(of: Assignment, **more: Any) -> Raw:
+    found: Raw = kinds(render(of, **more), "Deployment")[0]["spec"]["template"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("two-nodes", {"persistent": True, "site_service": True}), ("without-a-store-class", {"persistent": False})],
+)
+def test_golden(name: str, more: dict[str, Any]) -> None:
+    """Set EDGEWARD_GOLDEN=write to write the files anew, and read the difference before it is committed."""
+    text = yaml.safe_dump_all(
+        [
+            {"apiVersion": child.resource.api_version, "kind": child.resource.kind, **child.body}
+            for child in render(told(), **more)
+        ],
+        sort_keys=False,
+        width=120,
+    )
+    path = GOLDEN / f"{name}.yaml"
+    if os.environ.get("EDGEWARD_GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert list(yaml.safe_load_all(path.read_text())) == list(yaml.safe_load_all(text))
+
+
+# The pod -------------------------------------------------------------------------------------------------------------
+
+
+SIDE = {"spec": {"containers": [{"name": "side", "image": "x"}], "initContainers": [{"name": "init", "image": "x"}]}}
+
+
+@pytest.mark.parametrize("template", [{}, SIDE])
+def test_the_pod_passes_restricted_field_by_field(template: Raw) -> None:
+    """Source: the Pod Security Standards of Kubernetes, profile `restricted`, control by control."""
+    spec = pod_of(told(podTemplate=template))["spec"]
+    assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & spec.keys()
+    assert spec["securityContext"]["runAsNonRoot"] is True and spec["securityContext"]["runAsUser"] > 0
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"sysctls", "seLinuxOptions", "windowsOptions"} & spec["securityContext"].keys()
+    allowed = {"configMap", "emptyDir", "persistentVolumeClaim"}
+    assert all(volume.keys() - {"name"} <= allowed for volume in spec["volumes"])
+    for container in [*spec["containers"], *spec.get("initContainers", [])]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert not {"privileged", "procMount"} & context.keys()
+        assert all("hostPort" not in port for port in container.get("ports", []))
+    runtime = next(item for item in spec["containers"] if item["name"] == "runtime")
+    assert runtime["securityContext"]["readOnlyRootFilesystem"] is True
+    assert spec["automountServiceAccountToken"] is False and "serviceAccountName" not in spec
+
+
+def test_the_node_is_pinned_by_its_name_and_never_by_nodename() -> None:
+    spec = pod_of(told())["spec"]
+    terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms == [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]
+    assert "nodeName" not in spec
+
+
+LIMITLESS = [
+    {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute"}
+    for state in ("not-ready", "unreachable")
+]
+OWN = [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+
+@pytest.mark.parametrize(
+    ("tier", "label", "limitless"),
+    [
+        ("edge", "", True),
+        ("fog", "cloud", True),
+        ("cloud", "edge", False),
+        # An Assignment from before it carried the tier: the node's label, and pools without one are edge.
+        ("", "edge", True),
+        ("", "fog", True),
+        ("", "cloud", False),
+        ("", "", True),
+    ],
+)
+def test_pods_at_edge_and_fog_outlive_a_cut(tier: str, label: str, limitless: bool) -> None:
+    tolerations = pod_of(told(tier=tier), tiers={"n1": label})["spec"]["tolerations"]
+    assert tolerations == OWN + (LIMITLESS if limitless else [])
+
+
+def test_a_node_that_vanishes_for_a_moment_changes_no_pod() -> None:
+    assert pod_of(told(), tiers={}) == pod_of(told(), tiers={"n1": "edge"})
+
+
+def test_a_store_that_was_made_is_kept_when_the_class_comes_or_goes() -> None:
+    for made in (True, False):
+        before = render(told(), persistent=made)
+        there = kinds(before, "Deployment")
+        after = render(told(), persistent=not made, deployments=[*there, None])
+        assert kinds(after, "Deployment") == there
+        assert len(kinds(after, "PersistentVolumeClaim")) == (2 if made else 0)
+    mixed = render(told(), persistent=True, deployments=kinds(render(told(NODES[0]), persistent=False), "Deployment"))
+    assert [item["metadata"]["annotations"]["edgeward.dev/node"] for item in kinds(mixed, "PersistentVolumeClaim")] == [
+        "n2"
+    ]
+
+
+def test_the_podtemplate_is_laid_over_by_name() -> None:
+    over = {
+        "metadata": {"labels": {"team": "a"}},
+        "spec": {
+            "nodeSelector": {"disk": "ssd"},
+            "containers": [{"name": "runtime", "env": [{"name": "A", "value": "b"}]}, {"name": "side", "image": "x"}],
+        },
+    }
+    pod = pod_of(told(podTemplate=over))
+    assert pod["metadata"]["labels"]["team"] == "a" and "edgeward.dev/job" in pod["metadata"]["labels"]
+    runtime, side = pod["spec"]["containers"]
+    assert [item["name"] for item in runtime["env"]] == ["EDGEWARD_CONFIG_DIR", "EDGEWARD_STORE", "EDGEWARD_PORT", "A"]
+    assert runtime["image"] and side["image"] == "x" and pod["spec"]["nodeSelector"] == {"disk": "ssd"}
+
+
+def test_labels_of_the_users_objects_are_not_copied() -> None:
+    assert "argocd" not in json.dumps([child.body for child in render(told(), site_service=True)])
+
+
+def test_selectors_match_their_pods() -> None:
+    found = render(told(), site_service=True)
+    labels = [item["spec"]["template"]["metadata"]["labels"] for item in kinds(found, "Deployment")]
+    for item, own in zip(kinds(found, "Deployment"), labels, strict=True):
+        assert item["spec"]["selector"]["matchLabels"].items() <= own.items()
+    for item in [*kinds(found, "Service")]:
+        assert all(item["spec"]["selector"].items() <= own.items() for own in labels)
+    (budget,) = kinds(found, "PodDisruptionBudget")
+    assert all(budget["spec"]["selector"]["matchLabels"].items() <= own.items() for own in labels)
+
+
+def test_replicas_that_are_leaving_still_run() -> None:
+    assert [item["spec"]["replicas"] for item in kinds(render(told()), "Deployment")] == [1, 2]
+
+
+def test_a_single_replica_has_no_budget_that_would_block_a_drain() -> None:
+    assert kinds(render(told({"name": "n1", "replicas": 1})), "PodDisruptionBudget") == []
+
+
+# Services and names --------------------------------------------------------------------------------------------------
+
+
+def test_a_site_has_its_service_where_there_are_several() -> None:
+    assert [item["metadata"]["name"] for item in kinds(render(told()), "Service")] == ["signs"]
+    assert [item["metadata"]["name"] for item in kinds(render(told(), site_service=True), "Service")] == [
+        "signs",
+        "signs-edge",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("site", "job"), [("Shop_1", "signs"), ("shop.1", "signs"), ("s" * 63, "signs"), ("s", "j" * 63)]
+)
+def test_a_site_whose_name_cannot_name_a_service_gets_a_derived_one(site: str, job: str) -> None:
+    """A site's name is a label's value; an invalid Service would be refused and stop the job at that site."""
+    of = told(site=site, job=job)
+    names = [item["metadata"]["name"] for item in kinds(render(of, site_service=True), "Service")]
+    assert names == [job, config_name(of)]
+
+
+def test_names_at_the_length_limit_stay_labels() -> None:
+    of = told({"name": "n" * 253, "replicas": 2}, site="s" * 63, job="j" * 63)
+    for child in render(of, site_service=True):
+        assert len(child.name) <= 63
+        for value in child.body["metadata"]["labels"].values():
+            assert len(value) <= 63
+
+
+def test_derived_names_differ_by_what_they_are_for() -> None:
+    of = told()
+    names = {config_name(of), placement_name(of, "n1"), placement_name(of, "n2"), store_name("shop", "n1")}
+    assert len(names) == 4
+    assert store_name("shop", "n1") != store_name("other", "n1")
+
+
+# The config ----------------------------------------------------------------------------------------------------------
+
+
+def document(of: Assignment, config: Raw | None = None) -> Raw:
+    (found,) = kinds(render(of, config=config), "ConfigMap")
+    said: Raw = json.loads(found["data"]["models.json"])
+    return said
+
+
+def config_map(of: Assignment, config: Raw | None = None) -> Raw:
+    return kinds(render(of, config=config), "ConfigMap")[0]
+
+
+NEW = [{"name": "m", "version": "2.0", "digest": OTHER, "sources": ["https://models/m2"], "parameters": {"a": [1]}}]
+
+
+def test_the_config_is_the_contracts() -> None:
+    for of in (told(), told(models=NEW)):
+        jsonschema.validate(document(of), CONFIG_SCHEMA)
+    assert document(told())["revision"] == 4
+
+
+def test_a_change_of_nodes_keeps_the_configs_revision_and_a_change_of_models_does_not() -> None:
+    first = config_map(told())
+    assert document(told(NODES[0], revision=9), first)["revision"] == 4
+    assert document(told(models=NEW, revision=9), first)["revision"] == 9
+
+
+def test_the_configs_revision_only_counts_up() -> None:
+    """A hub restored from a backup starts lower than what the pods have read."""
+    late = config_map(told(revision=40))
+    assert document(told(models=NEW, revision=7), late)["revision"] == 41
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"revision": "x"}', '{"revision": null}'])
+def test_a_config_that_somebody_broke_is_written_anew(text: str) -> None:
+    for broken in ({"data": {"models.json": text}}, {"data": {}}, {"data": None}, {}):
+        assert document(told(), broken)["revision"] == 4
+
+
+# The seal ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_longer_wanted_shows_in_the_seal() -> None:
+    def seals(of: Assignment) -> dict[str, str]:
+        return {child.name: child.body["metadata"]["annotations"]["edgeward.dev/applied"] for child in render(of)}
+
+    with_env = {"spec": {"containers": [{"name": "runtime", "resources": {"limits": {"cpu": "2"}}}]}}
+    one, two, three = seals(told(podTemplate=with_env)), seals(told()), seals(told())
+    assert two == three
+    assert one[placement_name(told(), "n1")] != two[placement_name(told(), "n1")]
