@@ -547,7 +547,9 @@ def start_world(plane: ControlPlane, exporter: Exporter, audit: Path) -> World:
     prometheus = Prometheus(plane, exporter)
     world = World(plane=plane, exporter=exporter, prometheus=prometheus, audit=audit)
     for prefix, options in NODES.items():
-        for name in plane.add_nodes(options["count"], prefix=prefix, **{k: v for k, v in options.items() if k != "count"}):
+        for name in plane.add_nodes(
+            options["count"], prefix=prefix, **{k: v for k, v in options.items() if k != "count"}
+        ):
             exporter.set(name, cores=0.2)
     prometheus.start()
     return world

@@ -77,7 +77,9 @@ def test_each_constraint_ends_in_the_right_place_or_the_right_word(
         ready = world.await_condition(namespace, name, "Ready", "False", reason=expected)
         assert nearest.split(" lacks")[0] in ready["message"], name
         world.await_condition(namespace, name, "Placed", "False")
-        rejected = {item["reason"]: item for item in world.get_job(namespace, name)["status"]["explanation"]["rejected"]}
+        rejected = {
+            item["reason"]: item for item in world.get_job(namespace, name)["status"]["explanation"]["rejected"]
+        }
         assert rejected[reason]["count"] == count, f"{name}: {rejected}"
         assert nearest in rejected[reason]["nearestMiss"], f"{name}: {rejected}"
         assert world.pods(namespace, name) == []

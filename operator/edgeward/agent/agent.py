@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 MANAGER = "edgeward-agent"
 WATCHED = (ASSIGNMENTS, NODES, PODS, DEPLOYMENTS, SERVICES, CONFIG_MAPS, VOLUME_CLAIMS, DISRUPTION_BUDGETS)
 """what the cache of an agent must hold"""
+FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0
+"""seconds until an object that was refused is tried again unchanged, the first time and at most"""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,18 @@ class _Looked:
 
     answers: dict[str, Object] = field(default_factory=dict)
     next: float = 0.0
+    refused: dict[str, _Refusal] = field(default_factory=dict)
+    """by kind and key, what the API server would not have"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """An object that was refused just as it is: trying it again at every look would be a write a second for nothing."""
+
+    body: Object
+    problem: str
+    count: int
+    until: float
 
 
 class Agent:
@@ -185,6 +199,11 @@ class Agent:
         # A claim is immutable where it differs; what was made is good enough.
         if present is not None and (child.resource is VOLUME_CLAIMS or contains(present, child.body)):
             return ""
+        refusals = self._looked.setdefault(assignment.name, _Looked()).refused
+        about = f"{child.resource.kind} {child.key}"
+        before = refusals.get(about)
+        if before is not None and before.body == child.body and self._clock() < before.until:
+            return before.problem
         try:
             if present is None and child.resource is SERVICES:
                 await self._refuse_foreign(child)
@@ -192,10 +211,16 @@ class Agent:
         except ApiError as error:
             if not error.invalid and not error.not_found:
                 raise
-            # The others would fail or, worse, half-work; the user is told and the next change is a new try.
+            # The user is told. A change is a new try at once; what is in the way may also go without one.
             log.warning("assignment %s: %s %s: %s", assignment.name, child.resource.kind, child.name, error)
             reason = "PolicyForbids" if error.status == 403 else "InvalidSpec"
-            return f"{reason} {child.resource.kind} {child.name} was refused: {error.message}"
+            problem = f"{reason} {child.resource.kind} {child.name} was refused: {error.message}"
+            count = before.count + 1 if before is not None and before.body == child.body else 0
+            wait = min(FIRST_RETRY * 2.0 ** min(count, 10), LONGEST_RETRY)
+            refusals[about] = _Refusal(child.body, problem, count, self._clock() + wait)
+            self.queue.mark_later(assignment.name, wait)
+            return problem
+        refusals.pop(about, None)
         return ""
 
     async def _refuse_foreign(self, child: Child) -> None:

@@ -43,8 +43,12 @@ class ApiError(Exception):
 
     @property
     def invalid(self) -> bool:
-        """The object itself is wrong: trying again without a change is pointless."""
-        return self.status in (400, 403, 422)
+        """The object itself is wrong: trying again without a change is pointless.
+
+        A field that the schema does not have comes back from server-side apply as 500, with these words.
+        """
+        unknown_field = self.status == 500 and "failed to create typed patch object" in self.message
+        return self.status in (400, 403, 422) or unknown_field
 
 
 class WriteRefused(Exception):

@@ -37,10 +37,10 @@ from edgeward.cluster.resources import (
     key_of,
 )
 from edgeward.fleet.build import BuildSettings, build
-from edgeward.fleet.model import Fleet, Live
+from edgeward.fleet.model import Fleet, Job, Live
 from edgeward.fleet.reading import read
 from edgeward.fleet.sites import membership
-from edgeward.placement.model import Plan
+from edgeward.placement.model import JobPlan, Plan
 from edgeward.placement.plan import plan as make_plan
 from edgeward.placement.settings import PlanSettings
 from edgeward.rollout.step import RolloutStep
@@ -236,23 +236,11 @@ class Hub:
             raw, job, job_plan = self._cache[INFERENCE_JOBS].get(facts.key), jobs.get(facts.key), plan.job(facts.key)
             if raw is None or job_plan is None:
                 continue
-            if job is None:
-                wanted = unreadable_status(raw.get("status") or {}, facts, now=fleet.now)
-                writes += self._status(INFERENCE_JOBS, raw, wanted)
-                continue
-            status = job_status(
-                job,
-                facts,
-                job_plan,
-                whole=plan,
-                fleet=fleet,
-                rollout=rollout,
-                assignments=by_job.get(facts.key, []),
-            )
-            changed = self._status(INFERENCE_JOBS, raw, to_dict(status), known=job)
-            if changed:
-                writes.append(tell_jobs(self._recorder, raw, job.status, status, job_plan))
-            writes += changed
+            try:
+                writes += self._job_writes(observed, raw, facts, job, job_plan, by_job.get(facts.key, []))
+            except Exception:  # what is odd about one job must not keep the others' statuses back
+                self.failed += 1
+                log.exception("the status of job %s could not be made", facts.key)
         for release in fleet.releases:
             raw, readable, step = (
                 self._cache[MODEL_RELEASES].get(release.key),
@@ -269,6 +257,33 @@ class Hub:
             writes += changed
         writes += self._site_writes(fleet, plan)
         await self._all(writes)
+
+    def _job_writes(
+        self,
+        observed: Observed,
+        raw: Object,
+        facts: Job,
+        job: InferenceJob | None,
+        job_plan: JobPlan,
+        assignments: list[Assignment],
+    ) -> list[Awaitable[None]]:
+        """The write of a job's status and the Events that go with it; none when the status is so already."""
+        if job is None:
+            wanted = unreadable_status(raw.get("status") or {}, facts, now=observed.fleet.now)
+            return self._status(INFERENCE_JOBS, raw, wanted)
+        status = job_status(
+            job,
+            facts,
+            job_plan,
+            whole=observed.plan,
+            fleet=observed.fleet,
+            rollout=observed.rollout,
+            assignments=assignments,
+        )
+        changed = self._status(INFERENCE_JOBS, raw, to_dict(status), known=job)
+        if changed:
+            changed.append(tell_jobs(self._recorder, raw, job.status, status, job_plan))
+        return changed
 
     def _site_writes(self, fleet: Fleet, plan: Plan) -> list[Awaitable[None]]:
         sites = self._readable(SITES, Site)

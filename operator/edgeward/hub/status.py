@@ -137,6 +137,11 @@ def judge(facts: Job, plan: JobPlan, current: list[Assignment], fleet: Fleet) ->
         if refusals:
             return Verdict(Reason.NO_RUNNABLE_MODEL, refusals[0])
         detail = "; ".join(_obstacles(current)[:3])
+        if plan.message:
+            # They are where they should not be, or where they are refused, and no other node will do.
+            known = plan.reason in Reason.__members__.values()
+            text = f"{ready}/{plan.wanted} replicas serve; {plan.message}"
+            return Verdict(Reason(plan.reason) if known else Reason.NO_CAPACITY, text)
         return Verdict(
             Reason.PODS_STARTING, f"{ready}/{plan.wanted} replicas serve" + (f"; {detail}" if detail else "")
         )
@@ -209,7 +214,8 @@ def _decisions(plan: JobPlan, current: list[Assignment]) -> tuple[Decision, ...]
         Decision(
             cluster_name="in-cluster",
             site=site,
-            tier=group[0].tier,
+            # A node that is gone has none any more.
+            tier=group[0].tier or None,
             nodes=tuple(sorted(item.node for item in group)),
             replicas=sum(item.replicas for item in group),
             ready_replicas=sum(min(ready.get((site, item.node), 0), item.replicas) for item in group),
@@ -314,7 +320,10 @@ def summary(said: plan_model.Explanation) -> tuple[str, ...]:
     if said.node:
         lines.append(f"{said.node}: {_sum(said.terms)}{_live(said.figures)}")
     lines += [f"not {item.node}: {item.score:.3f}, {item.why}{_live(item.figures)}" for item in said.runners_up[:3]]
-    lines += [f"not {item.count} nodes: {item.reason}, {item.nearest_miss}" for item in said.rejected[:10]]
+    lines += [
+        f"not {item.count} {'node' if item.count == 1 else 'nodes'}: {item.reason}, {item.nearest_miss}"
+        for item in said.rejected[:10]
+    ]
     return tuple(line[:512] for line in lines)
 
 

@@ -23,10 +23,13 @@ class Turn:
     position: int
     """1 is served first"""
     of: int
+    after: str = ""
+    """key of the job right before this one, empty for the first"""
 
     @property
     def note(self) -> str:
-        return f"priority tier {self.tier}, P {float(self.p):.4f}, {ordinal(self.position)} of {self.of}"
+        place = f"priority tier {self.tier}, P {float(self.p):.4f}, {ordinal(self.position)} of {self.of}"
+        return f"{place}, after {self.after}" if self.after else place
 
 
 def ordinal(number: int) -> str:
@@ -54,6 +57,6 @@ def turns(jobs: Sequence[Job]) -> tuple[Turn, ...]:
         )
     )
     return tuple(
-        Turn(index, job, tier, p, position, len(figures))
+        Turn(index, job, tier, p, position, len(figures), figures[position - 2][1].key if position > 1 else "")
         for position, (index, job, tier, p) in enumerate(figures, start=1)
     )
