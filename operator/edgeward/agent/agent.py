@@ -258,6 +258,8 @@ class Agent:
             if int(answer.get("revision") or 0) < revision and touched != str(revision):
                 patch = {"metadata": {"annotations": {ANNOTATION_MODELS: str(revision)}}}
                 await self._client.merge(PODS, meta["namespace"], meta["name"], patch, manager=MANAGER)
+                if looked:
+                    looked.next = 0.0  # it has something new to say from now on; a settled one is asked seldom
 
     # The end of an Assignment ------------------------------------------------------------------------------------
 
