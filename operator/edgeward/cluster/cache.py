@@ -51,15 +51,19 @@ class Store:
         self.seeded = True
 
     def put(self, obj: Object) -> bool:
-        """Take over an object unless a newer one is known. True when something changed."""
-        if not self.wanted(obj):
-            return False
+        """Take over an object unless a newer one is known. True when something changed.
+
+        Only the version counts, whatever the uid: a late word about an object must not replace its successor.
+        """
         key, version = key_of(obj), version_of(obj)
         known = self.objects.get(key)
-        if known is not None and version_of(known) >= version and _uid(known) == _uid(obj):
+        if known is not None and version_of(known) >= version:
             return False
         if version <= self.gone.get(key, -1):
             return False
+        if not self.wanted(obj):
+            # Somebody took the mark off by which it was wanted; to us it is as good as deleted.
+            return self._drop(key, obj)
         self.objects[key] = self.trim(obj)
         self.gone.pop(key, None)
         self.changed(self.resource, obj)
@@ -68,37 +72,45 @@ class Store:
     def event(self, kind: str | None, obj: Object) -> bool:
         """Take over one watch event. True when something changed."""
         key = key_of(obj)
-        if kind == "DELETED":
-            self.confirmed.discard(key)
-            known = self.objects.get(key)
-            if known is not None and _uid(known) != _uid(obj) and version_of(known) > version_of(obj):
-                return False
-            self.gone[key] = version_of(obj)
-            if len(self.gone) > 10_000:
-                del self.gone[next(iter(self.gone))]
-            if self.objects.pop(key, None) is None:
-                return False
-            self.changed(self.resource, obj)
-            return True
-        self.confirmed.add(key)
-        return self.put(obj)
+        if kind != "DELETED":
+            if self.wanted(obj):
+                self.confirmed.add(key)
+            return self.put(obj)
+        known = self.objects.get(key)
+        if known is not None and version_of(known) > version_of(obj):
+            return False
+        self.gone[key] = max(version_of(obj), self.gone.get(key, -1))
+        if len(self.gone) > 10_000:
+            del self.gone[next(iter(self.gone))]
+        return self._drop(key, obj)
 
-    def differs(self, listed: Iterable[Object]) -> set[str]:
+    def _drop(self, key: str, obj: Object) -> bool:
+        self.confirmed.discard(key)
+        if self.objects.pop(key, None) is None:
+            return False
+        self.changed(self.resource, obj)
+        return True
+
+    def differs(self, listed: Iterable[Object], *, at: str = "") -> set[str]:
         """Keys in which a LIST is ahead of this cache: newer or unknown there, or gone there and confirmed here.
 
-        What the watch never delivered and the LIST no longer holds is dropped here at once; see `confirmed`.
+        at: the LIST's own resource version; what is newer here than the LIST says nothing by missing from it. What the
+        watch never delivered and the LIST no longer holds is dropped here at once; see `confirmed`.
         """
         behind: set[str] = set()
         seen: set[str] = set()
+        limit = int(at) if at.isdigit() else None
         for item in listed:
             if not self.wanted(item):
                 continue
             key = key_of(item)
             seen.add(key)
             known = self.objects.get(key)
-            if known is None or version_of(known) < version_of(item) or _uid(known) != _uid(item):
+            if (known is None or version_of(known) < version_of(item)) and version_of(item) > self.gone.get(key, -1):
                 behind.add(key)
         for key in [key for key in self.objects if key not in seen]:
+            if limit is not None and version_of(self.objects[key]) > limit:
+                continue
             if key in self.confirmed:
                 behind.add(key)
             else:
@@ -154,7 +166,3 @@ def version_of(obj: Object) -> int:
     """Resource versions of one kind are comparable numbers (KEP-5504); what is not a number counts as oldest."""
     version = str(obj["metadata"].get("resourceVersion", ""))
     return int(version) if version.isdigit() else 0
-
-
-def _uid(obj: Object) -> str:
-    return str(obj["metadata"].get("uid", ""))

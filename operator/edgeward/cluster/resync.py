@@ -24,11 +24,11 @@ async def compare(client: Client, cache: Cache, lag: Lag, *, now: float) -> None
     """One round: how far each kind is behind. A LIST that fails says nothing about the watch."""
     for plural, store in cache.stores.items():
         try:
-            items, _ = await client.list(store.resource, metadata_only=True)
+            items, version = await client.list(store.resource, metadata_only=True)
         except ApiError as error:
             log.warning("resync of %s: %s", plural, error)
             continue
-        behind = store.differs(items)
+        behind = store.differs(items, at=version)
         lag.note(plural, behind, now=now)
         if behind:
             log.info("resync of %s: %d behind, oldest since %.0f s", plural, len(behind), lag.worst(now=now))
