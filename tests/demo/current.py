@@ -23,7 +23,7 @@ from tests.cluster.paths import cache_root
 from . import show, story, visitor
 from .kube import Kubectl, Object, StoryError, wait
 from .models import Models, prepare
-from .stage import CHART, OURS, RELEASE, Stage, install, make_namespace, pod
+from .stage import CHART, LEASE, OURS, RELEASE, Stage, install, make_namespace, pod
 
 NAMESPACE = "edgeward-demo"
 RECORD = "edgeward-demo-added"
@@ -42,7 +42,8 @@ class Additions:
     labels: tuple[tuple[str, str, str], ...]
 
     def lines(self) -> list[str]:
-        return [f"Namespace {NAMESPACE}, and everything else inside it"] + [
+        return [
+            f"Namespace {NAMESPACE}, and everything else inside it",
             *(f"{kind} {name}" for kind, name in self.objects),
             *(f"label {key}={value} on node {node}" for node, key, value in self.labels),
         ]
@@ -101,6 +102,8 @@ def clean(say: Say, *, yes: bool, ask: Callable[[str], str] = input) -> int:
         return 0
     helm = _helm(say)
     if ("CustomResourceDefinition", "inferencejobs.edgeward.dev") in _present(kubectl, additions.objects):
+        word = "edgeward.dev/confirm-deletion-of-all=true"  # that every job goes at once is meant
+        kubectl.run("annotate", "lease", LEASE, "-n", NAMESPACE, word, "--overwrite", check=False)
         for kind in ("inferencejobs", "modelreleases"):
             kubectl.run("delete", f"{kind}.edgeward.dev", "--all", "-n", NAMESPACE, "--timeout=60s", timeout=90)
         _await_no_assignments(kubectl)
@@ -155,7 +158,7 @@ def label_plan(nodes: Sequence[Object]) -> tuple[tuple[str, str, str], ...]:
         for number, node in enumerate(edges)
         for pair in ((node, _TIER, "edge"), (node, _SITE, f"demo-{'ab'[number]}"))
     ]
-    return tuple([*([(cloud, _TIER, "cloud")] if cloud else []), *labels])
+    return (*([(cloud, _TIER, "cloud")] if cloud else []), *labels)
 
 
 def recorded(kubectl: Kubectl) -> Additions | None:

@@ -48,6 +48,7 @@ def embedded_stage(cluster: Cluster, models: Models, say: Callable[[str], None])
         operator_namespace="edgeward",
         operator_image=("localhost/edgeward-operator", "dev"),
         runtime_image="localhost/edgeward-runtime:dev",
+        build=archives["operator"].stem,
         models=models,
         urls={model.path.name: f"{server.url}/{model.path.name}" for model in models.files},
         prometheus_url=cluster.prometheus_url,
@@ -90,9 +91,9 @@ def tell(stage: Stage, *, seed: int) -> int:
     """The story itself; the number of failed requests. Raises StoryError when it does not come out as it should."""
     say, models = stage.say, stage.models
     begun = time.monotonic()
+    say(f"Edgeward is installed by helm ({install(stage):.1f} s)")
     for name in clear_leftovers(stage):
         say(f"  removed what an earlier run left: {name}")
-    say(f"Edgeward is installed by helm ({install(stage):.1f} s)")
     rows = [("step", "what happened", "seconds")]
     expected = visitor.expected()
 
@@ -185,17 +186,20 @@ def keep(cluster: Cluster, stage: Stage | None) -> Path:
     folder = REPOSITORY / "build" / f"failed-{cluster.name}"
     folder.mkdir(parents=True, exist_ok=True)
     if stage is not None:
+        here, there = ("-n", stage.namespace), ("-n", stage.operator_namespace)
+        operator = ("logs", *there, "-l", "app.kubernetes.io/component=operator", "--tail=-1")
+        ours = ("logs", *here, "-l", "app.kubernetes.io/managed-by=edgeward", "--tail=200", "--prefix")
         looks = {
-            "objects.txt": ("get", "all,ij,mr,pvc,configmaps", "-n", stage.namespace, "-o", "wide"),
+            "objects.txt": ("get", "all,ij,mr,pvc,configmaps", *here, "-o", "wide"),
             "pods.txt": ("get", "pods", "-A", "-o", "wide"),
-            "jobs.yaml": ("get", "ij,mr", "-n", stage.namespace, "-o", "yaml"),
-            "assignments.yaml": ("get", "assignments", "-n", stage.operator_namespace, "-o", "yaml"),
+            "jobs.yaml": ("get", "ij,mr", *here, "-o", "yaml"),
+            "assignments.yaml": ("get", "assignments", *there, "-o", "yaml"),
             "events.txt": ("get", "events", "-A", "--sort-by=.lastTimestamp"),
-            "describe-pods.txt": ("describe", "pods", "-n", stage.namespace),
-            "operator.log": ("logs", "-n", stage.operator_namespace, "-l", "app.kubernetes.io/component=operator", "--tail=-1"),
-            "operator-before.log": ("logs", "-n", stage.operator_namespace, "-l", "app.kubernetes.io/component=operator", "--tail=-1", "-p"),
-            "runtime.log": ("logs", "-n", stage.namespace, "-l", "app.kubernetes.io/managed-by=edgeward", "--tail=200", "--prefix"),
-        }  # fmt: skip
+            "describe-pods.txt": ("describe", "pods", *here),
+            "operator.log": operator,
+            "operator-before.log": (*operator, "--previous"),
+            "runtime.log": ours,
+        }
         for name, words in looks.items():
             try:
                 (folder / name).write_text(stage.kubectl.run(*words, check=False, timeout=20), encoding="utf-8")

@@ -95,6 +95,10 @@ def rolled(say: Say, facts: Rolled, *, old: str, new: str) -> None:
         f" {'unchanged' if facts.before == facts.after else 'CHANGED'}"
     )
     say(
+        f"  first answer by {new} after {seen.first(new) - facts.told_at:.1f} s,"
+        f" last one by {old} after {seen.last(old) - facts.told_at:.1f} s"
+    )
+    say(
         f"  {len(seen.questions)} requests in {seen.seconds:.1f} s: {seen.answered(old)} answered by {old},"
         f" {seen.answered(new)} by {new}, {len(seen.failed)} failed; p50 {seen.percentile(0.5) * 1000:.0f} ms,"
         f" p99 {seen.percentile(0.99) * 1000:.0f} ms"

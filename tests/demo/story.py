@@ -21,7 +21,7 @@ from .ask import Reply, ask
 from .kube import Object, StoryError, condition, settled, wait
 from .models import ModelFile
 from .rollout import Load, Seen
-from .stage import OURS, WINDOW_S, Stage, make_namespace, pod
+from .stage import LEASE, OURS, WINDOW_S, Stage, make_namespace, pod
 from .visitor import expected, names, questions
 
 READY_S = 120
@@ -183,7 +183,7 @@ def edge_nodes(stage: Stage) -> list[str]:
 # Load on one node --------------------------------------------------------------------------------------------------
 
 _BURN = "while True: pass"
-BUSY = 0.7
+BUSY = 0.6
 """part of a node's cores in use from which on the demo calls it loaded"""
 
 
@@ -307,7 +307,6 @@ def serving_pods(stage: Stage, job: str) -> tuple[tuple[str, int, str], ...]:
 
 # The operator is killed --------------------------------------------------------------------------------------------
 
-_LEASE = "edgeward-hub"
 _OPERATOR = "app.kubernetes.io/component=operator"
 _KINDS = (
     "inferencejobs.edgeward.dev", "modelreleases.edgeward.dev", "deployments.apps", "services", "configmaps",
@@ -318,18 +317,20 @@ _KINDS = (
 def everything(stage: Stage) -> dict[str, str]:
     """kind/name -> uid and resourceVersion of all that Edgeward and its jobs consist of, and each pod's node."""
     found = {}
+    key, _, value = OURS.partition("=")
     listed = [("assignments.edgeward.dev", stage.operator_namespace), *((kind, stage.namespace) for kind in _KINDS)]
     for kind, namespace in listed:
         for item in stage.kubectl.items(kind, "-n", namespace):
             meta = item["metadata"]
-            if (meta.get("labels") or {}).get("app.kubernetes.io/name") == "edgeward":
-                continue  # the operator's own, when it shares the namespace
+            labels = meta.get("labels") or {}
+            if labels.get("app.kubernetes.io/name") == "edgeward" or labels.get(key) == value:
+                continue  # the operator's own, when it shares the namespace, and the story's own
             found[f"{kind.split('.')[0]}/{meta['name']}"] = f"{meta['uid']} {meta['resourceVersion']}"
     return found
 
 
 def lease(stage: Stage) -> Object:
-    found: Object = stage.kubectl.get("lease", _LEASE, "-n", stage.operator_namespace)["spec"]
+    found: Object = stage.kubectl.get("lease", LEASE, "-n", stage.operator_namespace)["spec"]
     return found
 
 
