@@ -128,7 +128,10 @@ class Client:
             raise ApiError(0, type(error).__name__, str(error) or "no answer in time") from error
         if not 200 <= response.status <= 299:
             raise ApiError(response.status, response.reason or "", _message(raw))
-        return json.loads(raw) if raw else {}
+        try:
+            return json.loads(raw) if raw else {}
+        except ValueError as error:
+            raise ApiError(0, "NotJson", f"answered something that is not JSON: {_message(raw)}") from error
 
     async def list(
         self, resource: Resource, *, namespace: str = "", selector: str = "", metadata_only: bool = False

@@ -45,10 +45,7 @@ class Recorder:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         namespace = meta.get("namespace") or "default"
         try:
-            if told is not None:
-                told.count, told.at = told.count + 1, now
-                patch = {"count": told.count, "lastTimestamp": stamp}
-                await self.client.merge(EVENTS, told.namespace, told.name, patch, manager=self.component)
+            if told is not None and await self._count(told, now, stamp):
                 return
             name = f"{meta['name'][:200]}.{uuid.uuid4().hex[:12]}"
             self._remember(identity, _Told(name=name, namespace=namespace, count=1, at=now))
@@ -72,8 +69,21 @@ class Recorder:
             }
             await self.client.create(EVENTS, body, manager=self.component)
         except (ApiError, WriteRefused) as error:
+            self._told.pop(identity, None)
             # An Event that could not be written must never hold up the work that it tells of.
             log.warning("event %s on %s: %s", reason, meta["name"], error)
+
+    async def _count(self, told: _Told, now: float, stamp: str) -> bool:
+        """One more of an Event. False when it has expired meanwhile: the API server forgets them after an hour."""
+        patch = {"count": told.count + 1, "lastTimestamp": stamp}
+        try:
+            await self.client.merge(EVENTS, told.namespace, told.name, patch, manager=self.component)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            return False
+        told.count, told.at = told.count + 1, now
+        return True
 
     def _remember(self, identity: tuple[str, str, str], told: _Told) -> None:
         if len(self._told) >= 5000:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,6 +97,9 @@ class Leadership:
         except ApiError as error:
             if not error.not_found:
                 raise
+            if not self.leading and self._seen[0] and self._clock() - self._seen[1] < self._settings.duration:
+                # Somebody deleted it, and whoever held it may go on writing for as long as if it were there.
+                return
             self.lease = await self._create()
             self._renewed = asked
             return
@@ -122,7 +126,7 @@ class Leadership:
     def _spec(self, transitions: int, acquired: str) -> Object:
         return {
             "holderIdentity": self.identity,
-            "leaseDurationSeconds": int(self._settings.duration),
+            "leaseDurationSeconds": math.ceil(self._settings.duration),
             "acquireTime": acquired,
             "renewTime": _micro_time(),
             "leaseTransitions": transitions,
