@@ -61,7 +61,14 @@ def operator(plane: ControlPlane) -> Iterator[int]:
     config.write_text(yaml.safe_dump({"namespace": "edgeward", "port": 18091}))
     log = (plane.directory / "operator.log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgeward.cli.main", "operator", f"--config={config}", f"--kubeconfig={plane.kubeconfig}"],
+        [
+            sys.executable,
+            "-m",
+            "edgeward.cli.main",
+            "operator",
+            f"--config={config}",
+            f"--kubeconfig={plane.kubeconfig}",
+        ],
         stdout=log,
         stderr=log,
     )

@@ -149,7 +149,7 @@ def explain(
     assert state is not None
     terms = scorer.terms(state, crowd.beside(best.site, best.node, without=best), present=True, stays=not best.new)
     judged = []
-    capability = 0.0
+    capability = scorer.capability(state, present=True)
     for other in others:
         other_score, k = scorer.judge(other, crowd.beside(other.site.name, other.node.name, without=best))
         judged.append((-other_score, other.rank, other))

@@ -145,6 +145,10 @@ class Scorer:
         score = self.weigh(values, company.on_node, stays=False) + self.site_part(company.at_site)
         return round(score, PRECISION), _capability(state, values)
 
+    def capability(self, state: NodeState, *, present: bool) -> float:
+        """K = C R / T of this node for this job."""
+        return _capability(state, self.values(state, present=present))
+
     def figures(self, state: NodeState, *, present: bool, best_capability: float) -> Figures:
         """`best_capability`: the largest K among the nodes that this one is compared with."""
         values = self.values(state, present=present)
