@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.util.retry import Retry
 
-from edgeward.api.quantity import QuantityError, parse_bytes, parse_cpu
+from edgeward.api.quantity import parse_bytes, parse_cpu
 from edgeward.fleet.model import Live, Sample
 
 from .profiles import Profile
@@ -68,23 +69,27 @@ class PrometheusSource:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def read(self) -> Reading:
-        if self._running >= 4:
-            return Reading(problem=f"{self.name} has not answered earlier queries yet")
+        late = f"did not answer within {self._deadline:g} s"
+        if self._running:
+            # Threads still hang on the last reading's queries; more of them would only queue behind.
+            return Reading(problem=f"{self.name} {late}")
         profile = self._profile
         queries = (profile.cpu.value, profile.cpu.measured_at, profile.memory.value, profile.memory.measured_at)
         try:
             async with asyncio.timeout(self._deadline):
-                answers = await asyncio.gather(*(self._ask(query) for query in queries))
-        except TimeoutError:
-            return Reading(problem=f"{self.name} did not answer within {self._deadline:g} s")
+                # All of them to their end: the first failure would leave the others running into the next reading.
+                answers = await asyncio.gather(*(self._ask(query) for query in queries), return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+        except (TimeoutError, requests.exceptions.Timeout):
+            return Reading(problem=f"{self.name} {late}")
         except Exception as error:  # a library that parses whatever came may raise anything
             return Reading(problem=f"{self.name} {_in_words(error)}")
         try:
             return self._combine(answers)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            return Reading(
-                problem=f"{self.name} answered something that is not a vector: {type(error).__name__} {error}"
-            )
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+            return Reading(problem=f"{self.name} answered something that is not a vector")
 
     def _ask(self, query: str) -> Awaitable[Any]:
         future = self._pool.submit(self._client.custom_query, query.replace("WINDOW", self._window))
@@ -117,12 +122,13 @@ def _in_words(error: Exception) -> str:
     """What went wrong, in words that stay the same from one failure to the next: they end up in conditions."""
     if isinstance(error, requests.exceptions.JSONDecodeError):
         return "answered something that is not JSON"
-    if isinstance(error, requests.exceptions.Timeout):
-        return "did not answer in time"
     if isinstance(error, requests.exceptions.RequestException):
         return "cannot be reached, or broke off"
     if isinstance(error, PrometheusApiClientException):
-        return f"refused: {str(error)[:120]}"
+        # Of the body only Prometheus' own words, such as a parse error; a proxy's may hold a request's number.
+        status, own = re.search(r"HTTP Status Code (\d+)", str(error)), re.search(r'"error": ?"([^"]*)"', str(error))
+        told = f": {own[1][:120]}" if own else ""
+        return f"refused the query{f' with HTTP {status[1]}' if status else ''}{told}"
     return f"failed: {type(error).__name__}"
 
 
@@ -152,13 +158,18 @@ class MetricsApiSource:
 
     async def read(self) -> Reading:
         try:
-            items = await self._list_nodes()
-            live = {item["metadata"]["name"]: _node_metrics(item) for item in items}
-        except (KeyError, TypeError, ValueError, QuantityError) as error:
-            return Reading(problem=f"{self.name} answered something else: {type(error).__name__} {error}")
+            items = list(await self._list_nodes())
         except Exception as error:  # no such API, no right to it, no answer: all the same to a reader of figures
             return Reading(problem=f"{self.name}: {error}")
-        return Reading(live=live, problem="" if live else f"{self.name} knows no node")
+        live, broken = {}, 0
+        for item in items:
+            try:
+                live[item["metadata"]["name"]] = _node_metrics(item)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                broken += 1
+        if live:
+            return Reading(live=live)
+        return Reading(problem=f"{self.name} answered something else" if broken else f"{self.name} knows no node")
 
 
 def _node_metrics(item: Mapping[str, Any]) -> Live:

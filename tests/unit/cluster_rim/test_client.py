@@ -75,7 +75,7 @@ def test_a_good_status_with_rubbish_is_an_api_error_too(body: str | bytes) -> No
 
 def test_no_answer_in_time() -> None:
     async def handle(_: web.Request) -> web.Response:
-        await asyncio.sleep(5)
+        await asyncio.sleep(0.4)
         return web.Response()
 
     with pytest.raises(ApiError) as caught:
