@@ -10,6 +10,7 @@ from edgeward.api.assignment import Assignment, NodeStatus
 from edgeward.api.common import to_dict
 from edgeward.api.quantity import format_decimal
 from edgeward.cluster.resources import Object
+from edgeward.fleet.failures import BROKEN_CONTAINER
 from edgeward.fleet.names import ANNOTATION_NODE
 
 LONGEST_MESSAGE = 1024
@@ -18,19 +19,6 @@ LONGEST_NAME = 63
 LONGEST_SERVES = 256
 MOST_MODELS = 16
 """what the CRD takes; beyond, the API would refuse the whole report"""
-
-BROKEN = frozenset(
-    {
-        "CrashLoopBackOff",
-        "ImagePullBackOff",
-        "ErrImagePull",
-        "ErrImageNeverPull",
-        "InvalidImageName",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "RunContainerError",
-    }
-)
 
 
 def is_ready(pod: Object) -> bool:
@@ -143,7 +131,7 @@ def _obstacle(pods: list[Object], runtimes: Mapping[str, Object]) -> dict[str, s
             return _says("Unschedulable", scheduled.get("message"), scheduled.get("lastTransitionTime"))
         for container in pod.get("status", {}).get("containerStatuses") or []:
             waiting = (container.get("state") or {}).get("waiting") or {}
-            if waiting.get("reason") in BROKEN:
+            if waiting.get("reason") in BROKEN_CONTAINER:
                 # Not since its birth: one that served for days must not be out of patience at its first crash.
                 since = _condition(pod, "Ready").get("lastTransitionTime") or _created(pod)
                 return _says(waiting["reason"], waiting.get("message"), since)

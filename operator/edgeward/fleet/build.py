@@ -12,6 +12,7 @@ from typing import Any
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import (
     ApiError,
+    LabelSelector,
     parse,
     parse_bandwidth,
     parse_bytes,
@@ -19,7 +20,6 @@ from edgeward.api.common import (
     parse_time,
     seconds,
 )
-from edgeward.api.common import LabelSelector as SelectorField
 from edgeward.api.features import unavailable
 from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
@@ -31,7 +31,6 @@ from .model import (
     Exclusion,
     Fleet,
     Job,
-    LabelSelector,
     Live,
     ModelVersion,
     Moves,
@@ -286,7 +285,7 @@ def _readable(
         replicas=spec.replicas,
         request=request_of(spec.resources.requests, spec.resources.limits),
         tiers=frozenset(spec.placement.tiers) or frozenset({"edge", "fog", "cloud"}),
-        site_selector=_selector(spec.placement.site_selector) or LabelSelector(),
+        site_selector=spec.placement.site_selector or LabelSelector(),
         node_selector=dict(spec.placement.node_selector),
         tolerations=tuple(
             Toleration(
@@ -297,7 +296,7 @@ def _readable(
         architectures=settings.architectures,
         request_bytes=parse_bytes(data.request_size) if data and data.request_size else None,
         response_bytes=parse_bytes(data.response_size) if data and data.response_size else None,
-        source_selector=_selector(data.source.site_selector) if data and data.source else None,
+        source_selector=data.source.site_selector if data and data.source else None,
         lost_after=seconds(spec.disconnect.lost_after),
         model_name=spec.model.name,
         model_digest=_wanted_digest(job, release, assignments),
@@ -418,15 +417,6 @@ def _proposed(job: InferenceJob) -> ProposedMove | None:
     if said is None or seen is None:
         return None
     return ProposedMove(source=said.source, target=said.target, evaluations=said.evaluations, last_at=seen)
-
-
-def _selector(field: SelectorField | None) -> LabelSelector | None:
-    if field is None:
-        return None
-    return LabelSelector(
-        match_labels=dict(field.match_labels),
-        match_expressions=tuple((item.key, item.operator, tuple(item.values)) for item in field.match_expressions),
-    )
 
 
 # Releases ----------------------------------------------------------------------------------------------------------

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from .model import Exclusion
 
-REFUSALS = frozenset(
+BROKEN_CONTAINER = frozenset(
     {
-        "Unschedulable",
         "CrashLoopBackOff",
         "ImagePullBackOff",
         "ErrImagePull",
@@ -18,14 +17,19 @@ REFUSALS = frozenset(
         "CreateContainerConfigError",
         "CreateContainerError",
         "RunContainerError",
-        "OutOfcpu",
-        "OutOfmemory",
-        "OutOfpods",
-        "NodeAffinity",
-        "UnexpectedAdmissionError",
-        "PodFailed",
     }
 )
+"""what a kubelet gives as the reason of a container that waits and will not start by waiting"""
+
+REFUSALS = BROKEN_CONTAINER | {
+    "Unschedulable",
+    "OutOfcpu",
+    "OutOfmemory",
+    "OutOfpods",
+    "NodeAffinity",
+    "UnexpectedAdmissionError",
+    "PodFailed",
+}
 """reasons of a node's report that speak of this node and not of the job's model"""
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edgeward.api.common import LabelSelector
+
 Labels = Mapping[str, str]
 
 
@@ -119,30 +121,6 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelSelector:
-    """A metav1.LabelSelector. An empty one matches everything."""
-
-    match_labels: Labels = field(default_factory=dict)
-    match_expressions: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
-    """(key, In | NotIn | Exists | DoesNotExist, values)"""
-
-    def matches(self, labels: Labels) -> bool:
-        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
-            _expression_holds(labels, key, operator, values) for key, operator, values in self.match_expressions
-        )
-
-
-def _expression_holds(labels: Labels, key: str, operator: str, values: tuple[str, ...]) -> bool:
-    if operator == "In":
-        return labels.get(key) in values
-    if operator == "NotIn":
-        return labels.get(key) not in values
-    if operator == "Exists":
-        return key in labels
-    return key not in labels
-
-
-@dataclass(frozen=True, slots=True)
 class Priority:
     """The three marks of a task, 1 to 5 each: A importance, B urgency, C satisfaction."""
 
@@ -220,7 +198,7 @@ class Job:
     request: Resources = Resources(pods=1)
     """of one replica"""
     tiers: frozenset[str] = frozenset({"edge", "fog", "cloud"})
-    site_selector: LabelSelector = LabelSelector()
+    site_selector: LabelSelector = field(default_factory=LabelSelector)
     node_selector: Labels = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     architectures: frozenset[str] = frozenset({"amd64", "arm64"})

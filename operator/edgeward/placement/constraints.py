@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from edgeward.api.common import LabelSelector
 from edgeward.api.reasons import NodeRejection
-from edgeward.fleet.model import Exclusion, Job, LabelSelector, Resources, Site, Taint
+from edgeward.fleet.model import Exclusion, Job, Resources, Site, Taint
 from edgeward.placement.ledger import NodeState, bounded_request
 
 _HANDLED_ELSEWHERE = frozenset(
@@ -75,11 +76,11 @@ def site_labels(site: Site) -> Mapping[str, str]:
 def selector_text(selector: LabelSelector) -> str:
     """As kubectl writes it."""
     parts = [f"{key}={value}" for key, value in sorted(selector.match_labels.items())]
-    for key, operator, values in selector.match_expressions:
-        if operator in ("In", "NotIn"):
-            parts.append(f"{key} {operator.lower()} ({','.join(values)})")
+    for item in selector.match_expressions:
+        if item.operator in ("In", "NotIn"):
+            parts.append(f"{item.key} {item.operator.lower()} ({','.join(item.values)})")
         else:
-            parts.append(key if operator == "Exists" else f"!{key}")
+            parts.append(item.key if item.operator == "Exists" else f"!{item.key}")
     return ",".join(parts)
 
 

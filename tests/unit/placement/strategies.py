@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
+from edgeward.api.common import LabelSelector
 from edgeward.fleet.model import (
     Fleet,
     Job,
-    LabelSelector,
     Live,
     Node,
     Placed,
@@ -215,7 +215,9 @@ def _job(draw: st.DrawFn, index: int) -> Job:
         replicas=draw(st.integers(0, 4)),
         request=Resources(draw(st.sampled_from([100, 400, 900, 5000])), draw(st.sampled_from([64 * MI, GI])), 1),
         tiers=draw(st.sampled_from([frozenset(TIERS), frozenset(TIERS), frozenset({"edge"}), frozenset({"cloud"})])),
-        site_selector=draw(st.sampled_from([LabelSelector(), LabelSelector(), LabelSelector({"zone": "a"})])),
+        site_selector=draw(
+            st.sampled_from([LabelSelector(), LabelSelector(), LabelSelector(match_labels={"zone": "a"})])
+        ),
         node_selector=draw(st.sampled_from([{}, {}, {"disk": "ssd"}])),
         tolerations=draw(st.sampled_from([(), (Toleration(operator="Exists"),)])),
         architectures=draw(st.sampled_from([frozenset({"amd64", "arm64"}), frozenset({"amd64"})])),

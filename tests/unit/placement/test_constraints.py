@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from edgeward.api.common import LabelSelector
 from edgeward.fleet.model import (
     Exclusion,
     Job,
-    LabelSelector,
     Node,
     Resources,
     Site,
@@ -30,7 +30,7 @@ SITE = Site("shop", "edge")
 CASES = [
     pytest.param(node(tier="cloud"), job(tiers=frozenset({"edge", "fog"})), SITE, "TierMismatch",
                  "n is cloud, not edge or fog", id="tier"),
-    pytest.param(node(), job(site_selector=LabelSelector({"zone": "a"})), SITE, "SiteMismatch",
+    pytest.param(node(), job(site_selector=LabelSelector(match_labels={"zone": "a"})), SITE, "SiteMismatch",
                  "site shop of n does not match zone=a", id="site selector"),
     pytest.param(node(labels={"disk": "hdd"}), job(node_selector={"disk": "ssd"}), SITE, "NodeSelectorMismatch",
                  "n has disk=hdd, not disk=ssd", id="node selector, other value"),
@@ -159,16 +159,25 @@ def test_a_site_selector_sees_name_tier_and_region_without_any_labels() -> None:
     sites = (Site("shop", "edge", region="north"),)
     for labels in ({"edgeward.dev/site": "shop"}, {"edgeward.dev/tier": "edge"},
                    {"topology.kubernetes.io/region": "north"}):  # fmt: skip
-        assert decide([node()], job(site_selector=LabelSelector(labels)), sites=sites).missing == 0
+        assert decide([node()], job(site_selector=LabelSelector(match_labels=labels)), sites=sites).missing == 0
         other = {key: value + "x" for key, value in labels.items()}
-        assert decide([node()], job(site_selector=LabelSelector(other)), sites=sites).reason == "SiteMismatch"
+        assert (
+            decide([node()], job(site_selector=LabelSelector(match_labels=other)), sites=sites).reason == "SiteMismatch"
+        )
 
 
 def test_texts() -> None:
     assert [cpu_text(300), cpu_text(2000), cpu_text(2500)] == ["300m", "2", "2500m"]
     texts = [memory_text(1), memory_text(1536), memory_text(412 * MI), memory_text(8 * GI), memory_text(10 * GI)]
     assert texts == ["1", "1.5Ki", "412Mi", "8Gi", "10Gi"]
-    selector = LabelSelector(
-        {"b": "2", "a": "1"}, (("c", "In", ("x", "y")), ("d", "Exists", ()), ("e", "DoesNotExist", ()))
+    selector = LabelSelector.model_validate(
+        {
+            "matchLabels": {"b": "2", "a": "1"},
+            "matchExpressions": [
+                {"key": "c", "operator": "In", "values": ["x", "y"]},
+                {"key": "d", "operator": "Exists"},
+                {"key": "e", "operator": "DoesNotExist"},
+            ],
+        }
     )
     assert selector_text(selector) == "a=1,b=2,c in (x,y),d,!e"

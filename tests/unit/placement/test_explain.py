@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from edgeward.api.common import LabelSelector
 from edgeward.fleet.model import (
     Exclusion,
     Fleet,
-    LabelSelector,
     Live,
     Node,
     Placed,
@@ -93,7 +93,7 @@ READER = job(
     service_seconds=0.04,
     request_bytes=150 * 1024,
     response_bytes=2048,
-    source_selector=LabelSelector({"edgeward.dev/tier": "edge"}),
+    source_selector=LabelSelector(match_labels={"edgeward.dev/tier": "edge"}),
 )
 
 

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from fractions import Fraction
 
-from edgeward.fleet.model import Fleet, LabelSelector, Live, Priority, Resources, Sample, Site
+from edgeward.api.common import LabelSelector
+from edgeward.fleet.model import Fleet, Live, Priority, Resources, Sample, Site
 from edgeward.placement import Weights, plan
 from edgeward.placement.order import ordinal, turns
 from edgeward.placement.settings import PlanSettings
@@ -140,7 +141,7 @@ def test_a_faster_node_wins_and_a_far_one_loses() -> None:
     one = job(
         service_seconds=0.1,
         request_bytes=100_000,
-        source_selector=LabelSelector({"edgeward.dev/site": "z"}),
+        source_selector=LabelSelector(match_labels={"edgeward.dev/site": "z"}),
     )
     decided = plan(fleet([node("a", site="a"), node("z", site="z")], [one], sites=(near, far))).jobs[0]
     assert decided.placements[0].node == "z"
@@ -150,7 +151,9 @@ def test_a_faster_node_wins_and_a_far_one_loses() -> None:
 
 
 def test_unknown_links_cost_confidence_and_reject_nothing() -> None:
-    one = job(service_seconds=0.1, request_bytes=1000, source_selector=LabelSelector({"edgeward.dev/site": "s"}))
+    one = job(
+        service_seconds=0.1, request_bytes=1000, source_selector=LabelSelector(match_labels={"edgeward.dev/site": "s"})
+    )
     decided = plan(fleet([node()], [one], sites=(Site("shop", "edge"), Site("s", "edge")))).jobs[0]
     assert decided.missing == 0
     assert next(t for t in decided.explanation.terms if t.name == "completion").confidence == 0.0

@@ -1,6 +1,7 @@
 """The score of one replica: the same before and after it is there, and the sum of its terms."""
 
-from edgeward.fleet.model import Job, LabelSelector, Live, Node, Placed, Sample, Site
+from edgeward.api.common import LabelSelector
+from edgeward.fleet.model import Job, Live, Node, Placed, Sample, Site
 from edgeward.placement import PlanSettings, plan
 from edgeward.placement.constraints import Ask
 from edgeward.placement.ledger import Ledger
@@ -58,7 +59,7 @@ def test_the_nearest_source_counts_and_the_way_is_over_the_hub() -> None:
         service_seconds=0.1,
         request_bytes=900_000,
         response_bytes=100_000,
-        source_selector=LabelSelector({"camera": "yes"}),
+        source_selector=LabelSelector(match_labels={"camera": "yes"}),
     )
     _, score = scorer(node(), one, sites=sites)
     seconds, believed = score.transfer(sites[0])
@@ -69,7 +70,7 @@ def test_the_nearest_source_counts_and_the_way_is_over_the_hub() -> None:
 
 
 def test_a_source_that_matches_no_site_is_unknown_not_near() -> None:
-    one = job(service_seconds=0.1, source_selector=LabelSelector({"camera": "yes"}))
+    one = job(service_seconds=0.1, source_selector=LabelSelector(match_labels={"camera": "yes"}))
     _, score = scorer(node(), one)
     assert score.transfer(Site("shop", "edge")) == (None, 0.5)
     decided = plan(fleet([node()], [one])).jobs[0]
