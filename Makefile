@@ -36,7 +36,7 @@ test: test-unit test-integration test-e2e ## unit, integration and end-to-end te
 
 .PHONY: test-unit
 test-unit: venv ## pure code, in seconds
-	$(STEP) "unit tests" $(PYTEST) tests/unit -q
+	$(STEP) "unit tests" $(PYTEST) tests/unit -q -n auto
 
 .PHONY: test-integration
 test-integration: venv ## against a real API server, etcd, scheduler and Prometheus
