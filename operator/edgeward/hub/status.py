@@ -39,6 +39,7 @@ from edgeward.rollout.step import ReleaseStep, RolloutStep, SiteState
 
 LISTED_SITES = 200
 LISTED_EXCEPTIONS = 50
+LONGEST_MESSAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,12 @@ def job_status(
     current = [item for item in assignments if not item.deleting]
     before, now = job.status, fleet.now
     decisions = _decisions(plan, current)
+    omitted = max(len(decisions) - LISTED_SITES, 0)
+    # What the list has no room for must not look like another decision in each pass.
+    decisions = decisions[:LISTED_SITES]
     decided_anew = _essence(decisions) != _essence(before.decisions) or before.explanation is None
-    decided_anew = decided_anew or plan.message != _last_obstacle(before)
+    decided_anew = decided_anew or omitted != before.decisions_omitted
+    decided_anew = decided_anew or plan.message[:LONGEST_MESSAGE] != _last_obstacle(before)
     if not decided_anew:
         scores = {item.site: item.score for item in before.decisions}
         decisions = tuple(item.model_copy(update={"score": scores[item.site]}) for item in decisions)
@@ -83,8 +88,8 @@ def job_status(
         ready_replicas=_ready(plan, current),
         selector=f"{LABEL_JOB}={job.name}",
         sites=_sites(plan, current, fleet),
-        decisions=decisions[:LISTED_SITES],
-        decisions_omitted=max(len(decisions) - LISTED_SITES, 0),
+        decisions=decisions,
+        decisions_omitted=omitted,
         exclusions=_exclusions(plan, fleet),
         explanation=_explanation(plan, now=now) if decided_anew else before.explanation,
         moves=Moves(window_start=format_time(plan.moves.window_start), count=plan.moves.count)
@@ -310,7 +315,7 @@ def _explanation(plan: JobPlan, *, now: float) -> Explanation:
         ),
         data_age=format_duration(max(round(said.data_age), 0)) if said.data_age is not None else None,
         order=said.order[:256],
-        message=plan.message[:4096],
+        message=plan.message[:LONGEST_MESSAGE],
     )
 
 
