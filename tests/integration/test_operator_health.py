@@ -16,11 +16,11 @@ def test_healthz_is_red_when_a_watch_is_open_but_dead(replicas: World, namespace
     pair = Authority(world.plane.directory / "pki").issue("edgeward-one", user=user, groups=[OPERATORS])
     with WatchProxy(world.plane, pair) as proxy:
         operator = world.operator(
-            "one", kubeconfig=proxy.kubeconfig, timing={"resync": 1.0, "watchDeadAfter": 4.0}
+            "one", kubeconfig=proxy.kubeconfig, timing={"resync": 1.0, "watchDeadAfter": 3.0}
         ).start()
         operator.await_leading()
         # While the watches live, changes all the time are no reason for red.
-        end = time.monotonic() + 8
+        end = time.monotonic() + 5
         number = 0
         while time.monotonic() < end:
             number += 1
@@ -34,7 +34,7 @@ def test_healthz_is_red_when_a_watch_is_open_but_dead(replicas: World, namespace
         held = time.monotonic()
         world.job(namespace, "unseen")
         answer = eventually(lambda: (got := operator.get("/healthz"))[0] == 503 and got, seconds=20, what="red")
-        assert time.monotonic() - held > 4, "red before the limit is a restart for nothing"
+        assert time.monotonic() - held > 3, "red before the limit is a restart for nothing"
         assert "watch" in answer[1]
         assert proxy.dropped > 0
         assert "status" not in world.get_job(namespace, "unseen"), "it was seen after all: the test proves nothing"

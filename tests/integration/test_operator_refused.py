@@ -47,7 +47,7 @@ def test_a_replica_that_the_scheduler_refuses_is_placed_elsewhere(
         assert "NodeExcluded" in reasons
         # No loop: a while later, its back-off over, it is where it was.
         pods = world.uids(namespace)
-        time.sleep(6)
+        time.sleep(4.5)
         assert world.uids(namespace) == pods
         assert _exclusions(world, namespace, "filmer")["edge-a-0001"]["count"] == 1
     finally:
@@ -62,15 +62,15 @@ def test_a_node_that_refuses_again_is_left_alone_twice_as_long(
     world.job(namespace, "nowhere", placement=at_site("site-b"), podTemplate=ASKING_FOR_A_CAMERA)
     seen: dict[int, tuple[float, float]] = {}
 
-    def three_times() -> bool:
+    def twice() -> bool:
         found = _exclusions(world, namespace, "nowhere").get("edge-b-0000")
         if found and found["count"] not in seen:
             seen[found["count"]] = (time.time(), _unix(found["until"]))
-        return len(seen) >= 3
+        return len(seen) >= 2
 
-    eventually(three_times, seconds=60, what="three refusals", every=0.05)
-    lengths = [until - noticed for noticed, until in (seen[count] for count in (1, 2, 3))]
-    for length, expected in zip(lengths, (4, 8, 16), strict=True):
+    eventually(twice, seconds=60, what="two refusals", every=0.05)
+    lengths = [until - noticed for noticed, until in (seen[count] for count in (1, 2))]
+    for length, expected in zip(lengths, (4, 8), strict=True):
         assert expected - 2 <= length <= expected + 0.5, lengths
     ready = world.await_condition(namespace, "nowhere", "Ready", "False", reason="NoCapacity")
     assert "edge-b-0000 refused it" in ready["message"] and CAMERA in ready["message"]
@@ -90,9 +90,6 @@ def test_a_node_filled_behind_the_planners_back(world: World, operator: Operator
         "slots", count=2, labels={"edgeward.dev/tier": "edge", "edgeward.dev/site": "site-s"}, pods=3
     )
     try:
-        eventually(
-            lambda: free in world.prometheus.query("rate(container_cpu_usage_seconds_total[5s])"), what="figures"
-        )
         _fill(world, namespace, full, 1)
         world.job(namespace, "slotted", placement=at_site("site-s"), replicas=3)
         _fill(world, namespace, full, 2)
