@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -92,7 +93,7 @@ class TimingSettings(_Section):
 
 
 class PlacementSettings(_Section):
-    weights: dict[str, float] = Field(default_factory=dict)
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     gain: float = Field(0.15, ge=0, le=1)
     evaluations: int = Field(3, ge=1)
 
@@ -157,7 +158,10 @@ def load(path: str | None) -> OperatorSettings:
         settings = OperatorSettings.model_validate(raw)
         if settings.timing.lease_renew_deadline >= settings.timing.lease_duration:
             raise SettingsError("timing.leaseRenewDeadline must be below timing.leaseDuration")
-        Weights(**settings.placement.weights)
+        if settings.timing.lease_retry >= settings.timing.lease_renew_deadline:
+            raise SettingsError("timing.leaseRetry must be below timing.leaseRenewDeadline, or no holder keeps its lease")
+        if not any(asdict(Weights(**settings.placement.weights)).values()):
+            raise SettingsError("placement.weights: at least one must be above 0")
     except ValidationError as error:
         problems = (
             f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()
