@@ -210,6 +210,9 @@ class Hub:
             present=assignments,
             namespace=self._settings.namespace,
         )
+        for job, why in published.failed:
+            self.failed += 1
+            log.error("the plan of job %s does not fit an Assignment: %s", job, why)
         await self._all(self._apply(ASSIGNMENTS, write.body, about=write.name) for write in published.writes)
         await self._all(self._delete_assignment(name) for name in published.empty)
 

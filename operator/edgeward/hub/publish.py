@@ -14,7 +14,7 @@ from edgeward.api.common import format_bytes, format_cpu, format_time, to_dict
 from edgeward.api.inferencejob import InferenceJob, Resources
 from edgeward.cluster.resources import Object
 from edgeward.fleet.build import request_of
-from edgeward.fleet.model import Fleet, ModelVersion
+from edgeward.fleet.model import Fleet, Job, ModelVersion
 from edgeward.fleet.names import (
     FINALIZER,
     LABEL_JOB,
@@ -43,6 +43,8 @@ class Published:
     writes: tuple[Write, ...] = ()
     empty: tuple[str, ...] = ()
     """names of Assignments at sites that their job has left and where nothing of it is left"""
+    failed: tuple[tuple[str, str], ...] = ()
+    """(job, why) of plans that no Assignment can hold"""
 
 
 def publish(
@@ -65,31 +67,43 @@ def publish(
     facts = {job.key: job for job in fleet.jobs}
     writes: list[Write] = []
     empty: list[str] = []
+    failed: list[tuple[str, str]] = []
     for job_plan in plan.jobs:
         job, known = jobs.get(job_plan.key), facts.get(job_plan.key)
         if job is None or known is None:
             continue
-        current = by_job.get(job_plan.key, [])
-        keep_spec = known.problem is not None
-        tiers = {item.site: item.tier for item in job_plan.placements}
-        for site, nodes in _nodes(job_plan, current).items():
-            there = next((item for item in current if item.spec.site == site), None)
-            if there is not None and there.deleting:
-                continue
-            if there is not None and not nodes and not there.spec.nodes:
-                if not there.status.nodes and not there.status.replicas:
-                    empty.append(there.name)
-                continue
-            if there is not None:
-                told = rollout.told(job_plan.key, site)
-            else:
-                told = _first_model(job, known.model_digest, current, rollout)
-            wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec)
-            if there is not None and _same(there.spec, wanted):
-                continue
-            tier = tiers.get(site, "")
-            writes.append(_write(job_plan.key, wanted, there, current, namespace, tier=tier))
-    return Published(writes=tuple(writes), empty=tuple(empty))
+        try:
+            mine, left = _of_job(job, known, job_plan, by_job.get(job_plan.key, []), rollout, namespace)
+        except ValueError as error:  # what does not fit an Assignment keeps back this job alone
+            failed.append((job_plan.key, str(error)))
+            continue
+        writes += mine
+        empty += left
+    return Published(writes=tuple(writes), empty=tuple(empty), failed=tuple(failed))
+
+
+def _of_job(
+    job: InferenceJob, known: Job, plan: JobPlan, current: list[Assignment], rollout: RolloutStep, namespace: str
+) -> tuple[list[Write], list[str]]:
+    writes: list[Write] = []
+    empty: list[str] = []
+    keep_spec = known.problem is not None
+    tiers = {item.site: item.tier for item in plan.placements}
+    for site, nodes in _nodes(plan, current).items():
+        there = next((item for item in current if item.spec.site == site), None)
+        if there is not None and there.deleting:
+            continue
+        if there is not None and not nodes and not there.spec.nodes:
+            if not there.status.nodes and not there.status.replicas:
+                empty.append(there.name)
+            continue
+        first = _first_model(job, known.model_digest, current, rollout)
+        told = first if there is None else rollout.told(plan.key, site)
+        wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec)
+        if there is not None and _same(there.spec, wanted):
+            continue
+        writes.append(_write(plan.key, wanted, there, current, namespace, tier=tiers.get(site, "")))
+    return writes, empty
 
 
 def _nodes(plan: JobPlan, current: Iterable[Assignment]) -> dict[str, tuple[AssignedNode, ...]]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import parse
-from tests.unit.fleet.objects import DIGEST, OTHER, ago, job, release
+from edgeward.api.inferencejob import InferenceJob
+from edgeward.hub.publish import publish
+from edgeward.rollout.step import step
+from tests.unit.fleet.objects import DIGEST, OTHER, ago, fleet, job, release
 
-from .world import SITES, World, plan_of
+from .world import NODES, SITES, World, plan_of
 
 counts = st.dictionaries(st.sampled_from(sorted(SITES)), st.integers(0, 3), min_size=1)
 PINNED = job(model={"name": "m", "version": "0.9"})
@@ -137,6 +142,20 @@ def test_one_that_is_going_is_left_to_go() -> None:
     for item in world.assignments.values():
         item["metadata"]["deletionTimestamp"] = ago(1)
     assert world.publish(plan_of({"a1": 1})).writes == ()
+
+
+def test_a_plan_that_fits_no_assignment_keeps_back_its_own_job_alone() -> None:
+    """An Assignment holds at most 1000 nodes; a site may have more."""
+    world, good, bad = World(), plan_of({"a1": 1}), plan_of({"a1": 1}, key="shop/wide")
+    many = tuple(replace(bad.jobs[0].placements[0], node=f"x{number}") for number in range(1001))
+    whole = replace(good, jobs=(replace(bad.jobs[0], placements=many), *good.jobs))
+    seen = fleet(nodes=NODES, jobs=[job("wide"), job()], releases=[release()])
+    jobs = {f"shop/{name}": parse(InferenceJob, job(name)) for name in ("wide", "signs")}
+    said = publish(seen, whole, step(seen), jobs=jobs, present=[], namespace="edgeward")
+    assert [write.job for write in said.writes] == ["shop/signs"]
+    ((key, why),) = said.failed
+    assert key == "shop/wide" and "1000" in why
+    assert world.publish(good).failed == ()
 
 
 # Which model ---------------------------------------------------------------------------------------------------------
