@@ -63,7 +63,7 @@ def expected(truth: Truth) -> dict[str, tuple[str, str]]:
     return {key_of(item): (item["metadata"]["uid"], item["metadata"]["resourceVersion"]) for item in truth.now.values()}
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(steps, st.data())
 def test_shuffled_and_repeated_events_converge_to_the_newest(story: list[tuple[str, str]], data: st.DataObject) -> None:
     truth, found = played(story), store()
@@ -75,7 +75,7 @@ def test_shuffled_and_repeated_events_converge_to_the_newest(story: list[tuple[s
     assert held(found) == expected(truth)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(steps, st.data())
 def test_dropped_events_are_noticed_by_a_list_and_never_resurrect(
     story: list[tuple[str, str]], data: st.DataObject
@@ -89,7 +89,7 @@ def test_dropped_events_are_noticed_by_a_list_and_never_resurrect(
         assert (key in behind) == (held(found).get(key) != expected(truth).get(key))
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(steps, steps, st.data())
 def test_an_old_list_never_brings_back_what_went_nor_an_older_form(
     before: list[tuple[str, str]], after: list[tuple[str, str]], data: st.DataObject

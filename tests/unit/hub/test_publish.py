@@ -84,7 +84,7 @@ def test_while_replicas_are_missing_nothing_that_serves_goes() -> None:
     assert world.serving == 0 and world.assignments == {}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     counts,
     st.lists(
