@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from tests.cluster import Binaries
+from tests.cluster import Binaries, ClusterError
 from tests.cluster.paths import cache_root
 
 from . import show, story, visitor
@@ -190,7 +190,10 @@ def _helm(say: Say) -> Path | str:
     if found:
         return found
     binaries = Binaries(say=say)
-    binaries.ensure("helm")
+    try:
+        binaries.ensure("helm")
+    except ClusterError as error:
+        raise StoryError(f"helm 3 is needed and is not on PATH. It could be built instead: {error}") from error
     return binaries.path("helm")
 
 
