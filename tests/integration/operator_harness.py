@@ -304,6 +304,12 @@ AUDIT_POLICY = {
     "omitStages": ["RequestReceived"],
     "rules": [
         {
+            "level": "Request",
+            "userGroups": [OPERATORS],
+            "verbs": ["patch"],
+            "resources": [{"group": "edgeward.dev", "resources": ["assignments"]}],
+        },
+        {
             "level": "Metadata",
             "userGroups": [OPERATORS],
             "verbs": ["create", "update", "patch", "delete", "deletecollection"],
@@ -384,6 +390,15 @@ class World:
             if wanted and (leases or write.resource != "leases"):
                 found.append(write)
         return found
+
+    def sent_assignments(self) -> list[Object]:
+        """The bodies of the hub's writes to Assignments, in order."""
+        events = (json.loads(line) for line in self.audit.read_text().splitlines())
+        return [
+            event["requestObject"]
+            for event in events
+            if "requestObject" in event and "fieldManager=edgeward-hub" in event["requestURI"]
+        ]
 
     # objects
 

@@ -95,16 +95,21 @@ def test_a_leader_that_was_stopped_writes_nothing_when_it_goes_on(replicas: Worl
     old.signal(signal.SIGSTOP)
     stopped = time.time()
     try:
-        # What it would act on the moment it goes on: a job that it has not seen and one that has changed.
         world.job(namespace, "before", replicas=2)
         world.job(namespace, "meanwhile")
         world.await_ready(namespace, "before", "meanwhile")
         assert {write.user for write in world.writes(since=stopped)} == {standby.user}
-        world.job(namespace, "late")
+        # With nobody else to do it, this is what it would act on the moment it goes on.
+        standby.kill()
+        world.job(namespace, "late", replicas=2)
+        for number in range(8):
+            world.job(namespace, f"late-{number}")
     finally:
         old.signal(signal.SIGCONT)
     eventually(lambda: not old.running, what="the old leader ends")
-    world.await_ready(namespace, "late")
+    assert world.writes(since=stopped, user=old.user, leases=True) == []
+    standby.start()
+    world.await_ready(namespace, "late", "late-7")
     assert world.writes(since=stopped, user=old.user, leases=True) == []
     assert "lease lost" in old.log
 
@@ -119,6 +124,11 @@ def test_a_write_decided_on_an_old_state_is_refused_by_the_server(replicas: Worl
     world.job(namespace, "fenced", placement=one_site, replicas=2)
     world.await_ready(namespace, "fenced")
     leader.stop()
+    sent = [
+        body["metadata"] for body in world.sent_assignments() if body["metadata"]["name"] == seen["metadata"]["name"]
+    ]
+    assert len(sent) >= 2 and "resourceVersion" not in sent[0]
+    assert all("resourceVersion" in meta for meta in sent[1:]), "a write that another could not have overtaken"
     meta = seen["metadata"]
     path = f"/apis/edgeward.dev/v1alpha1/namespaces/{NAMESPACE}/assignments/{meta['name']}"
     query = "?fieldManager=edgeward-hub&force=true"
