@@ -46,7 +46,7 @@ test-integration: venv ## against a real API server, etcd, scheduler and Prometh
 
 .PHONY: test-e2e
 test-e2e: venv ## on the embedded real cluster: the demo's story as assertions
-	$(STEP) "programs for the tests" env $(RUN) -m tests.cluster build control-plane node helm
+	$(STEP) "programs for the tests" env $(RUN) -m tests.cluster build control-plane node helm metrics-server
 	$(STEP) "end-to-end tests" $(PYTEST) tests/e2e -q -m "not full"
 
 .PHONY: test-full

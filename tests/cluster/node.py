@@ -165,6 +165,10 @@ class Node:
     def images(self) -> list[str]:
         return self._ctr("images", "list", "--quiet").stdout.split()
 
+    def tag_image(self, name: str, other: str) -> None:
+        """Give an image that is here a further name."""
+        self._ctr("images", "tag", name, other)
+
     def _ctr(self, *arguments: str, check: bool = True, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         command = [str(self._binaries.path("ctr")), "--address", str(self.socket), "--namespace", "k8s.io", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)

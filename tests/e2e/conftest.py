@@ -18,8 +18,8 @@ NAME = "edgeward-test"
 def cluster() -> Iterator[Cluster]:
     """Three real nodes: cloud-1, edge-1 and edge-2. Gone at the end, whatever happened."""
     say = Progress()
-    Binaries(say=say).ensure("control-plane", "node", "helm")
-    found = Cluster(NAME, say=say)
+    Binaries(say=say).ensure("control-plane", "node", "helm", "metrics-server")
+    found = Cluster(NAME, metrics_server=True, say=say)
     found.down()
     try:
         found.up()

@@ -1,0 +1,143 @@
+"""What a real kubelet, a cut wire and a real metrics-server do to the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from edgeward.cluster.client import Client
+from edgeward.cluster.resources import NODE_METRICS, Object
+from edgeward.metrics.profiles import KUBELET
+from edgeward.metrics.source import MetricsApiSource, PrometheusSource, Reading
+from tests.cluster import Cluster
+from tests.demo.stage import Stage, confirm_all_may_go, make_namespace
+from tests.unit.runtime import onnx_models
+
+from .test_release import eventually
+
+NAMESPACE = "faults"
+MODEL = onnx_models.constant_times(2.0)
+
+
+@pytest.fixture(scope="module")
+def url(stage: Stage, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "m.onnx").write_bytes(MODEL)
+    server = cluster.start_file_server(folder, name="faults")
+    make_namespace(stage, NAMESPACE)
+    release = {
+        "apiVersion": "edgeward.dev/v1alpha1",
+        "kind": "ModelRelease",
+        "metadata": {"name": "m", "namespace": NAMESPACE},
+        "spec": {"version": "1", "artifact": {"uri": f"{server.url}/m.onnx", "digest": onnx_models.digest(MODEL)}},
+    }
+    stage.kubectl.run("apply", "-f", "-", stdin=yaml.safe_dump(release))
+    yield server.url
+    confirm_all_may_go(stage)
+    stage.kubectl.run("delete", "namespace", NAMESPACE, "--wait", timeout=120)
+    server.stop()
+
+
+def apply_job(stage: Stage, name: str, **spec: object) -> None:
+    job = {
+        "apiVersion": "edgeward.dev/v1alpha1",
+        "kind": "InferenceJob",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "model": {"name": "m"},
+            "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
+            **spec,
+        },
+    }
+    stage.kubectl.run("apply", "-f", "-", stdin=yaml.safe_dump(job))
+
+
+def reason(stage: Stage, name: str) -> str:
+    found = stage.kubectl.get("ij", name, "-n", NAMESPACE)
+    conditions = found.get("status", {}).get("conditions", [])
+    return next((str(item["reason"]) for item in conditions if item["type"] == "Ready"), "")
+
+
+def pods(stage: Stage, name: str) -> list[Object]:
+    return stage.kubectl.items("pods", "-n", NAMESPACE, "-l", f"edgeward.dev/job={name}")
+
+
+def test_the_kubelet_profile_sees_each_node_for_itself(cluster: Cluster) -> None:
+    source = PrometheusSource(url=cluster.prometheus_url, profile=KUBELET, window="45s")
+    reading = asyncio.run(source.read())
+    source.close()
+    fresh(reading, cluster)
+
+
+def test_the_metrics_api_stands_in_for_prometheus(cluster: Cluster) -> None:
+    async def read() -> Reading:
+        async with Client.connect(kubeconfig=str(cluster.kubeconfig)) as client:
+
+            async def nodes() -> list[Object]:
+                items, _ = await client.list(NODE_METRICS)
+                return items
+
+            return await MetricsApiSource(nodes).read()
+
+    reading = eventually(
+        lambda: (got := asyncio.run(read())).live and got, seconds=60, what="figures of metrics-server"
+    )
+    fresh(reading, cluster)
+
+
+def fresh(reading: Reading, cluster: Cluster) -> None:
+    assert reading.problem == ""
+    assert set(reading.live) == set(cluster.node_names)
+    for live in reading.live.values():
+        assert live.cpu is not None
+        assert live.memory is not None
+        assert 0 <= live.cpu.value < 64
+        assert live.memory.value > 2**20
+        assert -5 < time.time() - live.cpu.at < 90
+
+
+def test_a_replica_whose_container_cannot_start_on_a_node_is_tried_elsewhere(stage: Stage, url: str) -> None:
+    """The image is on the cloud node alone, and the nodes may not pull."""
+    image = "localhost/edgeward-runtime:cloud-only"
+    assert stage.cluster is not None
+    stage.cluster.node("cloud-1").tag_image(stage.runtime_image, image)
+    template = {"spec": {"containers": [{"name": "runtime", "image": image, "imagePullPolicy": "Never"}]}}
+    apply_job(stage, "picky", podTemplate=template, placement={"tiers": ["edge", "cloud"]})
+    eventually(lambda: reason(stage, "picky") == "Serving", seconds=120, what="the job serving where it can")
+    assert {pod["spec"]["nodeName"] for pod in pods(stage, "picky")} == {"cloud-1"}
+    status = stage.kubectl.get("ij", "picky", "-n", NAMESPACE)["status"]
+    for item in status.get("exclusions", []):
+        assert item["node"] != "cloud-1"
+        assert item["reason"] in ("ErrImageNeverPull", "ImagePullBackOff", "ErrImagePull"), item
+
+
+def test_a_node_that_is_cut_off_keeps_its_pods_and_nothing_restarts(stage: Stage, cluster: Cluster, url: str) -> None:
+    apply_job(stage, "steady", replicas=2, placement={"tiers": ["edge"]})
+    eventually(lambda: reason(stage, "steady") == "Serving", seconds=60, what="two replicas serving")
+
+    def identities() -> set[tuple[str, str, int]]:
+        return {
+            (
+                pod["spec"]["nodeName"],
+                pod["metadata"]["uid"],
+                sum(item["restartCount"] for item in pod["status"]["containerStatuses"]),
+            )
+            for pod in pods(stage, "steady")
+        }
+
+    before = identities()
+    cluster.cut("edge-2")
+    try:
+        cluster.wait_ready("edge-2", ready=False, seconds=70)
+        eventually(lambda: reason(stage, "steady") != "Serving", seconds=20, what="status that says so")
+        time.sleep(5)
+        assert identities() == before, "nothing is deleted or placed anew because a node is silent"
+    finally:
+        cluster.heal("edge-2")
+    cluster.wait_ready("edge-2", seconds=60)
+    eventually(lambda: reason(stage, "steady") == "Serving", seconds=60, what="both serving again")
+    assert identities() == before
