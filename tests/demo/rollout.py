@@ -95,12 +95,12 @@ class Load:
         for thread in self._threads:
             thread.join(timeout=30)
 
-    def wait_for(self, count: int, *, seconds: float, since: float = 0.0) -> None:
-        """Until so many questions have been answered since then. StoryError when they are not."""
-        deadline = time.monotonic() + seconds
-        while sum(item.at > since for item in list(self._seen)) < count:
-            if time.monotonic() > deadline:
-                raise StoryError(f"{count} answers did not come within {seconds:.0f} s; last: {self._seen[-1:]}")
+    def go_on(self, *, seconds: float, answers: int, limit: float = 30) -> None:
+        """For so many seconds and answers more, whichever takes longer. StoryError beyond the limit, in seconds."""
+        begun, had = time.monotonic(), len(self._seen)
+        while time.monotonic() - begun < seconds or len(self._seen) - had < answers:
+            if time.monotonic() - begun > limit:
+                raise StoryError(f"{answers} answers did not come within {limit:.0f} s; last: {self._seen[-1:]}")
             time.sleep(0.05)
 
     def seen(self) -> Seen:

@@ -174,7 +174,7 @@ The whole run took {seconds:.0f} s. The cluster stays up. To look further:
     kubectl describe ij sign-reader -n demo     # why here, why not there
     kubectl get assignments -n edgeward -o yaml # what each site was told and what it reports
     kubectl logs -n edgeward deploy/edgeward    # what the operator says
-    {cluster.prometheus_url}                    # Prometheus
+    {cluster.prometheus_url:<43} # Prometheus
     make cluster-down                           # end it{"" if cluster.name == "edgeward" else f" (NAME={cluster.name})"}
 (a kubectl of the same version: {cluster.binaries.path("kubectl")})""",
         flush=True,

@@ -25,6 +25,8 @@ from .stage import LEASE, OURS, WINDOW_S, Stage, make_namespace, pod
 from .visitor import expected, names, questions
 
 READY_S = 120
+STEADY_S = 4
+"""how long clients ask before a change and go on after it"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +261,7 @@ def roll_out(stage: Stage, job: str, old: ModelFile, new: ModelFile, *, urls: li
     )
     found: Object = {}
     with load:
-        load.wait_for(2 * threads, seconds=30)
+        load.go_on(seconds=STEADY_S, answers=2 * threads)
         told = stage.kubectl.apply(_release_only(stage.manifest(job, new)), namespace=stage.namespace)
 
         def everywhere() -> bool:
@@ -275,7 +277,7 @@ def roll_out(stage: Stage, job: str, old: ModelFile, new: ModelFile, *, urls: li
 
         wait(f"{job} {new.version} everywhere", everywhere, seconds=READY_S, why=why, every=0.2)
         done = time.time()
-        load.wait_for(4 * threads, seconds=30, since=done)
+        load.go_on(seconds=STEADY_S, answers=4 * threads)
     return Rolled(
         seconds=done - told,
         seen=load.seen(),
