@@ -205,8 +205,8 @@ class Agent:
         if before is not None and before.body == child.body and self._clock() < before.until:
             return before.problem
         try:
-            if present is None and child.resource is SERVICES:
-                await self._refuse_foreign(child)
+            if child.resource is SERVICES:
+                await self._refuse_foreign(child, present)
             store.put(await self._client.apply(child.resource, child.body, manager=MANAGER, strict=True))
         except ApiError as error:
             if not error.invalid and not error.not_found:
@@ -223,18 +223,23 @@ class Agent:
         refusals.pop(about, None)
         return ""
 
-    async def _refuse_foreign(self, child: Child) -> None:
-        """A Service carries the job's own name: one that somebody else made under that name is not taken over."""
+    async def _refuse_foreign(self, child: Child, present: Object | None) -> None:
+        """A Service carries the job's own name: one that somebody else, or another job, has under it is not taken over."""
         meta = child.body["metadata"]
         try:
-            found = await self._client.get(child.resource, meta["namespace"], meta["name"])
+            found = present or await self._client.get(child.resource, meta["namespace"], meta["name"])
         except ApiError as error:
             if error.not_found:
                 return
             raise
-        if (found["metadata"].get("labels") or {}).get(LABEL_MANAGED_BY) != MANAGED_BY:
+        labels = found["metadata"].get("labels") or {}
+        if labels.get(LABEL_MANAGED_BY) != MANAGED_BY:
             message = f"{meta['name']} is there already and Edgeward did not make it; rename the job or remove it"
             raise ApiError(422, "AlreadyExists", message)
+        if labels.get(LABEL_JOB) != meta["labels"][LABEL_JOB]:
+            raise ApiError(
+                422, "AlreadyExists", f"{meta['name']} belongs to the job {labels.get(LABEL_JOB)}; rename one"
+            )
 
     async def _drop_unwanted(self, assignment: Assignment, names: set[str]) -> None:
         for resource in (DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES):
@@ -360,6 +365,11 @@ class Agent:
         wanted = status(
             assignment,
             pods=self._pods(assignment.name),
+            deployments={
+                (item["metadata"].get("annotations") or {}).get(ANNOTATION_NODE, ""): item
+                for item in self._cache[DEPLOYMENTS].all()
+                if (item["metadata"].get("labels") or {}).get(LABEL_ASSIGNMENT) == assignment.name
+            },
             nodes={node["metadata"]["name"]: node for node in self._cache[NODES].all()},
             runtimes=looked.answers if looked else {},
             applied_revision=present.get("appliedRevision", 0) if problem else assignment.spec.revision,

@@ -34,6 +34,7 @@ def status(
     assignment: Assignment,
     *,
     pods: Iterable[Object],
+    deployments: Mapping[str, Object],
     nodes: Mapping[str, Object],
     runtimes: Mapping[str, Object],
     applied_revision: int,
@@ -41,10 +42,10 @@ def status(
 ) -> Object:
     """The Assignment's status as JSON.
 
-    pods: those of this Assignment. nodes: all of the cluster, by name. runtimes: what each pod's runtime answered (the
-    contract's status), by pod uid; while one has not answered yet, as after a start of this agent, what the Assignment
-    already says of its model stands, since unheard is not gone. conditions: type, status, reason, message; without a
-    time, which `stamped` adds.
+    pods: those of this Assignment. deployments: its own, by the node that each is for. nodes: all of the cluster, by
+    name. runtimes: what each pod's runtime answered (the contract's status), by pod uid; while one has not answered yet,
+    as after a start of this agent, what the Assignment already says of its model stands, since unheard is not gone.
+    conditions: type, status, reason, message; without a time, which `stamped` adds.
     """
     by_node: dict[str, list[Object]] = {}
     for pod in pods:
@@ -54,7 +55,14 @@ def status(
     reports = [
         _still_refused(report, known.get(report["name"]), by_node.get(report["name"], []), runtimes)
         for report in (
-            _node(node.name, node.replicas + node.leaving, by_node.get(node.name, []), nodes.get(node.name), runtimes)
+            _node(
+                node.name,
+                node.replicas + node.leaving,
+                by_node.get(node.name, []),
+                nodes.get(node.name),
+                runtimes,
+                deployments.get(node.name),
+            )
             for node in assignment.spec.nodes
         )
     ]
@@ -95,7 +103,12 @@ def stamped(wanted: Object, present: Mapping[str, Any], *, now: str) -> Object:
 
 
 def _node(
-    name: str, replicas: int, pods: list[Object], node: Object | None, runtimes: Mapping[str, Object]
+    name: str,
+    replicas: int,
+    pods: list[Object],
+    node: Object | None,
+    runtimes: Mapping[str, Object],
+    deployment: Object | None,
 ) -> dict[str, Any]:
     ready = sum(is_ready(pod) for pod in pods)
     report: dict[str, Any] = {"name": name, "replicas": replicas, "ready": ready}
@@ -106,7 +119,7 @@ def _node(
         return {**report, **_says("NodeNotReady", lost.get("message"), lost.get("lastTransitionTime"))}
     if ready >= replicas:
         return report
-    obstacle = _obstacle(pods, runtimes)
+    obstacle = _obstacle(pods, runtimes) or _not_created(deployment)
     return {**report, **(obstacle or {"reason": "Starting"})}
 
 
@@ -141,6 +154,14 @@ def _obstacle(pods: list[Object], runtimes: Mapping[str, Object]) -> dict[str, s
                 text = f"{refused['step']}: {refused['reason']}: {refused['message']}"
                 return _says("ModelRefused", text, refused["at"])
     return _failure(pods)
+
+
+def _not_created(deployment: Object | None) -> dict[str, str] | None:
+    """Pods that the API does not let the Deployment make: a quota of the namespace, Pod Security, an admission webhook."""
+    failure = _condition(deployment, "ReplicaFailure") if deployment else {}
+    if failure.get("status") != "True":
+        return None
+    return _says("PodsNotCreated", failure.get("message"), failure.get("lastTransitionTime"))
 
 
 def _failure(pods: list[Object]) -> dict[str, str] | None:

@@ -159,7 +159,9 @@ def load(path: str | None) -> OperatorSettings:
         if settings.timing.lease_renew_deadline >= settings.timing.lease_duration:
             raise SettingsError("timing.leaseRenewDeadline must be below timing.leaseDuration")
         if settings.timing.lease_retry >= settings.timing.lease_renew_deadline:
-            raise SettingsError("timing.leaseRetry must be below timing.leaseRenewDeadline, or no holder keeps its lease")
+            raise SettingsError(
+                "timing.leaseRetry must be below timing.leaseRenewDeadline, or no holder keeps its lease"
+            )
         if not any(asdict(Weights(**settings.placement.weights)).values()):
             raise SettingsError("placement.weights: at least one must be above 0")
     except ValidationError as error:

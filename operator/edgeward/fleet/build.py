@@ -108,6 +108,7 @@ def build(
         if raw["metadata"]["name"] in member.site
     )
     by_name = {node.name: node for node in fleet_nodes}
+    unlabelled = frozenset(labels.keys() - by_name.keys())
     release_list = tuple(_release(raw, parsed) for raw in releases if "deletionTimestamp" not in raw["metadata"])
     by_release = {release.key: release for release in release_list}
     return Fleet(
@@ -115,7 +116,8 @@ def build(
         nodes=fleet_nodes,
         sites=_sites(fleet_nodes, declared),
         jobs=tuple(
-            _job(raw, by_job, broken, started, by_name, by_release, now=now, settings=settings) for raw in job_list
+            _job(raw, by_job, broken, started, by_name, by_release, unlabelled=unlabelled, now=now, settings=settings)
+            for raw in job_list
         ),
         releases=release_list,
         scrape_interval=settings.scrape_interval,
@@ -234,13 +236,14 @@ def _job(
     nodes: Mapping[str, Node],
     releases: Mapping[str, Release],
     *,
+    unlabelled: frozenset[str],
     now: float,
     settings: BuildSettings,
 ) -> Job:
     meta = raw["metadata"]
     key = f"{meta['namespace']}/{meta['name']}"
     assignments = by_job.get(key, [])
-    placed = _placed(key, assignments, started, nodes, now=now)
+    placed = _placed(key, assignments, started, nodes, unlabelled=unlabelled, now=now)
     try:
         job = _readable(read(InferenceJob, raw), assignments, placed, releases, now=now, settings=settings)
         return replace(job, problem=job.problem or broken.get(key))
@@ -354,8 +357,11 @@ def _placed(
     started: Mapping[tuple[str, str], tuple[float, ...]],
     nodes: Mapping[str, Node],
     *,
+    unlabelled: frozenset[str],
     now: float,
 ) -> tuple[Placed, ...]:
+    """unlabelled: nodes that are in the cluster and no longer Edgeward's. They count as gone for long: a label that was
+    taken off is a word, and what runs there goes once its replacement serves."""
     found: dict[str, Placed] = {}
     for assignment in assignments:
         if assignment.deleting:
@@ -364,7 +370,9 @@ def _placed(
         for node in assignment.spec.nodes:
             report = reports.get(node.name)
             lost = None
-            if node.name not in nodes:
+            if node.name in unlabelled:
+                lost = 0.0
+            elif node.name not in nodes:
                 gone = report is not None and report.reason == "NodeGone"
                 lost = (_time(report.since) if report and gone else None) or now
             elif not nodes[node.name].ready:

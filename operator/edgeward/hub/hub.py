@@ -250,7 +250,11 @@ class Hub:
                 releases.get(release.key),
                 rollout.release(release.key),
             )
-            if raw is None or readable is None or step is None:
+            if raw is None or step is None:
+                continue
+            if readable is None:
+                wanted = unreadable_status(raw.get("status") or {}, release, now=fleet.now)
+                writes += self._status(MODEL_RELEASES, raw, wanted)
                 continue
             problem = f"{release.problem.reason} {release.problem.message}" if release.problem else ""
             said = release_status(readable, problem, step, now=fleet.now)

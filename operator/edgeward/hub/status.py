@@ -31,7 +31,7 @@ from edgeward.api.inferencejob import (
 from edgeward.api.modelrelease import ModelRelease, ModelReleaseStatus, ReleaseException, ReleaseSites
 from edgeward.api.site import Counts, SiteStatus
 from edgeward.api.site import Site as SiteObject
-from edgeward.fleet.model import Fleet, Job
+from edgeward.fleet.model import Fleet, Job, Release
 from edgeward.fleet.names import LABEL_JOB
 from edgeward.placement import model as plan_model
 from edgeward.placement.model import JobPlan, Plan
@@ -106,9 +106,12 @@ def job_status(
     )
 
 
-def unreadable_status(raw_status: Mapping[str, object], facts: Job, *, now: float) -> dict[str, object]:
-    """The status of a job whose spec cannot be read: what was known, with the field that is wrong in its conditions."""
-    known = [Condition.model_validate(item) for item in raw_status.get("conditions") or ()]  # type: ignore[attr-defined]
+def unreadable_status(raw_status: Mapping[str, object], facts: Job | Release, *, now: float) -> dict[str, object]:
+    """The status of a job or release whose spec cannot be read: what was known, and which field is wrong."""
+    try:
+        known = [Condition.model_validate(item) for item in raw_status.get("conditions") or ()]  # type: ignore[attr-defined]
+    except ValueError:
+        known = []
     message = facts.problem.message if facts.problem else ""
     conditions = set_outcome(known, reason=Reason.INVALID_SPEC, message=message, generation=facts.generation, now=now)
     return {

@@ -54,11 +54,14 @@ def refused(digest: str = OTHER) -> Raw:
     }
 
 
-def report(*pods: Raw, replicas: int = 1, leaving: int = 0, nodes: Any = None, runtimes: Any = None) -> Raw:
+def report(
+    *pods: Raw, replicas: int = 1, leaving: int = 0, nodes: Any = None, runtimes: Any = None, deployments: Any = None
+) -> Raw:
     told = parse(Assignment, assignment({"name": "n1", "replicas": replicas, "leaving": leaving}))
     found = status(
         told,
         pods=pods,
+        deployments=deployments or {},
         nodes={"n1": node()} if nodes is None else nodes,
         runtimes=runtimes or {},
         applied_revision=4,
@@ -88,6 +91,16 @@ def test_a_node_that_is_gone_or_away_comes_first() -> None:
     away = node(ready=False)
     since = away["status"]["conditions"][0]["lastTransitionTime"]
     assert said(pod(**waiting("CrashLoopBackOff")), nodes={"n1": away}) == ("NodeNotReady", since)
+
+
+def test_pods_that_the_api_does_not_let_a_deployment_make() -> None:
+    """A quota of the namespace, or Pod Security, speaks to the ReplicaSet only: without this it said Starting for ever."""
+    refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods", "lastTransitionTime": T1}
+    deployments = {"n1": {"metadata": {}, "status": {"conditions": [refused]}}}
+    (entry,) = report(deployments=deployments)["nodes"]
+    assert (entry["reason"], entry["message"], entry["since"]) == ("PodsNotCreated", "exceeded quota: pods", T1)
+    over = {**refused, "status": "False"}
+    assert said(deployments={"n1": {"metadata": {}, "status": {"conditions": [over]}}}) == ("Starting", None)
 
 
 def test_no_pod_yet_is_starting() -> None:

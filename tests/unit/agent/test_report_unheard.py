@@ -44,7 +44,15 @@ def pod(*, ready: bool) -> dict[str, Any]:
 
 def report(item: Assignment, the_pod: dict[str, Any], runtimes: dict[str, Any]) -> dict[str, Any]:
     node = {"metadata": {"name": "edge-1"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
-    return status(item, pods=[the_pod], nodes={"edge-1": node}, runtimes=runtimes, applied_revision=2, conditions=())
+    return status(
+        item,
+        pods=[the_pod],
+        deployments={},
+        nodes={"edge-1": node},
+        runtimes=runtimes,
+        applied_revision=2,
+        conditions=(),
+    )
 
 
 def test_a_model_that_serves_is_not_forgotten_before_its_runtime_is_heard() -> None:

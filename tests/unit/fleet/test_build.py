@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgeward.fleet.build import DEFAULT_REQUEST, build, pod_request
 from edgeward.fleet.model import Live, Resources, Sample, Taint
+from edgeward.placement.plan import plan
 
 from .objects import DIGEST, NOW, OTHER, Raw, ago, assignment, fleet, job, node, only_job, pod, release, site
 
@@ -189,6 +191,17 @@ def test_a_node_that_is_gone_has_been_lost_since_its_agent_said_so() -> None:
     assert placed.lost_since == NOW - 700
     (fresh,) = only_job(jobs=[job()], assignments=[assignment({"name": "n1", "replicas": 1})]).placed
     assert fresh.lost_since == NOW
+
+
+def test_a_node_that_lost_its_labels_is_left_as_soon_as_another_can_take_over() -> None:
+    """It is still in the cluster, so no agent ever says NodeGone: its age never grew and its replicas stayed for ever."""
+    told = assignment({"name": "n1", "replicas": 1})
+    bare = node("n1", tier=None)
+    seen = fleet(nodes=[bare, node("n2")], jobs=[job()], assignments=[told])
+    assert seen.jobs[0].placed[0].lost_since == 0.0
+    placed_anew = replace(seen, jobs=(replace(seen.jobs[0], model_digest=DIGEST),))
+    (planned,) = plan(placed_anew).jobs
+    assert [(item.node, item.replicas) for item in planned.placements] == [("n2", 1)]
 
 
 def test_a_node_that_changed_its_site_holds_one_replica_and_not_none() -> None:
