@@ -68,7 +68,13 @@ def pods(stage: Stage, name: str) -> list[Object]:
 
 def test_the_kubelet_profile_sees_each_node_for_itself(cluster: Cluster) -> None:
     source = PrometheusSource(url=cluster.prometheus_url, profile=KUBELET, window="45s")
-    reading = asyncio.run(source.read())
+
+    def all_nodes() -> Reading | None:
+        reading = asyncio.run(source.read())
+        known = [live for live in reading.live.values() if live.cpu]  # a rate needs two samples of the kubelet's
+        return reading if len(known) == len(cluster.node_names) else None
+
+    reading = eventually(all_nodes, seconds=60, what="a rate for every node")
     source.close()
     fresh(reading, cluster)
 
