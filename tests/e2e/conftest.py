@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster import Binaries, Cluster, Progress
+from tests.cluster.binaries import exclusive
+from tests.cluster.paths import clusters_root
 from tests.cluster.paths import cache_root
 from tests.demo import run
 from tests.demo.models import Models, prepare
@@ -27,12 +29,13 @@ def cluster() -> Iterator[Cluster]:
         pytest.exit(f"another run of the end-to-end tests uses the cluster {NAME}; wait for it to end", returncode=1)
     Binaries(say=say).ensure("control-plane", "node", "helm", "metrics-server")
     found = Cluster(NAME, metrics_server=True, say=say)
-    found.down()
-    try:
-        found.up()
-        yield found
-    finally:
+    with exclusive(clusters_root(found.cache) / f".{NAME}.session"):  # another run of these tests waits for its turn
         found.down()
+        try:
+            found.up()
+            yield found
+        finally:
+            found.down()
 
 
 @pytest.fixture(scope="session")
