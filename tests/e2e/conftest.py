@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from tests.cluster import Binaries, Cluster, Progress
 from tests.cluster.binaries import exclusive
 from tests.cluster.paths import clusters_root
-from tests.cluster.paths import cache_root
 from tests.demo import run
 from tests.demo.models import Models, prepare
 from tests.demo.stage import Stage, install
@@ -22,11 +20,6 @@ NAME = "edgeward-test"
 def cluster() -> Iterator[Cluster]:
     """Three real nodes: cloud-1, edge-1 and edge-2. Gone at the end, whatever happened."""
     say = Progress()
-    lock = (cache_root() / f"{NAME}.lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        pytest.exit(f"another run of the end-to-end tests uses the cluster {NAME}; wait for it to end", returncode=1)
     Binaries(say=say).ensure("control-plane", "node", "helm", "metrics-server")
     found = Cluster(NAME, metrics_server=True, say=say)
     with exclusive(clusters_root(found.cache) / f".{NAME}.session"):  # another run of these tests waits for its turn
