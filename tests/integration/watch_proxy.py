@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import threading
 from pathlib import Path
@@ -55,9 +54,10 @@ class WatchProxy:
         self._loop.run_until_complete(serving)
         self._started.set()
         self._loop.run_forever()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0.1))
+        while tasks := asyncio.all_tasks(self._loop):
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,12 +84,12 @@ class WatchProxy:
                 writer.write(data)
                 await writer.drain()
 
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            _, pending = await asyncio.wait(
-                [asyncio.ensure_future(ask()), asyncio.ensure_future(answer())], return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in pending:
+        pumps = [asyncio.ensure_future(ask()), asyncio.ensure_future(answer())]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in pumps:
                 task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
-        for side in (writer, back):
-            side.close()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            for side in (writer, back):
+                side.close()
