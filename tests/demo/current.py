@@ -20,7 +20,7 @@ import yaml
 from tests.cluster import Binaries, ClusterError
 from tests.cluster.paths import cache_root
 
-from . import show, story, visitor
+from . import show, story, survival, visitor
 from .kube import Kubectl, Object, StoryError, wait
 from .models import Models, prepare
 from .stage import CHART, LEASE, OURS, RELEASE, Stage, install, make_namespace, pod
@@ -244,7 +244,7 @@ def _tell(stage: Stage) -> int:
         show.answers(say, answers, expected["sign-reader"])
         rolled = story.roll_out(stage, "sign-reader", models.sign_reader, models.sign_reader_2, urls=[url])
     show.rolled(say, rolled, old=models.sign_reader.version, new=models.sign_reader_2.version)
-    survived = story.kill_operator(stage)
+    survived = survival.kill_operator(stage)
     show.survived(say, survived)
     wrong = [item for item in answers.replies if item.answer != expected["sign-reader"][item.question]]
     wrong += [item for item in replies if item.answer != expected["file-sorter"][item.question]]

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.cluster import Binaries, Cluster, ImageBuilder
 from tests.cluster.paths import REPOSITORY
 
-from . import show, story, visitor
+from . import show, story, survival, visitor
 from .kube import Kubectl, StoryError
 from .models import Models, prepare
 from .stage import Stage, clear_leftovers, install, make_namespace
@@ -148,7 +148,7 @@ def tell(stage: Stage, *, seed: int) -> int:
         raise StoryError("the rollout was not without a trace: see above")
 
     heading("The operator is killed")
-    survived = story.kill_operator(stage)
+    survived = survival.kill_operator(stage)
     show.survived(say, survived)
     rows.append(("operator killed", f"{len(survived.changed)} of {survived.compared} objects changed",
                  f"{survived.took_over:.1f}"))  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .kube import Object
-from .story import Answers, Avoided, Loaded, Placed, Rolled, Survived
+from .story import Answers, Avoided, Loaded, Placed, Rolled
+from .survival import Survived
 
 Say = Callable[[str], None]
 

@@ -79,7 +79,7 @@ def program() -> bytes:
 
 def inputs(asked: Mapping[str, np.ndarray], answers: Sequence[str]) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **pack(asked, answers))
+    np.savez_compressed(buffer, allow_pickle=False, **pack(asked, answers))
     return buffer.getvalue()
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import yaml
 
-from tests.demo import story, visitor
+from tests.demo import story, survival, visitor
 from tests.demo.ask import TASKS
 from tests.demo.kube import Object, unix
 from tests.demo.models import reference
@@ -32,7 +32,7 @@ class Chapter:
     page: story.Answers
     rolled: story.Rolled
     later: story.Answers
-    survived: story.Survived
+    survived: survival.Survived
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def told(stage: Stage) -> Chapter:
     page = _inside(stage, "page-turner")
     rolled = story.roll_out(stage, "sign-reader", models.sign_reader, models.sign_reader_2, urls=urls, threads=THREADS)
     later = story.ask_outside(stage, "sign-reader", urls[0])
-    return Chapter(placed, inside, outside, avoided, page, rolled, later, story.kill_operator(stage))
+    return Chapter(placed, inside, outside, avoided, page, rolled, later, survival.kill_operator(stage))
 
 
 def _inside(stage: Stage, model: str) -> story.Answers:
