@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import Condition, format_decimal, format_duration, format_time
-from edgeward.api.conditions import ConditionType, Reason, remove_condition, set_condition, set_outcome
+from edgeward.api.conditions import ConditionType, Reason, is_true, remove_condition, set_condition, set_outcome
 from edgeward.api.features import unavailable
 from edgeward.api.inferencejob import (
     Decision,
@@ -165,7 +165,7 @@ def _job_conditions(
     conditions = set_outcome(
         job.status.conditions, reason=verdict.reason, message=verdict.message, generation=generation, now=now
     )
-    fresh, text = freshness(whole, fleet)
+    fresh, text = freshness(whole, fleet, before=is_true(job.status.conditions, ConditionType.METRICS_FRESH))
     conditions = set_condition(
         conditions,
         type=ConditionType.METRICS_FRESH,
@@ -203,8 +203,14 @@ def _job_conditions(
     return remove_condition(conditions, ConditionType.MODEL_RELEASE_MISSING)
 
 
-def freshness(plan: Plan, fleet: Fleet) -> tuple[bool, str]:
-    """Whether the plan rested on fresh figures, and what was missing. No ages in the text: they change all the time."""
+def freshness(plan: Plan, fleet: Fleet, *, before: bool) -> tuple[bool, str]:
+    """Whether the plan rested on fresh figures, and what was missing. No ages in the text: they change all the time.
+
+    before: what was said last. True stays until a sample is in doubt, False until all are fresh again, so that a scrape
+    that comes late now and then is no news.
+    """
+    if before and not plan.doubted_nodes:
+        return True, ""
     if fleet.metrics_problem:
         return False, f"{fleet.metrics_problem}; placement goes on by requests, and nothing moves"
     if plan.total_nodes and plan.fresh_nodes < plan.total_nodes:

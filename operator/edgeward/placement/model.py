@@ -161,6 +161,8 @@ class Plan:
     """about the whole: metrics that are missing or old"""
     fresh_nodes: int = 0
     """nodes whose cpu sample is believed in full"""
+    doubted_nodes: int = 0
+    """nodes whose cpu sample is so old, or so absent, that a user should know: one late scrape is not yet that"""
     known_nodes: int = 0
     """nodes with any confidence at all"""
     total_nodes: int = 0

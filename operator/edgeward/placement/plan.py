@@ -36,6 +36,7 @@ def plan(fleet: Fleet, settings: PlanSettings = DEFAULTS) -> Plan:
         jobs=tuple(plans),
         notes=notes,
         fresh_nodes=sum(1 for state in ledger.states if state.cpu.confidence >= 1),
+        doubted_nodes=sum(1 for state in ledger.states if state.cpu.confidence < settings.doubted_below),
         known_nodes=sum(1 for state in ledger.states if state.cpu.confidence > 0),
         total_nodes=len(ledger.states),
         _by_key={job.key: job for job in plans},

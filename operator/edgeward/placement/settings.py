@@ -32,6 +32,8 @@ class PlanSettings:
     """a sample is believed in full up to this many scrape intervals of age"""
     expiry: float = 180.0
     """and not at all from this age on; linear in between"""
+    doubted_below: float = 0.75
+    """a sample whose confidence is below this is told as missing; above, a late scrape makes no noise"""
     absurd_factor: float = 4.0
     """a sample beyond this multiple of what the node has is garbage, not load"""
     doubt: float = 0.5

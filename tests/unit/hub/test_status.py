@@ -18,7 +18,7 @@ from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.fleet.model import Fleet, Live, Sample
 from edgeward.hub.narrate import job_events, release_events
-from edgeward.hub.status import job_status, release_status
+from edgeward.hub.status import freshness, job_status, release_status
 from edgeward.placement.model import JobPlan, Placement, Plan
 from edgeward.placement.plan import plan as make_plan
 from edgeward.rollout.step import step
@@ -294,3 +294,19 @@ def test_a_release_tells_of_start_refusal_and_end_once() -> None:
     assert told("release-refused", "release-refused") == []
     assert told("release-rolling", "release-done") == ["ReleaseCompleted"]
     assert told("release-done", "release-done") == []
+
+
+def test_a_late_scrape_is_no_news_and_a_doubted_sample_is() -> None:
+    """Every job used to turn MetricsFresh False and back, with Events, whenever one scrape of one node came late."""
+    fleet = Fleet(now=0.0)
+    late = Plan(total_nodes=3, fresh_nodes=2, doubted_nodes=0)
+    assert freshness(late, fleet, before=True) == (True, "")
+    assert freshness(late, fleet, before=False)[0] is False, "once it was said, all have to be fresh again"
+    doubted = Plan(total_nodes=3, fresh_nodes=2, doubted_nodes=1)
+    assert freshness(doubted, fleet, before=True) == (
+        False,
+        "1 of 3 nodes have no fresh figures; they are judged by requests",
+    )
+    gone = Fleet(now=0.0, metrics_problem="Prometheus is away")
+    assert freshness(late, gone, before=True)[0] is True, "the last samples still hold"
+    assert "Prometheus is away" in freshness(doubted, gone, before=True)[1]
