@@ -15,8 +15,12 @@ from .processes import start_time
 from .progress import ClusterError
 
 CGROUPS = Path("/sys/fs/cgroup")
+# Each kubelet and containerd takes a few instances; three clusters side by side run out of Debian's 128.
+_INOTIFY = "fs/inotify/max_user_instances"
+_INOTIFY_LEAST = 1024
 # The kubelet sets these for itself and would leave them so; the machine gets its own values back at the end.
 _KUBELET_SETTINGS = (
+    _INOTIFY,
     "vm/overcommit_memory",
     "vm/panic_on_oom",
     "kernel/panic",
@@ -194,6 +198,9 @@ def remember_settings(path: Path) -> None:
             found[name] = file.read_text().strip()
     absent = [folder for folder in _FOLDERS if not Path(folder).exists()]
     path.write_text(json.dumps({"settings": found, "absent": absent}))
+    if int(found.get(_INOTIFY, _INOTIFY_LEAST)) < _INOTIFY_LEAST:
+        with contextlib.suppress(OSError):  # not ours to set on this machine; a single cluster fits without
+            (Path("/proc/sys") / _INOTIFY).write_text(str(_INOTIFY_LEAST))
 
 
 def restore_settings(path: Path) -> None:

@@ -62,6 +62,11 @@ def reason(stage: Stage, name: str) -> str:
     return next((str(item["reason"]) for item in conditions if item["type"] == "Ready"), "")
 
 
+def offline(stage: Stage, name: str) -> int:
+    sites = stage.kubectl.get("ij", name, "-n", NAMESPACE)["status"].get("sites", {})
+    return int(sites.get("offline", 0))
+
+
 def pods(stage: Stage, name: str) -> list[Object]:
     return stage.kubectl.items("pods", "-n", NAMESPACE, "-l", f"edgeward.dev/job={name}")
 
@@ -139,11 +144,13 @@ def test_a_node_that_is_cut_off_keeps_its_pods_and_nothing_restarts(stage: Stage
     cluster.cut("edge-2")
     try:
         cluster.wait_ready("edge-2", ready=False, seconds=70)
-        eventually(lambda: reason(stage, "steady") != "Serving", seconds=20, what="status that says so")
+        eventually(lambda: offline(stage, "steady") == 1, seconds=20, what="status that says so")
+        assert reason(stage, "steady") == "Serving", "it serves at every connected site it should"
         time.sleep(5)
         assert identities() == before, "nothing is deleted or placed anew because a node is silent"
     finally:
         cluster.heal("edge-2")
     cluster.wait_ready("edge-2", seconds=60)
+    eventually(lambda: offline(stage, "steady") == 0, seconds=60, what="both sites connected again")
     eventually(lambda: reason(stage, "steady") == "Serving", seconds=60, what="both serving again")
     assert identities() == before
