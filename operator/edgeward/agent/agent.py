@@ -70,6 +70,8 @@ class _Looked:
 
     answers: dict[str, Object] = field(default_factory=dict)
     next: float = 0.0
+    pause: float = 0.0
+    """seconds until the next look; grows while there is nothing new, so that what never answers costs little"""
     refused: dict[str, _Refusal] = field(default_factory=dict)
     """by kind and key, what the API server would not have"""
 
@@ -399,8 +401,11 @@ class Agent:
         alive = {pod["metadata"]["uid"] for pod in pods}
         answers = {**{uid: said for uid, said in looked.answers.items() if uid in alive}, **answers}
         settled = _settled(raw, pods, answers)
-        looked.next = self._clock() + (self._settings.settled_poll if settled else self._settings.unsettled_poll)
-        if answers != looked.answers or not settled:
+        news = answers != looked.answers
+        longest, shortest = self._settings.settled_poll, self._settings.unsettled_poll
+        looked.pause = longest if settled else shortest if news else min(max(looked.pause * 1.5, shortest), longest)
+        looked.next = self._clock() + looked.pause
+        if news:
             looked.answers = answers
             self.queue.mark(name)
 

@@ -173,7 +173,10 @@ def _in_use(row: Row, values: Iterable[Any]) -> bool:
     return False
 
 
-def unavailable(spec: InferenceJobSpec | ModelReleaseSpec | SiteSpec) -> Features:
+Spec = InferenceJobSpec | ModelReleaseSpec | SiteSpec
+
+
+def unavailable(spec: Spec) -> Features:
     """Paths of the fields that the spec uses and this version does not honour.
 
     A value equal to its default asks for nothing: the apiserver fills defaults in, and nobody wrote them.

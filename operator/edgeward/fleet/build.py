@@ -13,7 +13,6 @@ from edgeward.api.assignment import Assignment
 from edgeward.api.common import (
     ApiError,
     LabelSelector,
-    parse,
     parse_bandwidth,
     parse_bytes,
     parse_cpu,
@@ -48,7 +47,7 @@ from .model import (
     Toleration,
 )
 from .names import LABEL_ASSIGNMENT, LABEL_SITE, LABEL_TIER
-from .reading import read
+from .reading import Reader
 from .sites import membership
 
 Raw = Mapping[str, Any]
@@ -82,12 +81,16 @@ def build(
     live: Mapping[str, Live] | None = None,
     metrics_problem: str = "",
     settings: BuildSettings | None = None,
+    reader: Reader | None = None,
 ) -> Fleet:
-    """A Fleet of everything. `live` is by node name; a node that is not in it is unknown, not idle."""
-    settings = settings or BuildSettings()
+    """A Fleet of everything. `live` is by node name; a node that is not in it is unknown, not idle.
+
+    reader: one that is kept from call to call saves reading what has not changed; the result is the same.
+    """
+    settings, reader = settings or BuildSettings(), reader or Reader()
     node_list, pod_list = list(nodes), list(pods)
-    declared = [site for site in map(_site_object, sites) if site is not None]
-    parsed, broken = _assignments(assignments)
+    declared = [site for site in (_site_object(raw, reader) for raw in sites) if site is not None]
+    parsed, broken = _assignments(assignments, reader)
     by_job: dict[str, list[Assignment]] = {}
     for assignment in parsed:
         by_job.setdefault(f"{assignment.spec.job.namespace}/{assignment.spec.job.name}", []).append(assignment)
@@ -109,14 +112,27 @@ def build(
     )
     by_name = {node.name: node for node in fleet_nodes}
     unlabelled = frozenset(labels.keys() - by_name.keys())
-    release_list = tuple(_release(raw, parsed) for raw in releases if "deletionTimestamp" not in raw["metadata"])
+    release_list = tuple(
+        _release(raw, parsed, reader) for raw in releases if "deletionTimestamp" not in raw["metadata"]
+    )
     by_release = {release.key: release for release in release_list}
     return Fleet(
         now=now,
         nodes=fleet_nodes,
         sites=_sites(fleet_nodes, declared),
         jobs=tuple(
-            _job(raw, by_job, broken, started, by_name, by_release, unlabelled=unlabelled, now=now, settings=settings)
+            _job(
+                raw,
+                by_job,
+                broken,
+                started,
+                by_name,
+                by_release,
+                unlabelled=unlabelled,
+                now=now,
+                settings=settings,
+                reader=reader,
+            )
             for raw in job_list
         ),
         releases=release_list,
@@ -239,13 +255,16 @@ def _job(
     unlabelled: frozenset[str],
     now: float,
     settings: BuildSettings,
+    reader: Reader,
 ) -> Job:
     meta = raw["metadata"]
     key = f"{meta['namespace']}/{meta['name']}"
     assignments = by_job.get(key, [])
     placed = _placed(key, assignments, started, nodes, unlabelled=unlabelled, now=now)
     try:
-        job = _readable(read(InferenceJob, raw), assignments, placed, releases, now=now, settings=settings)
+        read = reader.read(InferenceJob, raw)
+        problem = _problem(reader.features(raw, read.spec).protecting)
+        job = _readable(read, assignments, placed, releases, problem=problem, now=now, settings=settings)
         return replace(job, problem=job.problem or broken.get(key))
     except ApiError as error:
         path, text = error.problems[0]
@@ -272,6 +291,7 @@ def _readable(
     placed: tuple[Placed, ...],
     releases: Mapping[str, Release],
     *,
+    problem: Problem | None,
     now: float,
     settings: BuildSettings,
 ) -> Job:
@@ -303,12 +323,19 @@ def _readable(
         lost_after=seconds(spec.disconnect.lost_after),
         model_name=spec.model.name,
         model_digest=_wanted_digest(job, release, assignments),
-        problem=_problem(job),
+        problem=problem,
         placed=placed,
         exclusions=exclusions(_known_exclusions(job), _refused(assignments), now=now, patience=settings.refused_after),
+        explained=_explained(job, placed),
         proposed=_proposed(job),
         moves=Moves(_time(status.moves.window_start) or 0.0, status.moves.count) if status.moves else Moves(),
     )
+
+
+def _explained(job: InferenceJob, placed: tuple[Placed, ...]) -> bool:
+    """Whether status already says why the replicas are where they are assigned."""
+    said = {node for decision in job.status.decisions for node in decision.nodes}
+    return job.status.explanation is not None and said == {item.node for item in placed if item.replicas}
 
 
 def request_of(requests: Raw, limits: Raw) -> Resources:
@@ -322,16 +349,15 @@ def request_of(requests: Raw, limits: Raw) -> Resources:
     )
 
 
-def _problem(job: InferenceJob) -> Problem | None:
-    protecting = unavailable(job.spec).protecting
-    if protecting:
-        fields = ", ".join(protecting)
-        return Problem(
-            reason="FeatureNotYetAvailable",
-            message=f"{fields}: this version cannot honour it; remove the field, or wait for a version that can",
-            path=protecting[0],
-        )
-    return None
+def _problem(protecting: tuple[str, ...]) -> Problem | None:
+    """The Problem of an object that asks for protections which do not work yet, by the paths of their fields."""
+    if not protecting:
+        return None
+    return Problem(
+        reason="FeatureNotYetAvailable",
+        message=f"{', '.join(protecting)}: this version cannot honour it; remove the field, or wait for a version that can",
+        path=protecting[0],
+    )
 
 
 def _wanted_digest(job: InferenceJob, release: Release | None, assignments: list[Assignment]) -> str:
@@ -430,7 +456,7 @@ def _proposed(job: InferenceJob) -> ProposedMove | None:
 # Releases ----------------------------------------------------------------------------------------------------------
 
 
-def _release(raw: Raw, assignments: list[Assignment]) -> Release:
+def _release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Release:
     meta = raw["metadata"]
     base = {
         "namespace": meta["namespace"],
@@ -446,18 +472,12 @@ def _release(raw: Raw, assignments: list[Assignment]) -> Release:
         and (any(model.name == meta["name"] for model in assignment.spec.models))
     )
     try:
-        release = read(ModelRelease, raw)
+        release = reader.read(ModelRelease, raw)
     except ApiError as error:
         path, text = error.problems[0]
         return Release(**base, problem=Problem(reason="InvalidSpec", message=f"{path}: {text}", path=path), sites=sites)
     spec, status = release.spec, release.status
-    protecting = unavailable(spec).protecting
-    problem = None
-    if protecting:
-        text = (
-            f"{', '.join(protecting)}: this version cannot honour it; remove the field, or wait for a version that can"
-        )
-        problem = Problem(reason="FeatureNotYetAvailable", message=text, path=protecting[0])
+    problem = _problem(reader.features(raw, spec).protecting)
     target = None
     if spec.artifact and spec.version:
         target = ModelVersion(
@@ -506,7 +526,7 @@ def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
 # Small readers -----------------------------------------------------------------------------------------------------
 
 
-def _assignments(raws: Iterable[Raw]) -> tuple[list[Assignment], dict[str, Problem]]:
+def _assignments(raws: Iterable[Raw], reader: Reader) -> tuple[list[Assignment], dict[str, Problem]]:
     """Those that can be read, and a Problem by job for the others.
 
     Only Edgeward writes them. A job whose Assignment cannot be read is left as it is: planned without it, it would be
@@ -516,7 +536,7 @@ def _assignments(raws: Iterable[Raw]) -> tuple[list[Assignment], dict[str, Probl
     broken: dict[str, Problem] = {}
     for raw in raws:
         try:
-            found.append(parse(Assignment, raw))
+            found.append(reader.parse(Assignment, raw))
         except ApiError as error:
             path, text = error.problems[0]
             message = f"Assignment {raw['metadata']['name']}: {path}: {text}"
@@ -530,9 +550,9 @@ def _job_named_by(raw: Raw) -> str:
     return f"{job.get('namespace')}/{job.get('name')}" if isinstance(job, Mapping) else ""
 
 
-def _site_object(raw: Raw) -> SiteObject | None:
+def _site_object(raw: Raw, reader: Reader) -> SiteObject | None:
     try:
-        return read(SiteObject, raw)
+        return reader.read(SiteObject, raw)
     except ApiError:
         return None
 

@@ -218,6 +218,8 @@ class Job:
     problem: Problem | None = None
     """set when the job must not be placed; what it has stays where it is"""
     placed: tuple[Placed, ...] = ()
+    explained: bool = False
+    """whether status says already why the replicas are where they are; then a plan that changes nothing need not"""
     exclusions: tuple[Exclusion, ...] = ()
     proposed: ProposedMove | None = None
     moves: Moves = Moves()

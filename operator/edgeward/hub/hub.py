@@ -6,6 +6,7 @@ Every pass may be the last: killed between any two writes and started again, it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 from edgeward import __version__
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import ApiError as InvalidObject
-from edgeward.api.common import KubeObject, Model, parse, to_dict
+from edgeward.api.common import KubeObject, Model, to_dict
 from edgeward.api.conditions import Reason
 from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
@@ -38,7 +39,7 @@ from edgeward.cluster.resources import (
 )
 from edgeward.fleet.build import BuildSettings, build
 from edgeward.fleet.model import Fleet, Job, Live
-from edgeward.fleet.reading import read
+from edgeward.fleet.reading import Reader
 from edgeward.fleet.sites import membership
 from edgeward.placement.model import JobPlan, Plan
 from edgeward.placement.plan import plan as make_plan
@@ -102,7 +103,8 @@ class Hub:
         self._orphans = Orphans()
         self._slots = asyncio.Semaphore(settings.writes_at_once)
         self._again = False
-        self._parsed: dict[str, tuple[str, Any]] = {}
+        self._reader = Reader()
+        self._said: dict[str, tuple[object, ...]] = {}
         self.last: Observed | None = None
         self.passes = 0
         self.failed = 0
@@ -170,6 +172,7 @@ class Hub:
             live=live,
             metrics_problem=problem,
             settings=self._settings.build,
+            reader=self._reader,
         )
         rollout = roll(fleet)
         plan = make_plan(fleet, self._settings.plan)
@@ -185,18 +188,9 @@ class Hub:
         for raw in self._cache[resource].all():
             if "deletionTimestamp" in raw["metadata"] and resource is not ASSIGNMENTS:
                 continue
-            uid, version = raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]
-            known = self._parsed.get(uid)
-            if known is None or known[0] != version:
-                try:
-                    known = (version, parse(model, raw) if resource is ASSIGNMENTS else read(model, raw))
-                except InvalidObject as error:
-                    known = (version, error)
-                self._parsed[uid] = known
-            if not isinstance(known[1], InvalidObject):
-                found[key_of(raw)] = known[1]
-        if len(self._parsed) > 4 * sum(len(store.objects) for store in self._cache.stores.values()) + 100:
-            self._parsed.clear()
+            whole = resource is ASSIGNMENTS
+            with contextlib.suppress(InvalidObject):
+                found[key_of(raw)] = self._reader.parse(model, raw) if whole else self._reader.read(model, raw)
         return found
 
     # Publish -----------------------------------------------------------------------------------------------------
@@ -278,6 +272,9 @@ class Hub:
         if job is None:
             wanted = unreadable_status(raw.get("status") or {}, facts, now=observed.fleet.now)
             return self._status(INFERENCE_JOBS, raw, wanted)
+        facts_now = _facts(observed, raw, facts, job_plan, assignments)
+        if self._said.get(facts.key) == facts_now:
+            return []
         status = job_status(
             job,
             facts,
@@ -290,6 +287,9 @@ class Hub:
         changed = self._status(INFERENCE_JOBS, raw, to_dict(status), known=job)
         if changed:
             changed.append(tell_jobs(self._recorder, raw, job.status, status, job_plan))
+            self._said.pop(facts.key, None)
+        else:
+            self._said[facts.key] = facts_now
         return changed
 
     def _site_writes(self, fleet: Fleet, plan: Plan) -> list[Awaitable[None]]:
@@ -374,6 +374,23 @@ class Hub:
 
     async def _all(self, writes: Any) -> None:
         await asyncio.gather(*writes)
+
+
+def _facts(
+    observed: Observed, raw: Object, facts: Job, job_plan: JobPlan, assignments: list[Assignment]
+) -> tuple[object, ...]:
+    """All that a job's status is made of, in a form that is cheap to compare: the same facts give the same status."""
+    fleet, plan = observed.fleet, observed.plan
+    return (
+        raw["metadata"]["resourceVersion"],
+        tuple((item.name, item.metadata.resource_version) for item in assignments),
+        job_plan.decision,
+        job_plan.message,
+        facts.problem,
+        (fleet.metrics_problem, plan.total_nodes, plan.fresh_nodes, plan.doubted_nodes),
+        tuple(site.name for site in fleet.sites if not site.connected),
+        tuple(release.key for release in fleet.releases),
+    )
 
 
 def _bare(status: Any) -> Any:

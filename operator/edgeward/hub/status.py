@@ -91,7 +91,9 @@ def job_status(
         decisions=decisions,
         decisions_omitted=omitted,
         exclusions=_exclusions(plan, fleet),
-        explanation=_explanation(plan, now=now) if decided_anew else before.explanation,
+        explanation=_explanation(plan, now=now)
+        if decided_anew and (plan.explanation.order or before.explanation is None)
+        else before.explanation,
         moves=Moves(window_start=format_time(plan.moves.window_start), count=plan.moves.count)
         if plan.moves.count
         else None,
