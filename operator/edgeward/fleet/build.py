@@ -372,7 +372,7 @@ def _wanted_digest(job: InferenceJob, release: Release | None, assignments: list
         return target.digest
     for assignment in assignments:
         for model in assignment.spec.models:
-            if pin.digest in (None, model.digest) and pin.version in (None, model.version):
+            if pin.name == model.name and pin.digest in (None, model.digest) and pin.version in (None, model.version):
                 return model.digest
     return ""
 

@@ -50,10 +50,22 @@ def _watch(handlers: kopf.OperatorRegistry, store: Store) -> None:
     )
 
 
+class NoEssence(kopf.AnnotationsDiffBaseStorage):
+    """kopf copies every object deeply for each event, to see what changed since a state that it never stored for us.
+    That copy was a third of this process's time; our cache compares resource versions instead."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: Any) -> Any:
+        return None
+
+
 def settings() -> kopf.OperatorSettings:
     """kopf without its habits: no peering, no posting of log lines as Events, watches that end and begin anew."""
     options = kopf.OperatorSettings()
     options.peering.standalone = True
+    options.persistence.diffbase_storage = NoEssence()
     options.posting.enabled = False
     options.posting.loggers = False
     options.scanning.disabled = True

@@ -98,7 +98,9 @@ def _of_job(
                 empty.append(there.name)
             continue
         first = _first_model(job, known.model_digest, current, rollout)
-        told = first if there is None else rollout.told(plan.key, site)
+        # A site that is new, or whose job names another model by now, has been told nothing of it yet.
+        new = there is None or all(model.name != job.spec.model.name for model in there.spec.models)
+        told = first if new else rollout.told(plan.key, site)
         wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec)
         if there is not None and _same(there.spec, wanted):
             continue

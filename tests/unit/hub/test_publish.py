@@ -200,3 +200,13 @@ def test_a_site_that_comes_new_after_the_release_is_deleted_gets_what_the_others
     world.releases = []
     world.settle(plan_of({"a1": 1, "b1": 1}))
     assert told_at(world, "b") == [OTHER]
+
+
+def test_a_job_that_names_another_model_gets_it_everywhere() -> None:
+    """The old model's release was asked for ever: nothing was written, and Ready stayed True at the new generation."""
+    world = rolled_from_old()
+    world.job = job(model={"name": "other"})
+    world.releases = [release(version="0.9", digest=OTHER), release("other", version="7", digest=DIGEST)]
+    world.settle(plan_of({"a1": 1, "b1": 1}))
+    assert told_at(world, "a") == told_at(world, "b") == [DIGEST]
+    assert {model["name"] for item in world.assignments.values() for model in item["spec"]["models"]} == {"other"}
