@@ -29,6 +29,7 @@ class FakeClient(Client):
         body: Any = None,
         content_type: str = "application/json",
         accept: str = "application/json",
+        limit: float | None = None,
     ) -> Any:
         return self.server.answer(method, path, body)
 

@@ -11,7 +11,7 @@ import yaml
 
 from edgeward.cluster.client import Client
 from edgeward.cluster.resources import NODE_METRICS, Object
-from edgeward.metrics.profiles import KUBELET
+from edgeward.metrics.profiles import KUBELET, PER_CONTAINER
 from edgeward.metrics.source import MetricsApiSource, PrometheusSource, Reading
 from tests.cluster import Cluster
 from tests.demo.stage import Stage, confirm_all_may_go, make_namespace
@@ -82,6 +82,23 @@ def test_the_kubelet_profile_sees_each_node_for_itself(cluster: Cluster) -> None
     reading = eventually(all_nodes, seconds=60, what="a rate for every node")
     source.close()
     fresh(reading, cluster)
+
+
+def test_the_sum_over_containers_stands_in_where_the_cgroup_of_all_pods_is_dropped(
+    stage: Stage, cluster: Cluster
+) -> None:
+    """kube-prometheus-stack drops every series without a pod by default. The operator's own pod is enough to see."""
+    source = PrometheusSource(url=cluster.prometheus_url, profile=PER_CONTAINER, window="45s")
+
+    def known() -> Reading | None:
+        reading = asyncio.run(source.read())
+        return reading if any(live.cpu and live.memory for live in reading.live.values()) else None
+
+    reading = eventually(known, seconds=60, what="figures summed over containers")
+    source.close()
+    assert set(reading.live) <= set(cluster.node_names)
+    live = next(live for live in reading.live.values() if live.cpu and live.memory)
+    assert live.memory.value > 2**24, "the operator alone takes more than 16 MiB"
 
 
 def test_the_metrics_api_stands_in_for_prometheus(cluster: Cluster) -> None:

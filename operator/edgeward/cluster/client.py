@@ -22,6 +22,8 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
 PAGE = 500
+WRITE_LIMIT = 4.0
+"""seconds that a write may take: less than between the moment a leader stops to write and the end of its Lease"""
 
 
 class ApiError(Exception):
@@ -113,13 +115,15 @@ class Client:
         body: Any = None,
         content_type: str = "application/json",
         accept: str = "application/json",
+        limit: float | None = None,
     ) -> Any:
+        """`limit`: seconds this call may take when the client's own limit is too long for it."""
         headers = {"Accept": accept, "Content-Type": content_type}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:
             response = await self._api.rest_client.request(
-                method, url, headers=headers, body=body, _request_timeout=self._timeout
+                method, url, headers=headers, body=body, _request_timeout=self._limited(limit)
             )
             raw = await response.read()
         except ApiException as error:
@@ -132,6 +136,9 @@ class Client:
             return json.loads(raw) if raw else {}
         except ValueError as error:
             raise ApiError(0, "NotJson", f"answered something that is not JSON: {_message(raw)}") from error
+
+    def _limited(self, limit: float | None) -> aiohttp.ClientTimeout:
+        return self._timeout if limit is None else aiohttp.ClientTimeout(total=limit, connect=limit)
 
     async def list(
         self, resource: Resource, *, namespace: str = "", selector: str = "", metadata_only: bool = False
@@ -198,7 +205,7 @@ class Client:
         self.guard()
         self.writes[f"{verb} {resource.kind}"] += 1
         try:
-            answer: Object = await self.request(method, path, **request)
+            answer: Object = await self.request(method, path, limit=WRITE_LIMIT, **request)
         except ApiError as error:
             if verb == "delete" and error.status in (404, 409):
                 raise _Gone from error

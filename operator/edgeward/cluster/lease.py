@@ -35,7 +35,7 @@ class Leadership:
 
     `check` is the guard of every write: it costs no request, only a look at the clock. A process that was stopped and
     continued after its Lease ran out is therefore refused by itself, and what it had in flight by the resource version
-    that each write of the hub carries.
+    that changes of the hub carry.
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class Leadership:
         self._name = name
         self.identity = identity
         self._settings = settings or LeaseSettings()
+        # Two calls that hang must not cost the Lease.
+        self._limit = max((self._settings.renew_deadline - self._settings.retry) / 2, 0.5)
         self._clock = clock
         self._renewed = float("-inf")
         self._seen: tuple[str, float] = ("", clock())
@@ -93,7 +95,7 @@ class Leadership:
     async def _step(self) -> None:
         asked = self._clock()
         try:
-            self.lease = await self._client.get(LEASES, self._namespace, self._name)
+            self.lease = await self._client.request("GET", LEASES.path(self._namespace, self._name), limit=self._limit)
         except ApiError as error:
             if not error.not_found:
                 raise
@@ -139,13 +141,13 @@ class Leadership:
             "metadata": {"name": self._name, "namespace": self._namespace},
             "spec": self._spec(0, _micro_time()),
         }
-        created: Object = await self._client.request("POST", LEASES.path(self._namespace), body=body)
+        created: Object = await self._client.request("POST", LEASES.path(self._namespace), body=body, limit=self._limit)
         return created
 
     async def _put(self, lease: Object) -> Object:
         # Not through Client.replace: the guard there asks this very object.
         path = LEASES.path(self._namespace, self._name)
-        put: Object = await self._client.request("PUT", path, body=lease)
+        put: Object = await self._client.request("PUT", path, body=lease, limit=self._limit)
         return put
 
 

@@ -29,19 +29,37 @@ class Profile:
 
 _PODS_CGROUP = '{id=~"/(.+/)?kubepods(.slice)?"}'
 
+_CONTAINERS = '{container!="",pod!=""}'
+_CPU, _MEMORY = "container_cpu_usage_seconds_total", "container_memory_working_set_bytes"
+
+PER_CONTAINER = Profile(
+    name="PerContainer",
+    node_label="node",
+    cpu=Query(
+        value=f"sum by (node) (rate({_CPU}{_CONTAINERS}[WINDOW]))",
+        measured_at=f"max by (node) (timestamp({_CPU}{_CONTAINERS}))",
+    ),
+    memory=Query(
+        value=f"sum by (node) ({_MEMORY}{_CONTAINERS})",
+        measured_at=f"max by (node) (timestamp({_MEMORY}{_CONTAINERS}))",
+    ),
+)
+"""The second half of KUBELET; it knows nothing of a node on which no pod runs."""
+
 KUBELET = Profile(
     name="Kubelet",
     node_label="node",
     cpu=Query(
-        value=f"max by (node) (rate(container_cpu_usage_seconds_total{_PODS_CGROUP}[WINDOW]))",
-        measured_at=f"max by (node) (timestamp(container_cpu_usage_seconds_total{_PODS_CGROUP}))",
+        value=f"max by (node) (rate({_CPU}{_PODS_CGROUP}[WINDOW])) or {PER_CONTAINER.cpu.value}",
+        measured_at=f"max by (node) (timestamp({_CPU}{_PODS_CGROUP})) or {PER_CONTAINER.cpu.measured_at}",
     ),
     memory=Query(
-        value=f"max by (node) (container_memory_working_set_bytes{_PODS_CGROUP})",
-        measured_at=f"max by (node) (timestamp(container_memory_working_set_bytes{_PODS_CGROUP}))",
+        value=f"max by (node) ({_MEMORY}{_PODS_CGROUP}) or {PER_CONTAINER.memory.value}",
+        measured_at=f"max by (node) (timestamp({_MEMORY}{_PODS_CGROUP})) or {PER_CONTAINER.memory.measured_at}",
     ),
 )
-"""The kubelet's own cAdvisor series, of the cgroup that holds all pods: there wherever Prometheus scrapes kubelets."""
+"""The kubelet's own cAdvisor series: of the cgroup that holds all pods, and where that is dropped on the way (as
+kube-prometheus-stack does by default), the sum over the containers."""
 
 NODE_EXPORTER = Profile(
     name="NodeExporter",
