@@ -23,6 +23,7 @@ from tests.cluster.paths import cache_root
 from . import show, story, survival, visitor
 from .kube import Kubectl, Object, StoryError, wait
 from .models import Models, prepare
+from .rollout import Tally
 from .stage import CHART, LEASE, OURS, RELEASE, Stage, install, make_namespace, pod
 
 NAMESPACE = "edgeward-demo"
@@ -75,9 +76,14 @@ def up(say: Say, *, image: str | None, prometheus: str, yes: bool, ask: Callable
     _write_record(kubectl, additions)
     for node, key, value in additions.labels:
         kubectl.run("label", "node", node, f"{key}={value}")
-    failed = _tell(stage)
+    tally = Tally()
+    try:
+        _tell(stage, tally)
+    finally:
+        asked = "no load was put on it" if tally.failed is None else f"{tally.failed} requests failed"
+        print(f"\nThe whole run took {time.monotonic() - begun:.0f} s, {asked}.", flush=True)
     print(
-        f"\nThe whole run took {time.monotonic() - begun:.0f} s, {failed} requests failed. To look further:\n"
+        "To look further:\n"
         f"    kubectl get ij,mr,assignments -n {NAMESPACE}\n"
         f"    kubectl describe ij sign-reader -n {NAMESPACE}\n"
         "    make demo-clean CLUSTER=current",
@@ -229,7 +235,7 @@ def _stage(kubectl: Kubectl, helm: Path | str, say: Say, models: Models, *, imag
     )
 
 
-def _tell(stage: Stage) -> int:
+def _tell(stage: Stage, tally: Tally) -> None:
     say, models, expected = stage.say, stage.models, visitor.expected()
     say(f"Edgeward is installed by helm ({install(stage):.1f} s)")
     fill_shelf(stage)
@@ -242,7 +248,7 @@ def _tell(stage: Stage) -> int:
     with stage.kubectl.forward(stage.namespace, "sign-reader", 80) as url:
         answers = story.ask_outside(stage, "sign-reader", url)
         show.answers(say, answers, expected["sign-reader"])
-        rolled = story.roll_out(stage, "sign-reader", models.sign_reader, models.sign_reader_2, urls=[url])
+        rolled = story.roll_out(stage, "sign-reader", models.sign_reader, models.sign_reader_2, urls=[url], tally=tally)
     show.rolled(say, rolled, old=models.sign_reader.version, new=models.sign_reader_2.version)
     survived = survival.kill_operator(stage)
     show.survived(say, survived)
@@ -250,7 +256,6 @@ def _tell(stage: Stage) -> int:
     wrong += [item for item in replies if item.answer != expected["file-sorter"][item.question]]
     if wrong or rolled.seen.failed or rolled.before != rolled.after or survived.changed:
         raise StoryError("the story did not come out as it should: see above; `make demo-clean` takes it away")
-    return len(rolled.seen.failed)
 
 
 def fill_shelf(stage: Stage) -> None:

@@ -20,6 +20,13 @@ CLOSE = 2e-3
 _PER_CONNECTION = 8
 
 
+@dataclass(kw_only=True)
+class Tally:
+    """Requests so far that failed, also when the story ends with an error. None until clients asked at all."""
+
+    failed: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """Done at `at` (Unix time) after `seconds`; problem is empty when the answer was right."""
@@ -73,7 +80,9 @@ class Load:
         expected: Mapping[str, str],
         versions: tuple[ModelFile, ModelFile],
         threads: int,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._task = TASKS[job]
         self._job, self._urls, self._names = job, list(urls), names
         self._expected = dict(expected)
@@ -94,6 +103,7 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=30)
+        self._tally.failed = (self._tally.failed or 0) + sum(bool(item.problem) for item in self._seen)
 
     def go_on(self, *, seconds: float, answers: int, limit: float = 30) -> None:
         """For so many seconds and answers more, whichever takes longer. StoryError beyond the limit, in seconds."""

@@ -14,6 +14,7 @@ from tests.cluster.paths import REPOSITORY
 from . import show, story, survival, visitor
 from .kube import Kubectl, StoryError
 from .models import Models, prepare
+from .rollout import Tally
 from .stage import Stage, clear_leftovers, install, make_namespace
 
 RECORD = REPOSITORY / "build" / "demo.json"
@@ -27,7 +28,6 @@ class Result:
     seconds: float
     cold: bool
     warm: bool
-    failed_requests: int
 
 
 def built(cache: Path) -> set[Path]:
@@ -60,15 +60,16 @@ def embedded_stage(cluster: Cluster, models: Models, say: Callable[[str], None])
 
 def embedded(cluster: Cluster, say: Callable[[str], None], *, seed: int) -> Result:
     """The whole story on the embedded cluster, which stays up. What this run started is taken down when it fails."""
-    begun = time.monotonic()
+    begun, tally = time.monotonic(), Tally()
     before = built(cluster.cache)
+    record_failed(None)  # what an earlier run counted is not this one's
     Binaries(cache=cluster.cache, say=say).ensure("control-plane", "node", "helm")
     models = prepare(cluster.cache, say=say)
     started = cluster.up()
     stage = None
     try:
         stage = embedded_stage(cluster, models, say)
-        failed = tell(stage, seed=seed)
+        tell(stage, seed=seed, tally=tally)
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt):
             kept = keep(cluster, stage)
@@ -76,19 +77,20 @@ def embedded(cluster: Cluster, say: Callable[[str], None], *, seed: int) -> Resu
         if started:
             cluster.down()
         raise
+    finally:
+        record_failed(tally.failed)
     after = built(cluster.cache)
     result = Result(
         seconds=time.monotonic() - begun,
         cold=started and not before,
         warm=started and before >= after,
-        failed_requests=failed,
     )
     record(result)
     return result
 
 
-def tell(stage: Stage, *, seed: int) -> int:
-    """The story itself; the number of failed requests. Raises StoryError when it does not come out as it should."""
+def tell(stage: Stage, *, seed: int, tally: Tally) -> None:
+    """The story itself. Raises StoryError when it does not come out as it should."""
     say, models = stage.say, stage.models
     begun = time.monotonic()
     say(f"Edgeward is installed by helm ({install(stage):.1f} s)")
@@ -137,7 +139,7 @@ def tell(stage: Stage, *, seed: int) -> int:
                  f"{loaded.seconds + avoided.placed.seconds:.1f}"))  # fmt: skip
 
     heading("Version 2 with other weights, under constant load")
-    rolled = story.roll_out(stage, "sign-reader", models.sign_reader, models.sign_reader_2, urls=urls)
+    rolled = story.roll_out(stage, "sign-reader", models.sign_reader, models.sign_reader_2, urls=urls, tally=tally)
     old, new = models.sign_reader.version, models.sign_reader_2.version
     show.rolled(say, rolled, old=old, new=new)
     print(story.table(stage), flush=True)
@@ -158,7 +160,6 @@ def tell(stage: Stage, *, seed: int) -> int:
     heading("What happened")
     rows.append(("in all", "", f"{time.monotonic() - begun:.1f}"))
     print(show.table(rows), flush=True)
-    return failed
 
 
 def heading(text: str) -> None:
@@ -210,14 +211,21 @@ def keep(cluster: Cluster, stage: Stage | None) -> Path:
 
 def record(result: Result) -> None:
     """For the bench: the last cold and the last warm run, each kept until there is another."""
-    known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     if result.cold:
-        known["demo_cold_s"] = round(result.seconds, 1)
+        _note("demo_cold_s", round(result.seconds, 1))
     elif result.warm:
-        known["demo_warm_s"] = round(result.seconds, 1)
-    known["demo_failed_requests"] = result.failed_requests
+        _note("demo_warm_s", round(result.seconds, 1))
+
+
+def record_failed(requests: int | None) -> None:
+    """Of the last run, whether it came out or not; None when it ended before anybody asked under load."""
+    _note("demo_failed_requests", requests)
+
+
+def _note(name: str, value: float | None) -> None:
+    known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     RECORD.parent.mkdir(exist_ok=True)
-    RECORD.write_text(json.dumps(known, indent=1) + "\n")
+    RECORD.write_text(json.dumps({**known, name: value}, indent=1) + "\n")
 
 
 def clean(cluster: Cluster) -> None:

@@ -14,7 +14,7 @@ import yaml
 from .ask import Reply, ask
 from .kube import Object, condition, settled, wait
 from .models import ModelFile
-from .rollout import Load, Seen
+from .rollout import Load, Seen, Tally
 from .stage import OURS, WINDOW_S, Stage, make_namespace, pod
 from .visitor import expected, names, questions
 
@@ -222,7 +222,16 @@ def _cores(node: Object) -> float:
 # A new version under load ------------------------------------------------------------------------------------------
 
 
-def roll_out(stage: Stage, job: str, old: ModelFile, new: ModelFile, *, urls: list[str], threads: int = 4) -> Rolled:
+def roll_out(
+    stage: Stage,
+    job: str,
+    old: ModelFile,
+    new: ModelFile,
+    *,
+    urls: list[str],
+    threads: int = 4,
+    tally: Tally | None = None,
+) -> Rolled:
     """Edit the release while clients keep asking; every answer is held against what that version answers here."""
     before = serving_pods(stage, job)
     load = Load(
@@ -233,6 +242,7 @@ def roll_out(stage: Stage, job: str, old: ModelFile, new: ModelFile, *, urls: li
         expected=expected()[job],
         versions=(old, new),
         threads=threads,
+        tally=tally,
     )
     found: Object = {}
     with load:
