@@ -13,11 +13,13 @@ import numpy as np
 from .ask import TASKS
 from .kube import StoryError
 from .models import ModelFile, reference
-from .oip import Client, InferError
+from .oip import Client
 
 CLOSE = 2e-3
 """how far a served score may be from the same file's score here; two versions differ by far more"""
 _PER_CONNECTION = 8
+_LAST_ANSWER_S = 30
+"""a client's last request may take so long; its own limit is 10 s"""
 
 
 @dataclass(kw_only=True)
@@ -90,6 +92,7 @@ class Load:
         self._right = {model.version: reference(model, self._tensors) for model in versions}
         self._seen: list[Question] = []
         self._stop = threading.Event()
+        self._ended_well: list[int] = []
         self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(threads)]
 
     def __enter__(self) -> Load:
@@ -102,8 +105,11 @@ class Load:
     ) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(timeout=30)
+            thread.join(timeout=_LAST_ANSWER_S)
         self._tally.failed = (self._tally.failed or 0) + sum(bool(item.problem) for item in self._seen)
+        lost = len(self._threads) - len(self._ended_well)
+        if lost and error is None:
+            raise StoryError(f"{lost} of {len(self._threads)} clients did not ask to the end")
 
     def go_on(self, *, seconds: float, answers: int, limit: float = 30) -> None:
         """For so many seconds and answers more, whichever takes longer. StoryError beyond the limit, in seconds."""
@@ -129,14 +135,17 @@ class Load:
                 client.close()
                 client = Client(self._urls[(number + asked // _PER_CONNECTION) % len(self._urls)])
         client.close()
+        self._ended_well.append(number)
 
     def _one(self, client: Client, text: str) -> Question:
         started = time.perf_counter()
         try:
             answer = client.infer(self._job, name=self._task.input, tensor=self._tensors[text])
-        except InferError as error:
-            return Question(at=time.time(), seconds=time.perf_counter() - started, version="", problem=str(error))
-        problem = self._problem(text, answer.version, answer.tensor)
+            problem = self._problem(text, answer.version, answer.tensor)
+        except Exception as error:  # whatever an answer looks like, a thread that ends silently would hide it
+            client.close()
+            problem = f"{type(error).__name__}: {error}"
+            return Question(at=time.time(), seconds=time.perf_counter() - started, version="", problem=problem)
         return Question(at=time.time(), seconds=answer.seconds, version=answer.version, problem=problem)
 
     def _problem(self, text: str, version: str, scores: np.ndarray) -> str:
