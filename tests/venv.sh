@@ -6,11 +6,13 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
     echo "Python 3.11 or newer is needed: install it, or name it: make PYTHON=/path/to/python3.11 ..." >&2
     exit 1
 fi
-if ! "$folder/bin/python" -c '' 2>/dev/null; then
+# Without Debian's python3-venv a folder with python and no pip is left: pip is what shows that one is whole.
+if ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$folder"
     "$python" -m venv "$folder" || {
+        rm -rf "$folder"
         echo "the module venv is missing; on Debian: apt-get install python3-venv" >&2
         exit 1
     }
 fi
-"$folder/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$requirements"
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$requirements"
