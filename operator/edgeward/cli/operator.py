@@ -158,7 +158,7 @@ def _cache(changed: Callable[[Resource, Object], None]) -> Cache:
     trims = {NODES: trim.node, PODS: trim.pod}
     for resource in dict.fromkeys(HUB_WATCHES + AGENT_WATCHES):
         ours_only = resource not in HUB_WATCHES
-        options: dict[str, Any] = {"wanted": _ours} if ours_only else {}
+        options: dict[str, Any] = {"wanted": _ours, "selector": f"{LABEL_MANAGED_BY}={MANAGED_BY}"} if ours_only else {}
         if resource in trims:
             options["trim"] = trims[resource]
         cache.add(resource, **options)

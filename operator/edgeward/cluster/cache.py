@@ -31,6 +31,8 @@ class Store:
     trim: Trim = drop_managed_fields
     wanted: Callable[[Object], bool] = lambda _: True
     """objects for which this is false are not kept"""
+    selector: str = ""
+    """label selector that a LIST may use instead of fetching what is not wanted"""
     changed: Callable[[Resource, Object], None] = lambda _resource, _obj: None
     """told of every change, whether it came by the watch or as the answer to a write of our own"""
     objects: dict[str, Object] = field(default_factory=dict)
@@ -129,8 +131,9 @@ class Cache:
         *,
         trim: Trim = drop_managed_fields,
         wanted: Callable[[Object], bool] = lambda _: True,
+        selector: str = "",
     ) -> Store:
-        store = Store(resource=resource, trim=trim, wanted=wanted, changed=self.changed)
+        store = Store(resource=resource, trim=trim, wanted=wanted, selector=selector, changed=self.changed)
         return self.stores.setdefault(resource.plural, store)
 
     def __getitem__(self, resource: Resource) -> Store:

@@ -182,11 +182,6 @@ class Client:
         full = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
         return await self._write("create", resource, "POST", path, query={"fieldManager": manager}, body=full)
 
-    async def replace(self, resource: Resource, body: Object, *, manager: str) -> Object:
-        meta = body["metadata"]
-        path = resource.path(meta.get("namespace", ""), meta["name"])
-        return await self._write("replace", resource, "PUT", path, query={"fieldManager": manager}, body=body)
-
     async def merge(self, resource: Resource, namespace: str, name: str, patch: Object, *, manager: str) -> Object:
         path = resource.path(namespace, name)
         return await self._write(

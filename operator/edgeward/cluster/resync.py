@@ -13,10 +13,10 @@ from .client import ApiError, Client
 log = logging.getLogger(__name__)
 
 
-async def seed(client: Client, cache: Cache, *, selectors: dict[str, str] | None = None) -> None:
+async def seed(client: Client, cache: Cache) -> None:
     """One paged LIST a kind. Raises ApiError when a kind cannot be listed: without it nothing may be decided."""
     for store in cache.stores.values():
-        items, _ = await client.list(store.resource, selector=(selectors or {}).get(store.resource.plural, ""))
+        items, _ = await client.list(store.resource, selector=store.selector)
         store.seed(items)
 
 
@@ -24,7 +24,7 @@ async def compare(client: Client, cache: Cache, lag: Lag, *, now: float) -> None
     """One round: how far each kind is behind. A LIST that fails says nothing about the watch."""
     for plural, store in cache.stores.items():
         try:
-            items, version = await client.list(store.resource, metadata_only=True)
+            items, version = await client.list(store.resource, selector=store.selector, metadata_only=True)
         except ApiError as error:
             log.warning("resync of %s: %s", plural, error)
             continue

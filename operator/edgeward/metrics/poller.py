@@ -26,7 +26,6 @@ class Poller:
         self._changed = changed
         self._live: dict[str, Live] = {}
         self.problem = "no live figures have been read yet" if sources else "no source of live figures is configured"
-        self.readings = 0
         self.failures = 0
 
     @property
@@ -54,7 +53,6 @@ class Poller:
             (log.warning if problem else log.info)("live figures: %s", problem or "are read")
         # A source that failed is only worth a word in status when nothing stood in for it.
         self.problem = problem if len(problems) == len(self._sources) else ""
-        self.readings += 1
         self._changed()
 
     def forget(self, keep: set[str]) -> None:
