@@ -10,6 +10,8 @@ VENV := .venv
 RUN := PYTHONPATH=.:operator:edge-runtime $(VENV)/bin/python
 PYTEST := $(VENV)/bin/python -m pytest
 STEP := @bash tests/step.sh
+# What a control plane without nodes needs; a cluster with nodes and the image builder ask for the rest themselves.
+PLANE_PACKAGES := openssl prometheus prometheus-node-exporter
 
 .PHONY: help
 help: ## this list
@@ -40,18 +42,23 @@ test-unit: venv ## pure code, in seconds
 
 .PHONY: test-integration
 test-integration: venv ## against a real API server, etcd, scheduler and Prometheus
-	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages openssl prometheus prometheus-node-exporter
+	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages $(PLANE_PACKAGES)
 	$(STEP) "programs for the tests" env $(RUN) -m tests.cluster build control-plane kwok helm
 	$(STEP) "integration tests" $(PYTEST) tests/integration -q -m "not full"
 
 .PHONY: test-e2e
 test-e2e: venv ## on the embedded real cluster: the demo's story as assertions
+	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages node
 	$(STEP) "programs for the tests" env $(RUN) -m tests.cluster build control-plane node helm metrics-server
+	$(STEP) "images" env $(RUN) -m tests.cluster images
+	$(STEP) "models" env $(RUN) -m tests.demo models
 	$(STEP) "end-to-end tests" $(PYTEST) tests/e2e -q -m "not full"
 
 .PHONY: test-full
 test-full: venv ## what is heavier, with the default time limits
+	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages $(PLANE_PACKAGES)
 	$(STEP) "programs for the tests" env $(RUN) -m tests.cluster build
+	$(STEP) "images" env $(RUN) -m tests.cluster images
 	$(STEP) "full tests" $(PYTEST) tests -q -m full --timeout 3600
 
 .PHONY: lint
@@ -93,6 +100,8 @@ bench: bench-main ## all figures
 
 .PHONY: bench-main
 bench-main: venv ## the main job's figures, into tests/bench/results/main.json
+	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages $(PLANE_PACKAGES)
+	$(STEP) "programs for the bench" env $(RUN) -m tests.cluster build control-plane kwok
 	$(STEP) "bench main" env $(RUN) -m tests.bench.main
 
 .PHONY: clean

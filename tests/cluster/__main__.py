@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from .binaries import Binaries
 from .catalog import GROUPS
-from .cluster import Cluster
+from .cluster import NODE_PACKAGES, Cluster
 from .images import IMAGES, ImageBuilder
-from .packages import ensure_packages
+from .packages import LIST, ensure_packages, read_list
 from .paths import cache_root, clusters_root
 from .plan import default_nodes
 from .progress import ClusterError, Progress
@@ -34,7 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="build the programs from source, ahead of time")
     build.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; default: all")
     packages = commands.add_parser("packages", help="install the Debian packages that are missing (needs root)")
-    packages.add_argument("packages", nargs="*", metavar="PACKAGE", help="of tests/cluster/packages.txt; default: all")
+    packages.add_argument(
+        "packages",
+        nargs="*",
+        metavar="PACKAGE",
+        help="of tests/cluster/packages.txt, or `node`: all that a cluster with nodes needs; default: all",
+    )
     images = commands.add_parser("images", help="build the project's images")
     images.add_argument("images", nargs="*", metavar="IMAGE", help=f"of {', '.join(IMAGES)}; default: all")
     images.add_argument("--tool", choices=["buildah", "docker"], help="default: buildah, else docker")
@@ -53,6 +59,15 @@ def _up(arguments: argparse.Namespace) -> int:
     print(f"kubectl of the same version: {cluster.binaries.path('kubectl')}")
     print(f"Prometheus: {cluster.prometheus_url}")
     return 0
+
+
+def _packages(wanted: Sequence[str]) -> None:
+    known = {package.name for package in read_list(LIST.read_text())}
+    names = [name for word in wanted for name in (NODE_PACKAGES if word == "node" else [word])]
+    unknown = set(names) - known
+    if unknown:
+        raise ClusterError(f"not in {LIST.name}: {', '.join(sorted(unknown))}")
+    ensure_packages(Progress(), *names)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -81,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
                 raise ClusterError(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
             Binaries(say=Progress()).ensure(*arguments.groups)
         elif arguments.command == "packages":
-            ensure_packages(Progress(), *arguments.packages)
+            _packages(arguments.packages)
         elif arguments.command == "images":
             unknown = set(arguments.images) - set(IMAGES)
             if unknown:

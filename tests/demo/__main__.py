@@ -1,4 +1,4 @@
-"""`python -m tests.demo up|clean`: see docs/demo.md."""
+"""`python -m tests.demo up|clean|models`: see docs/demo.md."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import random
 import sys
 
 from tests.cluster import Cluster, ClusterError, Progress
+from tests.cluster.paths import cache_root
 
 from . import current, run
 from .kube import StoryError
-from .models import ModelError
+from .models import ModelError, prepare
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -29,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--prometheus", default="", help="current: URL of Prometheus as pods reach it")
     up.add_argument("--seed", type=int, help="which edge node gets busy; default: another one each time")
     commands.add_parser("clean", parents=[shared], help="remove what the demo added")
+    commands.add_parser("models", help="fetch and make the models, ahead of time")
     return parser
 
 
@@ -36,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     say = Progress()
     try:
+        if arguments.command == "models":
+            prepare(cache_root(), say=say)
+            return 0
         if arguments.cluster == "current":
             if arguments.command == "clean":
                 return current.clean(say, yes=arguments.yes)
