@@ -27,8 +27,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return Cluster("one", cache=tmp_path / "cache", say=silent)
 
 
-def noted() -> Any:
-    return json.loads(run.RECORD.read_text())["demo_failed_requests"]
+def noted(name: str = "demo_failed_requests") -> Any:
+    return json.loads(run.RECORD.read_text()).get(name)
 
 
 @pytest.mark.parametrize("failed", [3, 0, None])
@@ -62,3 +62,39 @@ def test_a_run_that_comes_out_notes_what_it_counted(cluster: Cluster, monkeypatc
     monkeypatch.setattr(run, "tell", tell)
     run.embedded(cluster, silent, seed=1)
     assert noted() == 0
+
+
+@pytest.mark.parametrize(
+    ("compiled", "built", "started", "kind"),
+    [
+        (False, False, True, "demo_cold_s"),
+        (True, False, True, None),
+        (True, True, True, "demo_warm_s"),
+        (False, True, True, "demo_warm_s"),
+        (False, False, False, None),
+    ],
+)
+def test_a_run_is_cold_only_with_an_empty_go_cache_too(
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    compiled: bool,
+    built: bool,
+    started: bool,
+    kind: str | None,
+) -> None:
+    entry, program = tmp_path / "go" / "0a" / "0abc-d", cluster.cache / "bin" / "kubernetes-1" / "kubelet"
+    for path in (entry, program):
+        path.parent.mkdir(parents=True)
+    if compiled:
+        entry.touch()
+    if built:
+        program.touch()
+    monkeypatch.setenv("GOCACHE", str(tmp_path / "go"))
+    monkeypatch.setattr(Binaries, "ensure", lambda *given: program.touch())
+    monkeypatch.setattr(Cluster, "up", lambda self: started)
+    monkeypatch.setattr(Cluster, "down", lambda self: None)
+    monkeypatch.setattr(run, "tell", lambda stage, *, seed, tally: None)
+    run.embedded(cluster, silent, seed=1)
+    kinds = [name for name in ("demo_cold_s", "demo_warm_s") if noted(name) is not None]
+    assert kinds == ([kind] if kind else [])
