@@ -25,6 +25,8 @@ VOLUMES = frozenset(
 )
 """the volume types of `restricted`"""
 PREFIX = "edgeward.dev/"
+APP_ARMOR = "container.apparmor.security.beta.kubernetes.io/"
+"""how a pod names a container's profile where the field of Kubernetes 1.30 is not known"""
 NOT_ALLOWED = "this site does not allow it"
 
 
@@ -38,6 +40,9 @@ def _metadata(metadata: Mapping[str, Any]) -> Iterator[str]:
         for key in _map(metadata.get(kind)):
             if str(key).startswith(PREFIX):
                 yield f"spec.podTemplate.metadata.{kind}[{key}]: Edgeward tells its pods apart by it"
+    for key, value in _map(metadata.get("annotations")).items():
+        if str(key).startswith(APP_ARMOR) and value == "unconfined":
+            yield f"spec.podTemplate.metadata.annotations[{key}]: {NOT_ALLOWED}"
 
 
 def _pod(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -68,10 +73,12 @@ def _security(path: str, context: Mapping[str, Any]) -> Iterator[str]:
     """Of a pod or of a container: the fields that `restricted` holds to a value, where they are set to another."""
     if context.get("runAsNonRoot") is False:
         yield f"{path}.runAsNonRoot: {NOT_ALLOWED}"
-    if context.get("runAsUser") == 0 and context.get("runAsUser") is not False:
+    user = context.get("runAsUser")
+    if type(user) is int and user == 0:
         yield f"{path}.runAsUser: {NOT_ALLOWED}"
-    if _map(context.get("seccompProfile")).get("type") == "Unconfined":
-        yield f"{path}.seccompProfile: {NOT_ALLOWED}"
+    for field in ("seccompProfile", "appArmorProfile"):
+        if _map(context.get(field)).get("type") == "Unconfined":
+            yield f"{path}.{field}: {NOT_ALLOWED}"
     for field in ("sysctls", "seLinuxOptions", "windowsOptions"):
         if context.get(field):
             yield f"{path}.{field}: {NOT_ALLOWED}"

@@ -38,6 +38,10 @@ TABLE: list[tuple[dict[str, Any], str]] = [
         {"spec": {"securityContext": {"seccompProfile": {"type": "Unconfined"}}}},
         f"{ROOT}.securityContext.seccompProfile",
     ),
+    (
+        {"spec": {"securityContext": {"appArmorProfile": {"type": "Unconfined"}}}},
+        f"{ROOT}.securityContext.appArmorProfile",
+    ),
     ({"spec": {"securityContext": {"sysctls": [{"name": "kernel.x"}]}}}, f"{ROOT}.securityContext.sysctls"),
     ({"spec": {"securityContext": {"seLinuxOptions": {"type": "x"}}}}, f"{ROOT}.securityContext.seLinuxOptions"),
     ({"spec": {"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}}, f"{ROOT}.volumes[0].hostPath"),
@@ -54,6 +58,7 @@ TABLE: list[tuple[dict[str, Any], str]] = [
     (secure(runAsNonRoot=False), f"{ROOT}.containers[0].securityContext.runAsNonRoot"),
     (secure(procMount="Unmasked"), f"{ROOT}.containers[0].securityContext.procMount"),
     (secure(seccompProfile={"type": "Unconfined"}), f"{ROOT}.containers[0].securityContext.seccompProfile"),
+    (secure(appArmorProfile={"type": "Unconfined"}), f"{ROOT}.containers[0].securityContext.appArmorProfile"),
     (container(ports=[{"containerPort": 1, "hostPort": 80}]), f"{ROOT}.containers[0].ports[0].hostPort"),
     (
         {"spec": {"initContainers": [{"name": "i", "securityContext": {"privileged": True}}]}},
@@ -66,6 +71,10 @@ TABLE: list[tuple[dict[str, Any], str]] = [
     (
         {"metadata": {"annotations": {"edgeward.dev/node": "another"}}},
         "spec.podTemplate.metadata.annotations[edgeward.dev/node]",
+    ),
+    (
+        {"metadata": {"annotations": {"container.apparmor.security.beta.kubernetes.io/runtime": "unconfined"}}},
+        "spec.podTemplate.metadata.annotations[container.apparmor.security.beta.kubernetes.io/runtime]",
     ),
 ]
 
@@ -81,6 +90,8 @@ def test_what_is_forbidden_is_named_by_its_path(template: dict[str, Any], path: 
     [
         {},
         {"metadata": {"labels": {"team": "a"}, "annotations": {"x": "y"}}},
+        {"metadata": {"annotations": {"container.apparmor.security.beta.kubernetes.io/runtime": "runtime/default"}}},
+        secure(appArmorProfile={"type": "RuntimeDefault"}),
         {"spec": {"hostNetwork": False, "automountServiceAccountToken": False, "nodeSelector": {"a": "b"}}},
         {"spec": {"volumes": [{"name": "x", "emptyDir": {}}, {"name": "s", "secret": {"secretName": "s"}}]}},
         {"spec": {"securityContext": {"runAsUser": 1000, "runAsNonRoot": True, "fsGroup": 0}}},
@@ -100,4 +111,6 @@ def test_nonsense_is_left_to_the_api_server_and_ends_nothing(odd: Any) -> None:
     for field in ("securityContext", "ports"):
         assert forbidden(container(**{field: odd})) == []
     assert forbidden(secure(capabilities=odd)) == []
-    assert forbidden(secure(seccompProfile=odd)) == []
+    for field in ("seccompProfile", "appArmorProfile"):
+        assert forbidden(secure(**{field: odd})) == []
+    assert forbidden(secure(runAsUser=False)) == []
