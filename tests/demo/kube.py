@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,18 +72,27 @@ class Kubectl:
         """A URL on this machine that leads to a Service, for as long as the context lasts."""
         command = [self.program, "-n", namespace, "port-forward", f"service/{service}", f":{port}"]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
         )
+        assert process.stdout is not None
+        lines, said = iter(process.stdout), ""
+        # It writes a line for every connection, and would stand still if nobody read them.
+        rest = threading.Thread(target=deque, args=(lines, 0), daemon=True)
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline()  # Forwarding from 127.0.0.1:40417 -> 8080
-            if "->" not in line:
-                process.terminate()
-                raise StoryError(f"kubectl port-forward to {service}: {process.communicate()[1].strip()[:500]}")
+            for line in lines:
+                if "->" in line:  # Forwarding from 127.0.0.1:40417 -> 8080
+                    break
+                said += line
+            else:
+                raise StoryError(f"kubectl port-forward to {service}: {said.strip()[:500]}")
+            rest.start()
             yield f"http://127.0.0.1:{line.split('->')[0].strip().rsplit(':', 1)[1]}"
         finally:
             process.terminate()
-            process.communicate()
+            process.wait()
+            if rest.ident is not None:
+                rest.join()
+            process.stdout.close()
 
 
 def condition(obj: Object, kind: str) -> Object:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.cluster import host
+from tests.cluster.processes import end
 
 from .kube import Object, StoryError, wait
 from .stage import LEASE, OURS, Stage
@@ -131,12 +130,12 @@ def _kill(stage: Stage) -> str:
 def _kill_process(stage: Stage, node: str) -> None:
     """The operator's process is known by its command line among the processes of the node's control group."""
     assert stage.cluster is not None
-    for pid in host.cgroup_processes(stage.cluster.plan.node(node).cgroup):
+    for pid, start in host.cgroup_processes(stage.cluster.plan.node(node).cgroup).items():
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         if b"operator" in words and any(word.endswith(b"/edgeward") for word in words):
-            os.kill(pid, signal.SIGKILL)
+            end({pid: start}, grace=0)  # looks again, on an open handle, that the pid is still that process
             return
     raise StoryError(f"no operator process among those of {node}")
