@@ -40,9 +40,6 @@ class KeyQueue:
             known.cancel()
         self._timers[key] = loop.call_later(seconds, self._fire, key)
 
-    def failures(self, key: str) -> int:
-        return self._failures.get(key, 0)
-
     async def work(self, handle: Callable[[str], Awaitable[None]], *, failed: Callable[[str, Exception], None]) -> None:
         """One worker, until cancelled. Several may share one queue."""
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from contextlib import asynccontextmanager
 
@@ -79,22 +80,30 @@ def test_marks_before_work_begins_merge_into_one() -> None:
     assert asyncio.run(play()) == ["a"]
 
 
-def test_a_failure_is_told_counted_tried_again_and_forgotten() -> None:
-    async def play() -> tuple[list[str], list[int], int]:
-        queue, told, counts = KeyQueue(first_delay=0.01, longest_delay=0.02), [], []
+def test_a_failure_is_told_and_tried_again_later_and_later_until_it_is_forgotten() -> None:
+    async def play() -> tuple[list[str], list[float]]:
+        queue, told, begun = KeyQueue(first_delay=0.05, longest_delay=60.0), [], []
+        loop = asyncio.get_running_loop()
 
         async def handle(key: str) -> None:
-            counts.append(queue.failures(key))
-            if len(counts) < 4:
+            begun.append(loop.time())
+            if len(begun) in (1, 2, 3, 5):
                 raise ValueError("no")
 
         async with working(queue, handle, failed=lambda key, error: told.append(f"{key}: {error}")):
             queue.mark("a")
-            await asyncio.sleep(0.3)
-        return told, counts, queue.failures("a")
+            while len(begun) < 4:
+                await asyncio.sleep(0.005)
+            queue.mark("a")
+            while len(begun) < 6:
+                await asyncio.sleep(0.005)
+        return told, begun
 
-    told, counts, left = asyncio.run(play())
-    assert (told, counts, left) == (["a: no"] * 3, [0, 1, 2, 3], 0)
+    told, begun = asyncio.run(asyncio.wait_for(play(), 10))
+    waited = [later - sooner for sooner, later in itertools.pairwise(begun)]
+    assert told == ["a: no"] * 4
+    assert waited[1] > 0.07 and waited[2] > 0.14, "twice as long, less the quarter that spreads retries"
+    assert waited[4] < waited[2], "a success ended the story; the next failure starts a new one"
 
 
 def test_a_failing_key_holds_up_no_other() -> None:
