@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,36 +27,27 @@ _KINDS = (
 )  # fmt: skip
 
 
-@dataclass
-class Machine:
-    """What was there before the cluster, and after it; `after` is empty until it is down."""
-
-    before: dict[str, set[str]]
-    cluster: Cluster
-
-
 @pytest.fixture(scope="module")
-def machine(cluster: Cluster) -> Iterator[Machine]:
+def own(cluster: Cluster) -> Iterator[Cluster]:
     """Beside the tests' other cluster, so that "nothing left" is not "everything gone"."""
     nodes = (NodeSpec(name="one", cpu_millis=1500, memory_mib=3072, labels={}),)
-    own = Cluster(NAME, nodes=nodes, say=Progress())
-    own.down()
-    found = Machine(before=inventory(), cluster=own)
+    found = Cluster(NAME, nodes=nodes, say=Progress())
+    found.down()
     try:
-        own.up()
-        archives = ImageBuilder(cache=own.cache, say=own.say).build()
-        own.load_image(*archives.values())
+        found.up()
+        archives = ImageBuilder(cache=found.cache, say=found.say).build()
+        found.load_image(*archives.values())
         yield found
     finally:
-        own.down()
+        found.down()
 
 
 @pytest.fixture(scope="module")
-def kubectl(machine: Machine, request: pytest.FixtureRequest) -> Iterator[Kubectl]:
+def kubectl(own: Cluster, request: pytest.FixtureRequest) -> Iterator[Kubectl]:
     """The process' own kubectl and KUBECONFIG, as a user has them."""
     patch = pytest.MonkeyPatch()
-    program = machine.cluster.binaries.path("kubectl")
-    patch.setenv("KUBECONFIG", str(machine.cluster.kubeconfig))
+    program = own.binaries.path("kubectl")
+    patch.setenv("KUBECONFIG", str(own.kubeconfig))
     patch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     yield Kubectl()
     patch.undo()
@@ -92,11 +82,11 @@ def test_a_no_changes_nothing(kubectl: Kubectl, capsys: pytest.CaptureFixture[st
 
 
 def test_it_adds_what_it_printed_and_takes_exactly_that_away(
-    kubectl: Kubectl, machine: Machine, capsys: pytest.CaptureFixture[str]
+    kubectl: Kubectl, own: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = cluster_scoped(kubectl)
-    url = machine.cluster.prometheus_url
-    assert current.up(machine.cluster.say, image=IMAGE, prometheus=url, yes=True) == 0
+    url = own.prometheus_url
+    assert current.up(own.say, image=IMAGE, prometheus=url, yes=True) == 0
     said = capsys.readouterr().out
     added = cluster_scoped(kubectl) - before
     kinds = {
@@ -124,25 +114,29 @@ def test_it_adds_what_it_printed_and_takes_exactly_that_away(
     assert "nothing of the demo" in capsys.readouterr().out
 
 
-def test_down_leaves_nothing_on_the_machine(machine: Machine) -> None:
-    assert inventory() != machine.before
-    assert machine.cluster.down()
-    assert inventory() == machine.before
-    assert not machine.cluster.state.exists()
+def test_down_leaves_nothing_on_the_machine(own: Cluster) -> None:
+    index = own.plan.index
+    there = inventory(index)
+    assert all(there.values()), there
+    assert own.down()
+    left = inventory(index)
+    assert not any(left.values()), left
+    assert not own.state.exists()
 
 
-def inventory() -> dict[str, set[str]]:
-    """What a cluster of this name makes on the machine, and what it shares with others."""
+def inventory(index: int) -> dict[str, set[str]]:
+    """What a cluster of this name and index makes on the machine; others may come and go meanwhile."""
     links = json.loads(subprocess.run(["ip", "-j", "link"], capture_output=True, text=True, check=True).stdout)
     routes = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout.splitlines()
-    namespaces = Path("/var/run/netns")
+    bridge, groups = f"ewbr{index}", Path("/sys/fs/cgroup")
     return {
-        "links": {link["ifname"] for link in links if link["ifname"].startswith(("ewbr", "ewv"))},
-        "routes": {line.strip() for line in routes if "ewbr" in line},
-        "namespaces": {path.name for path in namespaces.iterdir()} if namespaces.exists() else set(),
+        "links": {name for link in links if (name := link["ifname"]) == bridge or name.startswith(f"ewv{index}n")},
+        "routes": {line.strip() for line in routes if bridge in line.split()},
+        "namespaces": {str(path) for path in Path("/var/run/netns").glob(f"ew-{NAME}-*")},
         "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if NAME in line},
-        "groups": {str(path) for path in Path("/sys/fs/cgroup").glob(f"*/ew-{NAME}*")},
-        "sockets": {str(path) for path in Path("/run/edgeward").glob("*")},
+        # in cgroup v2 right below the root, in v1 one level down, below each controller
+        "groups": {str(path) for level in ("", "*/") for path in groups.glob(f"{level}ew-{NAME}-*")},
+        "sockets": {str(path) for path in Path("/run/edgeward").glob(NAME)},
         "processes": _processes(),
     }
 
