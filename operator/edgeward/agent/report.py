@@ -118,9 +118,42 @@ def _node(
     if lost and lost.get("status") != "True":
         return {**report, **_says("NodeNotReady", lost.get("message"), lost.get("lastTransitionTime"))}
     if ready >= replicas:
-        return report
+        return {**report, **_updating(pods, runtimes, deployment)}
     obstacle = _obstacle(pods, runtimes) or _not_created(deployment)
     return {**report, **(obstacle or {"reason": "Starting"})}
+
+
+def _updating(pods: list[Object], runtimes: Mapping[str, Object], deployment: Object | None) -> dict[str, str]:
+    """A change of the pods that is not through while the pods from before it serve on; empty when there is none.
+
+    Under a reason of its own, with the obstacle as its message: the node takes the job, it is the change that fails,
+    and would fail on any other node. Fields of a Deployment's status are left out when they are 0.
+    """
+    state = deployment.get("status", {}) if deployment else {}
+    if deployment is None or "observedGeneration" not in state:
+        return {}
+    updated = state.get("updatedReplicas", 0)
+    seen = state["observedGeneration"] >= deployment["metadata"].get("generation", 0)
+    # The Deployment keeps a pod from before for each updated one that is not ready: maxUnavailable is 0.
+    if seen and updated >= deployment["spec"].get("replicas", 1) and state.get("replicas", 0) <= updated:
+        return {}
+    obstacle = (_obstacle(_of_newest(pods), runtimes) if updated else None) or _not_created(deployment)
+    if obstacle is None:
+        return {"reason": "PodUpdating"}
+    return _says("PodUpdating", ": ".join(filter(None, (obstacle["reason"], obstacle["message"]))), None)
+
+
+def _of_newest(pods: list[Object]) -> list[Object]:
+    """The pods of the template that the youngest pod which is not ready was made from."""
+    late = [pod for pod in pods if not is_ready(pod) and "deletionTimestamp" not in pod["metadata"]]
+    if not late:
+        return []
+    template = _template_of(max(late, key=_created))
+    return [pod for pod in pods if _template_of(pod) == template]
+
+
+def _template_of(pod: Object) -> str:
+    return str((pod["metadata"].get("labels") or {}).get("pod-template-hash", ""))
 
 
 def _still_refused(

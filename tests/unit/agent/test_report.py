@@ -15,6 +15,7 @@ from edgeward.agent.report import is_ready, stamped, status
 from edgeward.agent.scrape import believable
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import parse
+from edgeward.fleet.failures import REFUSALS
 from tests.unit.fleet.objects import DIGEST, OTHER, Raw, assignment, node
 
 ROOT = Path(__file__).parents[3]
@@ -101,6 +102,75 @@ def test_pods_that_the_api_does_not_let_a_deployment_make() -> None:
     assert (entry["reason"], entry["message"], entry["since"]) == ("PodsNotCreated", "exceeded quota: pods", T1)
     over = {**refused, "status": "False"}
     assert said(deployments={"n1": {"metadata": {}, "status": {"conditions": [over]}}}) == ("Starting", None)
+
+
+def deployed(*, replicas: int = 1, generation: int = 2, seen: int = 2, **status: Any) -> dict[str, Raw]:
+    """The node's Deployment as its controller leaves it; updated, and all there is, unless told otherwise."""
+    full = {"observedGeneration": seen, "replicas": replicas, "updatedReplicas": replicas, "readyReplicas": replicas}
+    body = {"metadata": {"generation": generation}, "spec": {"replicas": replicas}, "status": {**full, **status}}
+    return {"n1": body}
+
+
+def of_template(told: Raw, template: str, *, born: str = T0) -> Raw:
+    meta = {**told["metadata"], "labels": {"pod-template-hash": template}, "creationTimestamp": born}
+    return {**told, "metadata": meta}
+
+
+def change(*pods: Raw, **more: Any) -> tuple[str, str]:
+    (entry,) = report(*pods, **more)["nodes"]
+    return entry.get("reason", ""), entry.get("message", "")
+
+
+OLD_POD = of_template(pod("old", ready=True), "before")
+SURGE = {"replicas": 2, "updatedReplicas": 1, "readyReplicas": 1, "unavailableReplicas": 1}
+
+
+def test_a_change_that_cannot_come_up_beside_the_pod_that_serves_is_told() -> None:
+    """maxSurge 1 keeps the old pod Ready: without this the node said nothing, and the job was Ready for ever."""
+    stuck = of_template(pod("new", phase="Pending", **waiting("ImagePullBackOff", "no such tag")), "after", born=T1)
+    said_now = change(OLD_POD, stuck, deployments=deployed(**SURGE))
+    assert said_now == ("PodUpdating", "ImagePullBackOff: no such tag")
+    never = of_template(pod("new", phase="Pending"), "after", born=T1)
+    never["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]
+    assert change(OLD_POD, never, deployments=deployed(**SURGE)) == ("PodUpdating", "Unschedulable: 0/3 nodes")
+    turned_away = of_template(pod("new", phase="Failed", reason="OutOfcpu"), "after", born=T1)
+    assert change(OLD_POD, turned_away, deployments=deployed(**SURGE)) == ("PodUpdating", "OutOfcpu")
+
+
+def test_a_change_that_the_api_makes_no_pod_for_is_told() -> None:
+    refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods", "lastTransitionTime": T1}
+    found = change(OLD_POD, deployments=deployed(updatedReplicas=0, conditions=[refused]))
+    assert found == ("PodUpdating", "PodsNotCreated: exceeded quota: pods")
+
+
+@pytest.mark.parametrize(
+    "deployments",
+    [
+        pytest.param(deployed(seen=1), id="nobody-has-looked-at-the-change"),
+        pytest.param(deployed(updatedReplicas=0), id="no-pod-of-it-yet"),
+        pytest.param({"n1": {**deployed()["n1"], "status": {"observedGeneration": 2, "replicas": 1}}}, id="none-named"),
+        pytest.param(deployed(**SURGE), id="its-pod-starts"),
+    ],
+)
+def test_a_change_that_is_merely_under_way_has_no_message(deployments: dict[str, Raw]) -> None:
+    assert change(OLD_POD, of_template(pod("new"), "after", born=T1), deployments=deployments) == ("PodUpdating", "")
+
+
+def test_what_is_in_the_way_of_the_old_pods_is_none_of_the_change() -> None:
+    broken = of_template(pod("old-2", **waiting("CrashLoopBackOff", "exit 1")), "before")
+    fresh = of_template(pod("new"), "after", born=T1)
+    assert change(OLD_POD, broken, fresh, deployments=deployed(**SURGE)) == ("PodUpdating", "")
+
+
+def test_a_change_that_is_through_says_nothing() -> None:
+    assert change(of_template(pod("new", ready=True), "after"), deployments=deployed()) == ("", "")
+    scaled_to_nothing = deployed(replicas=0)
+    assert change(replicas=0, deployments=scaled_to_nothing) == ("", "")
+
+
+def test_a_change_leaves_no_node_out() -> None:
+    """It would fail in the same way everywhere: driven from node to node, the job would lose the pods that serve."""
+    assert "PodUpdating" not in REFUSALS
 
 
 def test_no_pod_yet_is_starting() -> None:
