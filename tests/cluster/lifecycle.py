@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 MACHINE_LOCK = Path("/run/lock/edgeward-test-cluster.lock")
 
 
+def _before(cluster: Cluster) -> Path:
+    """Where the machine's own settings are noted: in memory, as they are no longer true after a reboot, and one for the
+    clusters of all cache folders."""
+    return cluster.run.parent.with_name("edgeward-machine-before.json")
+
+
 def claim(cluster: Cluster) -> None:
     """Take an address range, write it down, and make the bridge, which shows others that the range is taken.
 
@@ -42,7 +48,7 @@ def claim(cluster: Cluster) -> None:
                 f"{clash} exists: a cluster {cluster.name} runs from another cache folder than {cluster.cache}."
                 " Take it down with that EDGEWARD_CACHE, or use another name."
             )
-        host.remember_settings(clusters_root(cluster.cache) / ".machine-before.json")
+        host.remember_settings(_before(cluster))
         taken = []
         for other in clusters_root(cluster.cache).glob("*/state.json"):
             with contextlib.suppress(OSError, ValueError, KeyError):
@@ -198,4 +204,4 @@ def take_down(cluster: Cluster) -> None:
     shutil.rmtree(cluster.state)
     with exclusive(MACHINE_LOCK):
         if not any(cluster.run.parent.glob("*")):
-            host.restore_settings(clusters_root(cluster.cache) / ".machine-before.json")
+            host.restore_settings(_before(cluster))

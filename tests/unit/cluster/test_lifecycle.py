@@ -27,6 +27,28 @@ def test_a_name_that_runs_from_another_cache_is_refused_before_anything_is_made(
     assert not cluster.state.exists()
 
 
+def test_the_machines_settings_are_noted_outside_the_cache_and_once_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note in the cache would outlive a reboot, and a second cache's would hold what the first one's cluster set."""
+    noted: list[Path] = []
+    monkeypatch.setattr(lifecycle, "MACHINE_LOCK", tmp_path / "lock")
+    monkeypatch.setattr(lifecycle.host, "remember_settings", noted.append)
+    monkeypatch.setattr(lifecycle.host, "restore_settings", noted.append)
+    monkeypatch.setattr(lifecycle.network, "route_destinations", list)
+    monkeypatch.setattr(lifecycle.network, "make_bridge", lambda plan: None)
+    for name in ("remove_bridge", "remove_node_network"):  # a real cluster may own the same index
+        monkeypatch.setattr(lifecycle.network, name, lambda plan: None)
+    clusters = [Cluster(name, cache=tmp_path / f"cache-{name}", say=silent) for name in ("first", "second")]
+    for one in clusters:
+        one.run = tmp_path / "run" / "edgeward" / one.name
+        lifecycle.claim(one)
+    for one in clusters:
+        lifecycle.take_down(one)
+    assert len(noted) == 3, "two remember, and the last one to end restores"
+    assert set(noted) == {tmp_path / "run" / "edgeward-machine-before.json"}
+
+
 def test_up_leaves_the_other_one_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.cluster.cluster.host.require_root", lambda: None)
     monkeypatch.setattr("tests.cluster.cluster.ensure_packages", lambda *names: None)
