@@ -169,7 +169,7 @@ def test_prometheus_has_figures_of_each_node_for_itself(cluster: Cluster, kubect
     others = {name: value for name, value in cores().items() if name != "edge-2"}
     kubectl.run("delete", "pod", "busy", "-n", namespace, "--grace-period=0", "--force")
     assert set(others) == {"cloud-1", "edge-1"}
-    assert max(others.values()) < 0.2
+    assert max(others.values()) < 0.35
 
 
 def test_logs_and_exec_work(kubectl: Kubectl, namespace: str) -> None:

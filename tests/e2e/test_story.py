@@ -228,12 +228,12 @@ def test_no_request_fails_while_the_version_changes_under_load(told: Chapter) ->
 def test_the_load_goes_on_through_the_whole_change(told: Chapter) -> None:
     during = [item.at for item in told.rolled.seen.questions if told.rolled.told_at < item.at < told.rolled.done_at]
     gaps = [after - before for before, after in pairwise(during)]
-    assert gaps and max(gaps) < 2.0
+    assert gaps and max(gaps) < 5.0
 
 
 def test_nobody_answers_with_the_old_version_once_status_says_all_have_the_new(told: Chapter) -> None:
     assert told.rolled.seen.last("1.0.0") <= told.rolled.done_at + 0.5
-    assert told.rolled.done_at - told.rolled.seen.last("1.0.0") < 6, "status follows what is served"
+    assert told.rolled.done_at - told.rolled.seen.last("1.0.0") < 15, "status follows what is served"
     sites = told.rolled.release["status"]["sites"]
     assert sites["updated"] == sites["total"] == 2
 
