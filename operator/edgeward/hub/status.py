@@ -155,6 +155,9 @@ def judge(facts: Job, plan: JobPlan, current: list[Assignment], fleet: Fleet) ->
         return Verdict(
             Reason.PODS_STARTING, f"{ready}/{plan.wanted} replicas serve" + (f"; {detail}" if detail else "")
         )
+    changing = _obstacles([item for item in current if item.spec.site not in offline], only="PodUpdating")
+    if changing:
+        return Verdict(Reason.PODS_STARTING, f"{ready}/{plan.wanted} replicas serve; {'; '.join(changing[:3])}")
     sites = _sites(plan, current, fleet)
     away = f", {sites.offline} offline" if sites.offline else ""
     return Verdict(Reason.SERVING, f"{ready}/{plan.wanted} replicas at {sites.ready}/{sites.total} sites{away}")

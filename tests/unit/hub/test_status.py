@@ -135,6 +135,11 @@ ROWS: dict[str, tuple[Any, str, str]] = {
         "InProgress",
         "PodsStarting",
     ),
+    "pod-change-stuck": (
+        lambda: of_job(job(), at_work(reason="PodUpdating", message="ImagePullBackOff: no such tag", since=ago(3))),
+        "InProgress",
+        "PodsStarting",
+    ),
     "no-room": (lambda: of_job(job(resources=TINY)), "InProgress", "TooBigForAnyNode"),
     "forbidden-by-the-site": (lambda: of_job(job(), PROBLEM), "Failed", "PolicyForbids"),
     "no-model-yet": (lambda: of_job(job(), releases=[]), "InProgress", "NoRunnableModel"),
@@ -282,6 +287,18 @@ def test_what_is_news_is_told_once() -> None:
     assert events(serving, serving) == []
     assert events(serving, ROWS["metrics-absent"][0]()) == [("MetricsLost", True)]
     assert events(None, ROWS["no-room"][0]()) == [("TooBigForAnyNode", True)]
+
+
+def test_a_change_of_pods_at_a_site_that_is_away_is_none_of_ready() -> None:
+    """Nobody hears how it goes there; what is connected decides, as it does for replicas."""
+    stuck = {"name": "n2", "replicas": 1, "ready": 1, "reason": "PodUpdating", "since": ago(90)}
+    there = assignment({"name": "n2", "replicas": 1}, site="other", status={"nodes": [stuck]})
+    away = [node("n1"), node("n2", ready=False, edgeward_dev__site="other")]
+    found = of_job(job(replicas=2), at_work(), there, nodes=away)
+    assert kstatus(found) == "Current"
+    found = of_job(job(replicas=2), at_work(), there)
+    (ready,) = [item for item in found["conditions"] if item["type"] == "Ready"]
+    assert (ready["reason"], ready["message"]) == ("PodsStarting", "2/2 replicas serve; n2: PodUpdating")
 
 
 def test_a_release_tells_of_start_refusal_and_end_once() -> None:
