@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tarfile
+import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster import ImageBuilder, silent
+from tests.cluster.images import replacing
+from tests.cluster.packages import ensure_packages
 
 
 @dataclass(frozen=True)
@@ -85,3 +90,26 @@ def test_it_carries_no_installer_and_no_tests(built: tuple[str, Built]) -> None:
     assert not image.packages & {"pip", "setuptools", "pytest", "tests"}
     assert not [p for p in image.files if p.endswith((".whl", ".pyi")) and p.startswith(("app/", "build/"))]
     assert not [p for p in image.files if p.startswith("usr/lib/python3/dist-packages/pip")]
+
+
+def buildah(*words: str) -> str:
+    return subprocess.run(["buildah", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_an_image_that_is_replaced_does_not_stay_in_buildahs_storage(tmp_path: Path) -> None:
+    ensure_packages(silent, "buildah")
+    tag, other = (f"localhost/test-{uuid.uuid4().hex[:8]}:{word}" for word in ("dev", "kept"))
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nADD content /\n")
+    ids = []
+    for content in ("one", "two", "two", "three"):
+        (tmp_path / "content").write_text(f"{tag} {content}")
+        with replacing(tag):
+            buildah("bud", "-q", "--isolation=chroot", "--layers=false", "-t", tag, str(tmp_path))
+        ids.append(buildah("images", "-q", "--no-trunc", tag))
+        if content == "one":
+            buildah("tag", tag, other)
+    try:
+        left = set(buildah("images", "-q", "--no-trunc").split()) & set(ids)
+        assert left == {ids[0], ids[3]}, "the one that is tagged still, and the one with another name"
+    finally:
+        buildah("rmi", tag, other)
