@@ -17,7 +17,6 @@ from edgeward import __version__
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import ApiError as InvalidObject
 from edgeward.api.common import KubeObject, Model, to_dict
-from edgeward.api.conditions import Reason
 from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.api.site import Site
@@ -26,9 +25,7 @@ from edgeward.cluster.client import ApiError, Client, WriteRefused
 from edgeward.cluster.events import Recorder
 from edgeward.cluster.resources import (
     ASSIGNMENTS,
-    DEFINITIONS,
     INFERENCE_JOBS,
-    LEASES,
     MODEL_RELEASES,
     NODES,
     PODS,
@@ -48,9 +45,9 @@ from edgeward.rollout.step import RolloutStep
 from edgeward.rollout.step import step as roll
 
 from .narrate import tell_jobs, tell_releases
-from .orphans import CONFIRM, Orphans, decide
 from .publish import publish
 from .status import job_status, release_status, site_status, unreadable_status
+from .sweep import Sweep
 
 log = logging.getLogger(__name__)
 MANAGER = "edgeward-hub"
@@ -100,7 +97,16 @@ class Hub:
         self._live = live
         self._clock = clock
         self._dirty = asyncio.Event()
-        self._orphans = Orphans()
+        self._sweep = Sweep(
+            client=client,
+            cache=cache,
+            recorder=recorder,
+            namespace=settings.namespace,
+            lease_name=settings.lease_name,
+            manager=MANAGER,
+            delete=self._delete_assignment,
+            mark=self.mark,
+        )
         self._slots = asyncio.Semaphore(settings.writes_at_once)
         self._again = False
         self._reader = Reader()
@@ -146,7 +152,7 @@ class Hub:
         observed, jobs, releases, assignments = self._observe()
         await self._publish(observed, jobs, assignments)
         await self._report(observed, jobs, releases, assignments)
-        await self._sweep()
+        await self._sweep.once()
         self.last = observed
         self.passes += 1
         self.done_at = time.monotonic()
@@ -322,39 +328,6 @@ class Hub:
         if "namespace" in meta:
             body["metadata"]["namespace"] = meta["namespace"]
         return [self._apply(resource, body, about=str(meta["name"]), subresource="status")]
-
-    # The end of jobs ---------------------------------------------------------------------------------------------
-
-    async def _sweep(self) -> None:
-        """Delete the Assignments of jobs that are gone for good; see orphans."""
-        jobs = set(self._cache[INFERENCE_JOBS].objects)
-        missing = self._orphans.missing(self._cache[ASSIGNMENTS].all(), jobs, now=time.monotonic())
-        if not missing:
-            if self._orphans.since:
-                asyncio.get_running_loop().call_later(self._orphans.grace, self.mark)
-            return
-        try:
-            listed, _ = await self._client.list(INFERENCE_JOBS, metadata_only=True)
-            definition = await self._client.get(DEFINITIONS, "", f"{INFERENCE_JOBS.plural}.{INFERENCE_JOBS.group}")
-            lease = await self._client.get(LEASES, self._settings.namespace, self._settings.lease_name)
-        except ApiError as error:
-            log.warning("jobs that are gone could not be confirmed: %s", error)
-            return
-        confirmed = (lease["metadata"].get("annotations") or {}).get(CONFIRM) == "true"
-        verdict = decide(missing, {key_of(item) for item in listed}, definition=definition, confirmed=confirmed)
-        await self._all(self._delete_assignment(name) for name in verdict.delete)
-        if verdict.delete and confirmed:
-            # The word was for this once; the next time that everything is gone it has to be given again.
-            patch = {"metadata": {"annotations": {CONFIRM: None}}}
-            await self._client.merge(
-                LEASES, self._settings.namespace, self._settings.lease_name, patch, manager=MANAGER
-            )
-        if verdict.held:
-            message = (
-                f"every InferenceJob is gone at once; {len(verdict.held)} Assignments serve on. If that was meant: "
-                f"kubectl -n {self._settings.namespace} annotate lease {self._settings.lease_name} {CONFIRM}=true"
-            )
-            await self._recorder.tell(LEASES, lease, Reason.ALL_JOBS_GONE, message, warning=True)
 
     # Writing -----------------------------------------------------------------------------------------------------
 
