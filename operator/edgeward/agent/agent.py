@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,15 +184,19 @@ class Agent:
         )
         # Claims first: a scheduler that finds none puts the pod back for seconds. All else takes less time to write
         # than a pod takes to need it.
+        problem, dropped = "", (DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES)
         for claims in (True, False):
             group = [child for child in wanted if (child.resource is VOLUME_CLAIMS) == claims]
             problems = await asyncio.gather(*(self._apply(assignment, child) for child in group))
-            if any(problems):
-                return next(filter(None, problems))
-        names = {child.name for child in wanted}
-        await self._drop_unwanted(assignment, names)
+            problem = next(filter(None, problems), "")
+            if any(said and child.resource is DEPLOYMENTS for child, said in zip(group, problems, strict=True)):
+                # Its pods of before serve on, and with them what stands before them.
+                dropped = (DEPLOYMENTS,)
+            if problem:
+                break
+        await self._drop_unwanted(assignment, {child.name for child in wanted}, dropped)
         await self._touch_pods(assignment)
-        return ""
+        return problem
 
     async def _apply(self, assignment: Assignment, child: Child) -> str:
         """Empty when the child is as wanted, else why the API server will not have it, in words for the user."""
@@ -243,8 +247,8 @@ class Agent:
                 422, "AlreadyExists", f"{meta['name']} belongs to the job {labels.get(LABEL_JOB)}; rename one"
             )
 
-    async def _drop_unwanted(self, assignment: Assignment, names: set[str]) -> None:
-        for resource in (DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES):
+    async def _drop_unwanted(self, assignment: Assignment, names: set[str], kinds: Iterable[Resource]) -> None:
+        for resource in kinds:
             for obj in self._cache[resource].all():
                 meta = obj["metadata"]
                 mine = (meta.get("labels") or {}).get(LABEL_ASSIGNMENT) == assignment.name
