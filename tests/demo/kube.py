@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 Object = dict[str, Any]
+Answer = TypeVar("Answer")
 
 
 class StoryError(Exception):
@@ -112,11 +113,18 @@ def unix(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def wait(what: str, look: Callable[[], bool], *, seconds: float, why: Callable[[], str], every: float = 0.5) -> float:
-    """Until look() holds; the seconds it took. StoryError with what why() says otherwise."""
+def wait(
+    what: str,
+    look: Callable[[], Answer],
+    *,
+    seconds: float,
+    why: Callable[[], str] | None = None,
+    every: float = 0.5,
+) -> Answer:
+    """What look() says, once that is true. StoryError with what why() says, else with the last look, otherwise."""
     started = time.monotonic()
-    while not look():
+    while not (found := look()):
         if time.monotonic() - started > seconds:
-            raise StoryError(f"{what} did not come within {seconds:.0f} s: {why()}")
+            raise StoryError(f"{what} did not come within {seconds:g} s: {why() if why else f'last {found!r}'}")
         time.sleep(every)
-    return time.monotonic() - started
+    return found

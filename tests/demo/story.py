@@ -195,7 +195,9 @@ def load_node(stage: Stage, node: str) -> Loaded:
         pods = stage.kubectl.run("get", "pods", "-n", stage.elsewhere, "-o", "wide", check=False)
         return f"{busy:.2f} of {cores:g} cores\n{pods}"
 
-    seconds = wait(f"load on {node}", shown, seconds=3 * WINDOW_S, why=why)
+    started = time.monotonic()
+    wait(f"load on {node}", shown, seconds=3 * WINDOW_S, why=why)
+    seconds = time.monotonic() - started
     return Loaded(node=node, idle_cores=idle, busy_cores=busy, cores=cores, seconds=seconds, at=at)
 
 

@@ -83,8 +83,8 @@ def inputs(asked: Mapping[str, np.ndarray], answers: Sequence[str]) -> bytes:
     return buffer.getvalue()
 
 
-def send_in(stage: Stage, node: str) -> float:
-    """Start the client pod on this node; the seconds until it runs."""
+def send_in(stage: Stage, node: str) -> None:
+    """Start the client pod on this node, and wait until it runs."""
     known = names(stage.models)
     data = {f"{model}.npz": inputs(asked, known[model]) for model, asked in questions().items()}
     data["client.zip"] = program()
@@ -112,7 +112,7 @@ def send_in(stage: Stage, node: str) -> float:
             "get", "pod", NAME, "-n", stage.namespace, "-o", "jsonpath={.status.phase}", check=False
         )
 
-    return wait(f"pod {NAME}", lambda: state() == "Running", seconds=60, why=lambda: describe(stage))
+    wait(f"pod {NAME}", lambda: state() == "Running", seconds=60, why=lambda: describe(stage))
 
 
 def describe(stage: Stage) -> str:

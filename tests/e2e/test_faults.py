@@ -14,10 +14,9 @@ from edgeward.cluster.resources import NODE_METRICS, Object
 from edgeward.metrics.profiles import KUBELET, PER_CONTAINER
 from edgeward.metrics.source import MetricsApiSource, PrometheusSource, Reading
 from tests.cluster import Cluster
+from tests.demo.kube import wait
 from tests.demo.stage import Stage, confirm_all_may_go, make_namespace
 from tests.unit.runtime import onnx_models
-
-from .test_release import eventually
 
 NAMESPACE = "faults"
 MODEL = onnx_models.constant_times(2.0)
@@ -79,7 +78,7 @@ def test_the_kubelet_profile_sees_each_node_for_itself(cluster: Cluster) -> None
         known = [live for live in reading.live.values() if live.cpu]  # a rate needs two samples of the kubelet's
         return reading if len(known) == len(cluster.node_names) else None
 
-    reading = eventually(all_nodes, seconds=60, what="a rate for every node")
+    reading = wait("a rate for every node", all_nodes, seconds=60)
     source.close()
     fresh(reading, cluster)
 
@@ -94,7 +93,7 @@ def test_the_sum_over_containers_stands_in_where_the_cgroup_of_all_pods_is_dropp
         reading = asyncio.run(source.read())
         return reading if any(live.cpu and live.memory for live in reading.live.values()) else None
 
-    reading = eventually(known, seconds=60, what="figures summed over containers")
+    reading = wait("figures summed over containers", known, seconds=60)
     source.close()
     assert set(reading.live) <= set(cluster.node_names)
     live = next(live for live in reading.live.values() if live.cpu and live.memory)
@@ -111,9 +110,7 @@ def test_the_metrics_api_stands_in_for_prometheus(cluster: Cluster) -> None:
 
             return await MetricsApiSource(nodes).read()
 
-    reading = eventually(
-        lambda: (got := asyncio.run(read())).live and got, seconds=60, what="figures of metrics-server"
-    )
+    reading = wait("figures of metrics-server", lambda: (got := asyncio.run(read())).live and got, seconds=60)
     fresh(reading, cluster)
 
 
@@ -135,7 +132,7 @@ def test_a_replica_whose_container_cannot_start_on_a_node_is_tried_elsewhere(sta
     stage.cluster.node("cloud-1").tag_image(stage.runtime_image, image)
     template = {"spec": {"containers": [{"name": "runtime", "image": image, "imagePullPolicy": "Never"}]}}
     apply_job(stage, "picky", podTemplate=template, placement={"tiers": ["edge", "cloud"]})
-    eventually(lambda: reason(stage, "picky") == "Serving", seconds=120, what="the job serving where it can")
+    wait("the job serving where it can", lambda: reason(stage, "picky") == "Serving", seconds=120)
     assert {pod["spec"]["nodeName"] for pod in pods(stage, "picky")} == {"cloud-1"}
     status = stage.kubectl.get("ij", "picky", "-n", NAMESPACE)["status"]
     for item in status.get("exclusions", []):
@@ -145,7 +142,7 @@ def test_a_replica_whose_container_cannot_start_on_a_node_is_tried_elsewhere(sta
 
 def test_a_node_that_is_cut_off_keeps_its_pods_and_nothing_restarts(stage: Stage, cluster: Cluster, url: str) -> None:
     apply_job(stage, "steady", replicas=2, placement={"tiers": ["edge"]})
-    eventually(lambda: reason(stage, "steady") == "Serving", seconds=60, what="two replicas serving")
+    wait("two replicas serving", lambda: reason(stage, "steady") == "Serving", seconds=60)
 
     def identities() -> set[tuple[str, str, int]]:
         return {
@@ -161,13 +158,13 @@ def test_a_node_that_is_cut_off_keeps_its_pods_and_nothing_restarts(stage: Stage
     cluster.cut("edge-2")
     try:
         cluster.wait_ready("edge-2", ready=False, seconds=70)
-        eventually(lambda: offline(stage, "steady") == 1, seconds=20, what="status that says so")
+        wait("status that says so", lambda: offline(stage, "steady") == 1, seconds=20)
         assert reason(stage, "steady") == "Serving", "it serves at every connected site it should"
         time.sleep(5)
         assert identities() == before, "nothing is deleted or placed anew because a node is silent"
     finally:
         cluster.heal("edge-2")
     cluster.wait_ready("edge-2", seconds=60)
-    eventually(lambda: offline(stage, "steady") == 0, seconds=60, what="both sites connected again")
-    eventually(lambda: reason(stage, "steady") == "Serving", seconds=60, what="both serving again")
+    wait("both sites connected again", lambda: offline(stage, "steady") == 0, seconds=60)
+    wait("both serving again", lambda: reason(stage, "steady") == "Serving", seconds=60)
     assert identities() == before

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.cluster import Cluster
-from tests.demo.kube import Object
+from tests.demo.kube import Object, wait
 from tests.demo.stage import Stage, confirm_all_may_go, make_namespace
 from tests.unit.runtime import onnx_models
 
@@ -28,17 +26,6 @@ FILES = {
     "truncated.onnx": onnx_models.mlp((64, 512, 10))[:2000],
     "page.onnx": b"<html>sign in to the wireless network</html>" * 20,
 }
-
-
-def eventually(check: Callable[[], Any], *, seconds: float, what: str) -> Any:
-    end = time.monotonic() + seconds
-    last: Any = None
-    while time.monotonic() < end:
-        last = check()
-        if last:
-            return last
-        time.sleep(0.3)
-    raise AssertionError(f"{what} not within {seconds:g} s; last {last!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +92,8 @@ def bench(stage: Stage, cluster: Cluster, tmp_path_factory: pytest.TempPathFacto
         },
     }
     stage.kubectl.run("apply", "-f", "-", stdin=yaml.safe_dump(job))
-    eventually(lambda: made.ready("ij").get("reason") == "Serving", seconds=60, what="version 1 serving")
-    eventually(lambda: made.ready("mr").get("reason") == "Released", seconds=60, what="version 1 released")
+    wait("version 1 serving", lambda: made.ready("ij").get("reason") == "Serving", seconds=60)
+    wait("version 1 released", lambda: made.ready("mr").get("reason") == "Released", seconds=60)
     yield made
     confirm_all_may_go(stage)
     stage.kubectl.run("delete", "namespace", NAMESPACE, "--wait", timeout=120)
@@ -131,8 +118,8 @@ def test_a_bad_version_leaves_the_old_one_serving_and_says_which_step_failed(
 ) -> None:
     before = bench.identities()
     bench.release(version, file, digest)
-    ready = eventually(
-        lambda: (found := bench.ready("mr")).get("reason") == reason and found, seconds=40, what=f"{version}: {reason}"
+    ready = wait(
+        f"{version}: {reason}", lambda: (found := bench.ready("mr")).get("reason") == reason and found, seconds=40
     )
     assert ready["status"] == "False"
     assert word in ready["message"], ready["message"]
@@ -145,7 +132,7 @@ def test_a_bad_version_leaves_the_old_one_serving_and_says_which_step_failed(
 def test_a_good_version_arrives_in_place_and_status_says_who_serves_it(bench: Bench) -> None:
     before = bench.identities()
     bench.release("3", "v2.onnx", onnx_models.digest(GOOD_2))
-    eventually(lambda: bench.ready("mr").get("reason") == "Released", seconds=40, what="version 3 released")
+    wait("version 3 released", lambda: bench.ready("mr").get("reason") == "Released", seconds=40)
     assert bench.answers() == [("3", 3.0), ("3", 3.0)]
     assert bench.identities() == before
     served = {
@@ -162,6 +149,6 @@ def test_a_release_that_is_taken_back_serves_the_old_version_from_the_sites_own_
     before = bench.identities()
     cluster.start_file_server(tmp_path, name="releases")  # an empty folder: nothing can be fetched any more
     bench.release("1", "v1.onnx", onnx_models.digest(GOOD_1))
-    eventually(lambda: bench.ready("mr").get("reason") == "Released", seconds=40, what="version 1 released again")
+    wait("version 1 released again", lambda: bench.ready("mr").get("reason") == "Released", seconds=40)
     assert bench.answers() == [("1", 2.0), ("1", 2.0)]
     assert bench.identities() == before

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.kube import Kubectl, StoryError
+from tests.demo.kube import Kubectl, StoryError, wait
 
 
 def kubectl(folder: Path, script: str) -> Kubectl:
@@ -37,3 +37,12 @@ def test_a_port_forward_that_fails_says_why(tmp_path: Path) -> None:
     forward = kubectl(tmp_path, "echo 'services not found' >&2; exit 1").forward("demo", "nothing", 80)
     with pytest.raises(StoryError, match="nothing: services not found"), forward:
         pass
+
+
+def test_waiting_gives_what_was_looked_for_and_says_what_it_last_saw() -> None:
+    looks = iter([{}, {}, {"reason": "Serving"}])
+    assert wait("serving", lambda: next(looks), seconds=5, every=0.001) == {"reason": "Serving"}
+    with pytest.raises(StoryError, match=r"serving did not come within 0.01 s: last \{\}"):
+        wait("serving", dict, seconds=0.01, every=0.001)
+    with pytest.raises(StoryError, match=r"within 0\.01 s: no pod runs"):
+        wait("serving", dict, seconds=0.01, every=0.001, why=lambda: "no pod runs")
