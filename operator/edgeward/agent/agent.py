@@ -47,12 +47,13 @@ from edgeward.fleet.names import (
     LABEL_TIER,
     MANAGED_BY,
 )
+from edgeward.fleet.sites import membership
 
 from .merge import contains
 from .policy import forbidden
 from .queue import KeyQueue
-from .render import Child, children, config_name, config_revision, placement_name, site_of
-from .report import is_ready, stamped, status
+from .render import Child, children, config_name, config_revision, placement_name
+from .report import has_ended, is_lost, is_ready, stamped, status
 from .scrape import RuntimeScraper
 from .settings import AgentSettings
 
@@ -114,9 +115,10 @@ class Agent:
         if resource is ASSIGNMENTS:
             self.queue.mark(meta["name"])
         elif resource is NODES:
-            for assignment in self._assignments():
-                if any(node["name"] == meta["name"] for node in assignment["spec"].get("nodes") or []):
-                    self.queue.mark(assignment["metadata"]["name"])
+            self._mark_users(meta["name"])
+        elif resource is VOLUME_CLAIMS:
+            # Of a node and a namespace, whatever jobs use it: no label of its own names them.
+            self._mark_users((meta.get("annotations") or {}).get(ANNOTATION_NODE, ""), namespace=meta["namespace"])
         else:
             labels = meta.get("labels") or {}
             name = labels.get(LABEL_ASSIGNMENT)
@@ -127,6 +129,14 @@ class Agent:
                     job = assignment["spec"]["job"]
                     if job["name"] == labels[LABEL_JOB] and job["namespace"] == meta.get("namespace"):
                         self.queue.mark(assignment["metadata"]["name"])
+
+    def _mark_users(self, node: str, *, namespace: str = "") -> None:
+        for assignment in self._assignments():
+            spec = assignment["spec"]
+            if namespace in ("", spec["job"]["namespace"]) and any(
+                item["name"] == node for item in spec.get("nodes") or []
+            ):
+                self.queue.mark(assignment["metadata"]["name"])
 
     async def run(self, *, workers: int = 4) -> None:
         """Until cancelled. The cache must have been seeded."""
@@ -180,7 +190,7 @@ class Agent:
                 self._cache[DEPLOYMENTS].get(f"{namespace}/{placement_name(assignment, node.name)}")
                 for node in assignment.spec.nodes
             ],
-            site_service=self._sites_of_job(assignment) > 1,
+            site_service=self._has_site_service(assignment) or self._sites_here() > 1,
         )
         # Claims first: a scheduler that finds none puts the pod back for seconds. All else takes less time to write
         # than a pod takes to need it.
@@ -202,6 +212,10 @@ class Agent:
         """Empty when the child is as wanted, else why the API server will not have it, in words for the user."""
         store = self._cache[child.resource]
         present = store.get(child.key)
+        if present is not None and child.resource is VOLUME_CLAIMS and "deletionTimestamp" in present["metadata"]:
+            # Nothing can be applied over it; pods that hold it serve on, and it is made anew once it is gone.
+            self.queue.mark_later(assignment.name, FIRST_RETRY)
+            return ""
         # A claim is immutable where it differs; what was made is good enough.
         if present is not None and (child.resource is VOLUME_CLAIMS or contains(present, child.body)):
             return ""
@@ -390,17 +404,23 @@ class Agent:
 
     async def _watch_runtimes(self) -> None:
         """Ask the runtimes: often while something is under way, seldom once it is settled."""
-        while True:
-            now = self._clock()
-            due = [raw for raw in self._assignments() if self._look(raw).next <= now]
-            await asyncio.gather(*(self._ask_runtimes(raw) for raw in due))
-            await asyncio.sleep(0.5)
+        asked: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                now = self._clock()
+                asked = {name: task for name, task in asked.items() if not task.done()}
+                for raw in self._assignments():
+                    name = raw["metadata"]["name"]
+                    # A task each: pods of a site that is cut off take seconds to say nothing.
+                    if name not in asked and self._look(raw).next <= now:
+                        asked[name] = group.create_task(self._ask_runtimes(raw))
+                await asyncio.sleep(0.5)
 
     async def _ask_runtimes(self, raw: Object) -> None:
         name = raw["metadata"]["name"]
         looked = self._look(raw)
-        pods = [pod for pod in self._pods(name) if "deletionTimestamp" not in pod["metadata"]]
-        answers = await self._scraper.ask(pods)
+        pods = [pod for pod in self._pods(name) if "deletionTimestamp" not in pod["metadata"] and not has_ended(pod)]
+        answers = await self._scraper.ask([pod for pod in pods if self._can_answer(pod)])
         # A runtime that does not answer this once keeps its last word; the pod's own Ready says whether it lives.
         alive = {pod["metadata"]["uid"] for pod in pods}
         answers = {**{uid: said for uid, said in looked.answers.items() if uid in alive}, **answers}
@@ -412,6 +432,10 @@ class Agent:
         if news:
             looked.answers = answers
             self.queue.mark(name)
+
+    def _can_answer(self, pod: Object) -> bool:
+        node = self._cache[NODES].get(str(pod.get("spec", {}).get("nodeName", "")))
+        return node is None or not is_lost(node)
 
     async def _resync(self) -> None:
         while True:
@@ -455,14 +479,18 @@ class Agent:
             for node in self._cache[NODES].all()
         }
 
-    def _sites_of_job(self, assignment: Assignment) -> int:
-        job = assignment.spec.job
-        sites = {site_of(assignment)}
-        for other in self._assignments():
-            there = other["spec"]["job"]
-            if there["namespace"] == job.namespace and there["name"] == job.name:
-                sites.add((other["metadata"].get("labels") or {}).get(LABEL_SITE, ""))
-        return len(sites)
+    def _sites_here(self) -> int:
+        """How many sites this cluster holds, by what is assigned to it and by its nodes' labels."""
+        assigned = {(item["metadata"].get("labels") or {}).get(LABEL_SITE, "") for item in self._assignments()}
+        labels = {item["metadata"]["name"]: item["metadata"].get("labels") or {} for item in self._cache[NODES].all()}
+        return len(assigned | set(membership(labels, ()).site.values()))
+
+    def _has_site_service(self, assignment: Assignment) -> bool:
+        """One that was made stays with its Assignment: clients use it, however the nodes come and go."""
+        return any(
+            (item["metadata"].get("labels") or {}).get(LABEL_ASSIGNMENT) == assignment.name
+            for item in self._cache[SERVICES].all()
+        )
 
     def _job_still_assigned(self, job: Mapping[str, Any], *, besides: str) -> bool:
         return any(

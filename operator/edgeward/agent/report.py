@@ -25,6 +25,11 @@ def is_ready(pod: Object) -> bool:
     return "deletionTimestamp" not in pod["metadata"] and _condition(pod, "Ready").get("status") == "True"
 
 
+def is_lost(node: Object) -> bool:
+    """Whether a node says that it is not Ready. One that says nothing yet is not lost."""
+    return _condition(node, "Ready").get("status", "True") != "True"
+
+
 def node_of(pod: Object) -> str:
     """The node that a pod was made for; it may not be bound to it yet."""
     return str(pod["metadata"].get("annotations", {}).get(ANNOTATION_NODE) or pod.get("spec", {}).get("nodeName", ""))
@@ -50,7 +55,7 @@ def status(
     by_node: dict[str, list[Object]] = {}
     for pod in pods:
         by_node.setdefault(node_of(pod), []).append(pod)
-    present = [pod for group in by_node.values() for pod in group if not _ended(pod)]
+    present = [pod for group in by_node.values() for pod in group if not has_ended(pod)]
     known = {node.name: node for node in assignment.status.nodes}
     reports = [
         _still_refused(report, known.get(report["name"]), by_node.get(report["name"], []), runtimes)
@@ -115,7 +120,7 @@ def _node(
     if node is None:
         return {**report, "reason": "NodeGone", "message": f"node {name} is not in the cluster"}
     lost = _condition(node, "Ready")
-    if lost and lost.get("status") != "True":
+    if is_lost(node):
         return {**report, **_says("NodeNotReady", lost.get("message"), lost.get("lastTransitionTime"))}
     if ready >= replicas:
         return {**report, **_updating(pods, runtimes, deployment)}
@@ -170,7 +175,7 @@ def _obstacle(pods: list[Object], runtimes: Mapping[str, Object]) -> dict[str, s
     """The first thing that keeps a pod from being ready and will not go away by waiting a moment."""
     living = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"] and not is_ready(pod)]
     for pod in living:
-        if _ended(pod):
+        if has_ended(pod):
             continue
         scheduled = _condition(pod, "PodScheduled")
         if scheduled.get("status") == "False":
@@ -215,7 +220,7 @@ def _says(reason: object, message: object, since: object) -> dict[str, str]:
     return {**said, "since": str(since)} if since else said
 
 
-def _ended(pod: Object) -> bool:
+def has_ended(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 

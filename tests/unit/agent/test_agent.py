@@ -15,7 +15,6 @@ from edgeward.cluster.resources import (
     DEPLOYMENTS,
     NODES,
     PODS,
-    SERVICES,
     VOLUME_CLAIMS,
     Object,
     Resource,
@@ -47,6 +46,10 @@ class Api(FakeClient):
         self.done.append(("apply", resource.kind, body["metadata"]["name"]))
         self.version += 1
         meta = {**body["metadata"], "uid": f"uid-{self.version}", "resourceVersion": str(self.version)}
+        if resource is ASSIGNMENTS:
+            # A status alone: the rest stays as it is.
+            whole = told()[1]
+            return {**whole, **body, "metadata": {**whole["metadata"], **meta}}
         return {**body, "metadata": meta}
 
     async def merge(self, resource: Resource, namespace: str, name: str, patch: Object, *, manager: str) -> Object:
@@ -101,3 +104,78 @@ def test_a_refused_child_does_not_keep_what_no_longer_belongs() -> None:
         assert api.of("delete", "Deployment") == ["signs-old"]
         assert len(api.of("delete", "PodDisruptionBudget")) == gone
         assert api.of("merge", "Pod") == ["p"], "its runtime has not read the newest models"
+
+
+def test_a_claim_that_is_going_is_made_anew_once_it_is_gone() -> None:
+    claim = child("edgeward-store", annotations={"edgeward.dev/node": "n1"})
+    api = Api()
+    agent = an_agent(api, told(), (NODES, node()), persistent=True)
+    reconciled(agent)
+    (name,) = api.of("apply", "PersistentVolumeClaim")
+
+    async def while_it_goes() -> int:
+        going = child(name, deletionTimestamp="2027-01-01T00:00:00Z", version=900)
+        agent._cache[VOLUME_CLAIMS].put(going)
+        api.done.clear()
+        await agent.reconcile(NAME)
+        return len(agent.queue._timers)
+
+    assert asyncio.run(while_it_goes()) == 1, "looked at again soon"
+    assert api.of("apply", "PersistentVolumeClaim") == []
+    before = len(agent.queue)
+    agent.notice(VOLUME_CLAIMS, child("x", annotations={"edgeward.dev/node": "n2"}))
+    assert len(agent.queue) == before, "no Assignment uses that node"
+    agent.notice(VOLUME_CLAIMS, claim)
+    assert len(agent.queue) == before + 1
+
+
+def test_a_job_at_one_of_several_sites_has_that_sites_service_and_keeps_it() -> None:
+    near, far = node("n1", edgeward_dev__site="edge"), node("n2", edgeward_dev__site="other")
+    api = Api()
+    reconciled(an_agent(api, told(), (NODES, near)))
+    assert api.of("apply", "Service") == ["signs"], "one site"
+    api = Api()
+    agent = an_agent(api, told(), (NODES, near), (NODES, far))
+    reconciled(agent)
+    assert sorted(api.of("apply", "Service")) == ["signs", "signs-edge"]
+    agent._cache[NODES].objects.pop("n2")
+    reconciled(agent)
+    assert api.of("delete", "Service") == [], "it serves on while the Assignment lives"
+
+
+def test_one_assignment_that_does_not_answer_holds_up_no_other_and_is_asked_once_at_a_time() -> None:
+    async def play() -> list[str]:
+        agent, asked = an_agent(Api(), told(), (ASSIGNMENTS, assignment(site="cut"))), []
+
+        async def ask(raw: Object) -> None:
+            asked.append(raw["metadata"]["name"])
+            if raw["metadata"]["name"] == "signs-cut":
+                await asyncio.sleep(60)
+
+        agent._ask_runtimes = ask  # type: ignore[method-assign]
+        task = asyncio.create_task(agent._watch_runtimes())
+        await asyncio.sleep(1.3)
+        task.cancel()
+        return asked
+
+    asked = asyncio.run(play())
+    assert asked.count("signs-cut") == 1 and asked.count(NAME) >= 2
+
+
+def test_only_what_lives_on_a_node_that_is_ready_is_asked_and_waited_for() -> None:
+    agent = an_agent(Api(), told(), (NODES, node()), (NODES, node("n2", ready=False)))
+    for pod in (a_pod("up"), a_pod("cut", on="n2"), a_pod("ended", phase="Failed")):
+        agent._cache[PODS].put(pod)
+    asked: list[str] = []
+    says = {"models": [{"digest": assignment()["spec"]["models"][0]["digest"], "serving": True}]}
+
+    async def ask(pods: Any) -> dict[str, Object]:
+        asked.extend(pod["metadata"]["name"] for pod in pods)
+        return {"uid-up": says}
+
+    agent._scraper.ask = ask  # type: ignore[method-assign]
+    asyncio.run(agent._ask_runtimes(told()[1]))
+    assert asked == ["up"]
+    agent._cache[PODS].objects.pop("shop/cut")
+    asyncio.run(agent._ask_runtimes(told()[1]))
+    assert agent._look(told()[1]).pause == AgentSettings().settled_poll, "the ended pod is not waited for"
