@@ -94,7 +94,10 @@ class Store:
         return True
 
     def differs(self, listed: Iterable[Object], *, at: str = "") -> set[str]:
-        """Keys in which a LIST is ahead of this cache: newer or unknown there, or gone there and confirmed here.
+        """Keys in which a LIST and this cache differ: newer, unknown or older there, or gone there and confirmed here.
+
+        Older for good means that the cluster was set back (etcd restored); older for a moment that the object changed
+        after the LIST, which the next one shows. Lag tells the two apart.
 
         at: the LIST's own resource version; what is newer here than the LIST says nothing by missing from it. What the
         watch never delivered and the LIST no longer holds is dropped here at once; see `confirmed`.
@@ -108,7 +111,9 @@ class Store:
             key = key_of(item)
             seen.add(key)
             known = self.objects.get(key)
-            if (known is None or version_of(known) < version_of(item)) and version_of(item) > self.gone.get(key, -1):
+            ahead = known is not None and version_of(known) > version_of(item)
+            unseen = known is None or version_of(known) < version_of(item)
+            if ahead or (unseen and version_of(item) > self.gone.get(key, -1)):
                 behind.add(key)
         for key in [key for key in self.objects if key not in seen]:
             if limit is not None and version_of(self.objects[key]) > limit:

@@ -194,6 +194,14 @@ def test_a_cluster_with_a_mad_number_of_deletions_is_remembered_in_bounds() -> N
     assert len(found.gone) <= 10_000
 
 
+def test_a_cache_that_is_ahead_of_the_cluster_is_behind_too() -> None:
+    """After a restore of etcd the versions begin lower again; every event would be taken for a late one, for ever."""
+    found = store()
+    found.event("ADDED", obj(version=50))
+    assert found.differs([obj(version=20)], at="21") == {"n/a"}
+    assert found.differs([obj(version=50)], at="60") == set()
+
+
 # The lag -------------------------------------------------------------------------------------------------------------
 
 
