@@ -114,7 +114,6 @@ class Hub:
         self.last: Observed | None = None
         self.passes = 0
         self.failed = 0
-        self.done_at: float | None = None
 
     def mark(self) -> None:
         """Something changed; a plan is due."""
@@ -155,7 +154,6 @@ class Hub:
         await self._sweep.once()
         self.last = observed
         self.passes += 1
-        self.done_at = time.monotonic()
         if self._again:
             self._dirty.set()
         return observed
@@ -219,7 +217,12 @@ class Hub:
     async def _delete_assignment(self, name: str) -> None:
         raw = self._cache[ASSIGNMENTS].get(f"{self._settings.namespace}/{name}")
         if raw is not None and "deletionTimestamp" not in raw["metadata"]:
-            await self._client.delete(ASSIGNMENTS, self._settings.namespace, name, uid=raw["metadata"]["uid"])
+            try:
+                await self._client.delete(ASSIGNMENTS, self._settings.namespace, name, uid=raw["metadata"]["uid"])
+            except ApiError as error:
+                # The tick of the loop tries it again; nobody else's work waits for it.
+                self.failed += 1
+                log.warning("Assignment %s could not be deleted: %s", name, error)
 
     # Report ------------------------------------------------------------------------------------------------------
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from edgeward.cluster.cache import Cache
+from edgeward.cluster.client import ApiError
 from edgeward.cluster.events import Recorder
 from edgeward.hub.hub import WATCHED, Hub, HubSettings
 from tests.fakes import FakeClient
-from tests.unit.fleet.objects import NOW, Raw, job, node, release
+from tests.unit.fleet.objects import NOW, Raw, assignment, job, node, release
 
 
 def patched(*, jobs: list[Raw], releases: list[Raw], nodes: list[Raw]) -> list[str]:
@@ -48,3 +49,25 @@ def test_a_job_that_cannot_be_read_is_told_so_and_the_others_are_placed() -> Non
     written = patched(jobs=[broken, job("fine", model={"name": "m"})], releases=[release("m")], nodes=[node()])
     assert "shop/inferencejobs/broken/status" in written
     assert any(path.startswith("edgeward/assignments/fine-") for path in written)
+
+
+def test_a_refused_deletion_does_not_stop_the_statuses() -> None:
+    """One DELETE that was refused used to end the pass, so that no job got a status any more."""
+    client, cache = FakeClient(), Cache()
+    for resource in WATCHED:
+        cache.add(resource).seed([assignment()] if resource.plural == "assignments" else [])
+
+    async def once() -> None:
+        hub = Hub(
+            client=client,
+            cache=cache,
+            settings=HubSettings(),
+            recorder=Recorder(client, "test"),
+            live=lambda: ({}, ""),
+            clock=lambda: NOW,
+        )
+        client.server.failing = [ApiError(403, "Forbidden", "a webhook says no")]
+        await hub._delete_assignment("signs-edge")
+        assert hub.failed == 1 and client.server.requests[-1][0] == "DELETE"
+
+    asyncio.run(once())
