@@ -64,9 +64,10 @@ def job_status(
     assignments: Iterable[Assignment],
 ) -> InferenceJobStatus:
     """The status of a job that can be read. `assignments` are those of this job."""
-    current = [item for item in assignments if not item.deleting]
+    everything = list(assignments)
+    current = [item for item in everything if not item.deleting]
     before, now = job.status, fleet.now
-    decisions = _decisions(plan, current)
+    decisions = _as_since(_decisions(plan, current), before.decisions)
     omitted = max(len(decisions) - LISTED_SITES, 0)
     # What the list has no room for must not look like another decision in each pass.
     decisions = decisions[:LISTED_SITES]
@@ -76,7 +77,7 @@ def job_status(
     if not decided_anew:
         scores = {item.site: item.score for item in before.decisions}
         decisions = tuple(item.model_copy(update={"score": scores[item.site]}) for item in decisions)
-    verdict = judge(facts, plan, current, fleet)
+    verdict = judge(facts, plan, current, fleet, ending=[item for item in everything if item.deleting])
     told = next((model for item in current for model in item.spec.models), None)
     return InferenceJobStatus(
         observed_generation=job.generation,
@@ -123,8 +124,10 @@ def unreadable_status(raw_status: Mapping[str, object], facts: Job | Release, *,
     }
 
 
-def judge(facts: Job, plan: JobPlan, current: list[Assignment], fleet: Fleet) -> Verdict:
-    """The one reason to show, the worst obstacle first."""
+def judge(
+    facts: Job, plan: JobPlan, current: list[Assignment], fleet: Fleet, *, ending: Iterable[Assignment] = ()
+) -> Verdict:
+    """The one reason to show, the worst obstacle first. ending: Assignments of this job that are being deleted."""
     if facts.problem is not None:
         return Verdict(Reason(facts.problem.reason), facts.problem.message)
     for assignment in current:
@@ -146,7 +149,7 @@ def judge(facts: Job, plan: JobPlan, current: list[Assignment], fleet: Fleet) ->
         refusals = _obstacles(current, only="ModelRefused")
         if refusals:
             return Verdict(Reason.NO_RUNNABLE_MODEL, refusals[0])
-        detail = "; ".join(_obstacles(current)[:3])
+        detail = "; ".join([*_in_the_way(plan, ending), *_obstacles(current)][:3])
         if plan.message:
             # They are where they should not be, or where they are refused, and no other node will do.
             known = plan.reason in Reason.__members__.values()
@@ -212,14 +215,16 @@ def freshness(plan: Plan, fleet: Fleet, *, before: bool) -> tuple[bool, str]:
     """Whether the plan rested on fresh figures, and what was missing. No ages in the text: they change all the time.
 
     before: what was said last. True stays until a sample is in doubt, False until all are fresh again, so that a scrape
-    that comes late now and then is no news.
+    that comes late now and then is no news; the text counts the doubted ones only, for the same reason.
     """
     if before and not plan.doubted_nodes:
         return True, ""
     if fleet.metrics_problem:
         return False, f"{fleet.metrics_problem}; placement goes on by requests, and nothing moves"
     if plan.total_nodes and plan.fresh_nodes < plan.total_nodes:
-        lacking = plan.total_nodes - plan.fresh_nodes
+        if not plan.doubted_nodes:
+            return False, "not every node has fresh figures again"
+        lacking = plan.doubted_nodes
         return False, f"{lacking} of {plan.total_nodes} nodes have no fresh figures; they are judged by requests"
     return True, ""
 
@@ -247,8 +252,20 @@ def _decisions(plan: JobPlan, current: list[Assignment]) -> tuple[Decision, ...]
 
 
 def _essence(decisions: Iterable[Decision]) -> list[tuple[object, ...]]:
-    """What makes a decision another one; readiness and scores do not."""
-    return sorted((item.site, item.nodes, item.replicas, item.since) for item in decisions)
+    """What makes a decision another one; readiness and scores do not.
+
+    Nor does its age: a placement that is in no Assignment yet is decided as of now in each pass.
+    """
+    return sorted((item.site, item.nodes, item.replicas) for item in decisions)
+
+
+def _as_since(decisions: Iterable[Decision], before: Iterable[Decision]) -> tuple[Decision, ...]:
+    """With the times of the same decisions as they were told before."""
+    told = {(item.site, item.nodes, item.replicas): item.since for item in before}
+    return tuple(
+        item.model_copy(update={"since": told.get((item.site, item.nodes, item.replicas)) or item.since})
+        for item in decisions
+    )
 
 
 def _last_obstacle(before: InferenceJobStatus) -> str:
@@ -273,6 +290,17 @@ def _sites(plan: JobPlan, current: list[Assignment], fleet: Fleet) -> SitesStatu
         ready=sum(item.ready_replicas >= item.replicas for item in decisions if item.site not in offline),
         offline=sum(item.site in offline for item in decisions),
     )
+
+
+def _in_the_way(plan: JobPlan, ending: Iterable[Assignment]) -> list[str]:
+    """Sites that are wanted again while their old Assignment is not gone; the new one has the same name and waits."""
+    wanted = {item.site for item in plan.placements}
+    return [
+        f"the old Assignment at {item.spec.site} is still ending: "
+        + (", ".join(sorted(node.name for node in item.status.nodes)[:5]) or "nothing is left on its nodes")
+        for item in ending
+        if item.spec.site in wanted
+    ]
 
 
 def _obstacles(current: list[Assignment], only: str = "") -> list[str]:

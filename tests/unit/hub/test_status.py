@@ -271,6 +271,24 @@ def test_more_sites_than_are_listed_are_no_news_either() -> None:
     assert json.dumps(again) == json.dumps(first)
 
 
+def test_a_placement_that_is_in_no_assignment_yet_is_no_news_in_each_pass() -> None:
+    """Its old Assignment is still ending: the planner finds it a place again, as of now, every second."""
+    old = assignment({"name": "n1", "replicas": 1}, status={"nodes": [{"name": "n1", "replicas": 1, "ready": 1}]})
+    old["metadata"]["deletionTimestamp"] = ago(3)
+
+    def at(now: float, status: Raw | None) -> Raw:
+        plain = make_plan(seen(job()))
+        here = (Placement("n1", "edge", "edge", 1, 0.5, now),)
+        one = replace(plain.jobs[0], placements=here, missing=0, reason="", message="")
+        whole = replace(plain, jobs=(one,), _by_key={one.key: one})
+        return of_job(job(status=status), old, whole=whole, now=now)
+
+    first = at(NOW, None)
+    assert json.dumps(at(NOW + 1, first)) == json.dumps(first)
+    ready = next(item for item in first["conditions"] if item["type"] == "Ready")
+    assert (ready["reason"], "the old Assignment at edge is still ending" in ready["message"]) == ("PodsStarting", True)
+
+
 # Events --------------------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +342,8 @@ def test_a_late_scrape_is_no_news_and_a_doubted_sample_is() -> None:
         False,
         "1 of 3 nodes have no fresh figures; they are judged by requests",
     )
+    both = Plan(total_nodes=3, fresh_nodes=1, doubted_nodes=1)
+    assert freshness(both, fleet, before=False) == freshness(doubted, fleet, before=True), "a late one is no news"
     gone = Fleet(now=0.0, metrics_problem="Prometheus is away")
     assert freshness(late, gone, before=True)[0] is True, "the last samples still hold"
     assert "Prometheus is away" in freshness(doubted, gone, before=True)[1]
