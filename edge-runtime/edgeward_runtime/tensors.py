@@ -7,6 +7,7 @@ UTF-8, so a BYTES element that is not UTF-8 is refused.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,14 @@ DATATYPE_OF_ONNX = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+# What JSON values become a type of numpy's kind. By exact type: true is an int to isinstance.
+_JSON_TYPES: dict[str, frozenset[type]] = {
+    "b": frozenset({bool}),
+    "i": frozenset({int}),
+    "u": frozenset({int}),
+    "f": frozenset({int, float}),
+}
+_MAX_DIMENSIONS = 64  # numpy's own limit
 _LENGTH = struct.Struct("<I")
 _MAX_ELEMENTS = 2**63 - 1  # what an int64 dimension product can hold
 
@@ -140,18 +149,42 @@ def from_json(spec: TensorSpec, shape: list[int], count: int, data: object) -> A
         raise bad_request(f"input '{spec.name}': data must be a list")
     if spec.datatype == "BYTES":
         return _strings_from_json(spec, shape, count, data)
+    _check_numbers(spec, shape, count, data)
     try:
         loose = np.array(data)
-        if spec.datatype == "UINT64" and loose.dtype.kind == "f" and _all_integers(data):
+        if spec.datatype == "UINT64" and loose.dtype.kind == "f":
             loose = np.array(data, dtype=np.uint64)  # numpy picks float64 for a mix around 2**63
+    except MemoryError:
+        raise bad_request(f"input '{spec.name}': data is too large") from None
     except (ValueError, OverflowError, TypeError):
         raise bad_request(f"input '{spec.name}': data is ragged, nested too deep or out of range") from None
     _check_size(spec, shape, count, loose)
     return _exactly(spec, loose).reshape(shape)
 
 
-def _all_integers(data: list[object]) -> bool:
-    return all(_all_integers(item) if isinstance(item, list) else type(item) is int for item in data)
+def _check_numbers(spec: TensorSpec, shape: list[int], count: int, data: list[Any]) -> None:
+    """Refuses all but a rectangle of `count` numbers before numpy sees it: of strings it would make an array as wide as
+    the longest one, so that a small body could ask for gigabytes. Level by level, since lists may nest deep."""
+    allowed = _JSON_TYPES[NUMPY_OF[spec.datatype].kind]
+    depth = 1
+    while True:
+        types = set(map(type, data))
+        if types <= allowed:
+            break
+        if types != {list}:
+            wrong = "is ragged" if list in types else f"does not hold {spec.datatype} values"
+            raise bad_request(f"input '{spec.name}': data {wrong}")
+        depth += 1
+        if depth > _MAX_DIMENSIONS or len(set(map(len, data))) > 1:
+            raise bad_request(f"input '{spec.name}': data is ragged or nested too deep")
+        size = len(data) * len(data[0])
+        if size > count:
+            raise bad_request(
+                f"input '{spec.name}': data has {size} elements or more, shape {shape!s:.200} needs {count}"
+            )
+        data = list(itertools.chain.from_iterable(data))
+    if len(data) != count:
+        raise bad_request(f"input '{spec.name}': data has {len(data)} elements, shape {shape!s:.200} needs {count}")
 
 
 def _check_size(spec: TensorSpec, shape: list[int], count: int, loose: Array) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import numpy as np
 import orjson
@@ -164,3 +165,31 @@ def test_wrong_binary_data(datatype, count, body, said):
 def test_fp16_has_no_json_output():
     with pytest.raises(ProtocolError, match="binary_data"):
         to_json("t", "FP16", np.zeros(1, np.float16))
+
+
+@pytest.mark.parametrize(
+    "data", [["x" * 1_000_000, *["a"] * 99], [["x" * 1_000_000] * 10, *[["a"] * 10] * 9], [1] * 10**6]
+)
+def test_what_is_no_tensor_allocates_nothing(data):
+    """numpy makes an array of strings as wide as the longest: 100 elements would take 400 MB here."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError):
+            from_json(TensorSpec(name="t", datatype="FP32", shape=(-1,)), [100], 100, data)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_memory_for_a_tensor_is_the_requests_fault(monkeypatch):
+    def full(*_arguments, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr("edgeward_runtime.tensors.np.array", full)
+    with pytest.raises(ProtocolError, match="too large"):
+        from_json(TensorSpec(name="t", datatype="FP32", shape=(1,)), [1], 1, [1.0])
+
+
+def test_true_among_numbers_is_refused():
+    with pytest.raises(ProtocolError, match="does not hold INT32"):
+        from_json(TensorSpec(name="t", datatype="INT32", shape=(2,)), [2], 2, [True, 2])
