@@ -19,14 +19,16 @@ def bad_request(text: str) -> ProtocolError:
 
 class Refusal(Exception):
     """Why a model version does not go live. `step` is Fetch, Verify, Load or Warm; `reason` is a CamelCase code that
-    the agent copies into a condition; `permanent` means that trying the same config entry again cannot help."""
+    the agent copies into a condition; `permanent` means that trying the same config entry again cannot help; `after`,
+    that it does only in so many seconds, where the ordinary back-off would be too eager."""
 
-    def __init__(self, *, step: str, reason: str, message: str, permanent: bool) -> None:
+    def __init__(self, *, step: str, reason: str, message: str, permanent: bool, after: float | None = None) -> None:
         super().__init__(f"{step}: {reason}: {message}")
         self.step = step
         self.reason = reason
         self.message = message
         self.permanent = permanent
+        self.after = after
 
 
 class Cancelled(Exception):

@@ -1,7 +1,8 @@
 """Brings a model's file into the store: from its sources in order, hashed while it is written.
 
-The digest makes every source equal and plain http safe. A source that answers with other bytes is not asked again for
-this entry; one that cannot be reached is, with back-off. Failures carry the reason that the agent shows.
+The digest makes every source equal and plain http safe. A source that answers with other bytes is asked again
+only after a long while, each time a longer one: a login page in between or a half-copied file pass, and each try costs
+a download. One that cannot be reached is asked again soon. Failures carry the reason that the agent shows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import hashlib
 import http.client
 import logging
+import math
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from typing import BinaryIO, Protocol
 
 from edgeward_runtime.config import Entry
 from edgeward_runtime.errors import Cancelled, Refusal
+from edgeward_runtime.lifecycle import Shunned, long_backoff
 from edgeward_runtime.store import Store
 
 log = logging.getLogger(__name__)
@@ -48,20 +51,21 @@ def fetch(
     store: Store,
     limits: Limits,
     cancelled: Callable[[], bool],
-    hopeless: dict[str, Refusal],
+    shunned: dict[str, Shunned],
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Puts the entry's file into the store and answers the bytes fetched, 0 if another pod had done it.
 
-    `hopeless` remembers, over the attempts at one entry, the sources that gave wrong bytes. Raises Refusal (permanent
-    only if no source is left to ask) or Cancelled.
+    `shunned` remembers, over the attempts at one entry, the sources that gave wrong bytes and until when. Raises Refusal
+    (permanent only if no source is ever to be asked again) or Cancelled.
     """
     with store.locked(entry.digest, cancelled=cancelled):
         if store.verified(entry.digest, cancelled=cancelled) is not None:
             return 0
         failures: list[Refusal] = []
         for source in entry.sources:
-            if source in hopeless:
+            before = shunned.get(source)
+            if before is not None and clock() < before.until:
                 continue
             try:
                 return _from_source(source, entry.digest, store=store, limits=limits, cancelled=cancelled, clock=clock)
@@ -73,12 +77,24 @@ def fetch(
                 if refusal.reason in ("DiskFull", "StoreUnwritable"):
                     raise
                 if refusal.permanent:
-                    hopeless[source] = refusal
-                failures.append(refusal)
-        every = [*failures, *(hopeless[source] for source in entry.sources if source in hopeless)]
+                    shunned[source] = Shunned(refusal, 1, math.inf)
+                elif refusal.reason in ("DigestMismatch", "Empty"):
+                    times = before.failures + 1 if before is not None else 1
+                    shunned[source] = Shunned(refusal, times, clock() + long_backoff(times))
+                else:
+                    shunned.pop(source, None)
+                    failures.append(refusal)
+        every = [*failures, *(shunned[source].refusal for source in entry.sources if source in shunned)]
         worst = min(every, key=lambda refusal: _WEIGHT.index(refusal.reason))
-        permanent = all(source in hopeless for source in entry.sources)
-        raise Refusal(step=worst.step, reason=worst.reason, message=worst.message, permanent=permanent)
+        # Those that failed for now are asked soon, whatever the others are.
+        first = 0.0 if failures else min(shunned[source].until for source in entry.sources)
+        raise Refusal(
+            step=worst.step,
+            reason=worst.reason,
+            message=worst.message,
+            permanent=first == math.inf,
+            after=None if failures or first == math.inf else max(0.0, first - clock()),
+        )
 
 
 def _from_source(
@@ -97,10 +113,10 @@ def _from_source(
         if announced is not None and size < announced:
             raise _unreachable(source, f"connection ended after {size} of {announced} bytes")
         if size == 0:
-            raise _refusal("Empty", f"{_shown(source)} has 0 bytes", step="Verify", permanent=True)
+            raise _refusal("Empty", f"{_shown(source)} has 0 bytes", step="Verify", permanent=False)
         if f"sha256:{found}" != digest:
             message = f"{_shown(source)} has sha256:{found}, wanted {digest}"
-            raise _refusal("DigestMismatch", message, step="Verify", permanent=True)
+            raise _refusal("DigestMismatch", message, step="Verify", permanent=False)
     store.commit(digest)
     return size
 

@@ -17,8 +17,12 @@ from edgeward_runtime.errors import Refusal
 
 _BACKOFF_FIRST = 1.0  # seconds
 _BACKOFF_MAX = 60.0
-# Reasons that hang on the bytes alone: remembered over a restart. The others depend on this process or this moment.
-REMEMBERED = frozenset({"DigestMismatch", "Empty", "NotOnnx", "LoadFailed"})
+# For what each try costs a whole download or the process.
+_LONG_FIRST = 60.0
+_LONG_MAX = 600.0
+# Reasons that hang on the verified bytes alone: remembered over a restart. The others depend on this process or this
+# moment: wrong bytes too may come from a login page in between or from a file that was only half there.
+REMEMBERED = frozenset({"NotOnnx", "LoadFailed"})
 
 
 class State(StrEnum):
@@ -57,13 +61,22 @@ class Progress:
     retry_at: float = 0.0  # on the manager's monotonic clock
 
 
+@dataclass(frozen=True, slots=True)
+class Shunned:
+    """A source that is not asked before `until` (monotonic seconds, inf = never again)."""
+
+    refusal: Refusal
+    failures: int
+    until: float
+
+
 @dataclass(slots=True)
 class Slot:
     """A wanted entry and its progress. A changed entry gets a new slot; work for the old one notices that and stops."""
 
     entry: Entry
     progress: Progress
-    hopeless: dict[str, Refusal] = field(default_factory=dict)  # sources that gave wrong bytes
+    shunned: dict[str, Shunned] = field(default_factory=dict)  # sources that gave wrong bytes
 
 
 def backoff(failures: int, jitter: float) -> float:
@@ -71,6 +84,11 @@ def backoff(failures: int, jitter: float) -> float:
     in 0..1, so that a fleet does not come back in step."""
     exponent = min(failures - 1, 10)
     return min(_BACKOFF_MAX, _BACKOFF_FIRST * 2.0**exponent) * (0.5 + jitter)
+
+
+def long_backoff(failures: int) -> float:
+    """Seconds: doubling from a minute to ten."""
+    return min(_LONG_MAX, _LONG_FIRST * 2.0 ** min(failures - 1, 10))
 
 
 def due(progress: Progress, *, now: float) -> bool:
@@ -100,6 +118,8 @@ def failed(progress: Progress, refusal: Refusal, *, now: float, wall: float, jit
     )
     refused = before if same else Refused(step=refusal.step, reason=refusal.reason, message=refusal.message, at=wall)
     failures = progress.failures + 1
+    # Never earlier than asked for, or the source would still be shunned.
+    wait = backoff(failures, jitter) if refusal.after is None else refusal.after * (1.0 + 0.25 * jitter)
     return replace(
         progress,
         state=State.FAILED,
@@ -107,5 +127,5 @@ def failed(progress: Progress, refusal: Refusal, *, now: float, wall: float, jit
         refused=refused,
         permanent=refusal.permanent,
         failures=failures,
-        retry_at=now + backoff(failures, jitter),
+        retry_at=now + wait,
     )

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from edgeward_runtime import lifecycle, status
 from edgeward_runtime.config import Config, ConfigError, Entry, job_of, parse
 from edgeward_runtime.errors import Cancelled, Refusal
-from edgeward_runtime.lifecycle import Progress, Refused, Slot, State
+from edgeward_runtime.lifecycle import Progress, Refused, Shunned, Slot, State
 from edgeward_runtime.metrics import ServerStats
 from edgeward_runtime.model import Model, signature_change
 from edgeward_runtime.registry import Registry
@@ -34,7 +34,7 @@ _CANCEL_CHECK = 0.5  # seconds between looks at the config while a step runs
 
 
 class Fetch(Protocol):
-    def __call__(self, entry: Entry, *, cancelled: Callable[[], bool], hopeless: dict[str, Refusal]) -> int: ...
+    def __call__(self, entry: Entry, *, cancelled: Callable[[], bool], shunned: dict[str, Shunned]) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,7 +242,7 @@ class Manager:
             self._stats.corrupt_blobs += 1
         self._enter(slot, State.FETCHING)
         start = self._tools.clock()
-        fetched = self._tools.fetch(entry, cancelled=cancelled, hopeless=slot.hopeless)
+        fetched = self._tools.fetch(entry, cancelled=cancelled, shunned=slot.shunned)
         self._stats.fetched_bytes += fetched
         self._enter(slot, State.VERIFYING)
         path = self._store.blob_path(entry.digest)

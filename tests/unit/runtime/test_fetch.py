@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 import pytest
 
@@ -27,10 +28,11 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
-def get(store, *sources, wanted=CONTENT, hopeless=None, cancelled=bool, **limits):
+def get(store, *sources, wanted=CONTENT, shunned=None, cancelled=bool, clock=time.monotonic, **limits):
     entry = Entry(name="m", version="1", digest=digest(wanted), sources=sources)
     allowed = Limits(**{"max_bytes": 1 << 30, "timeout_seconds": 5.0, "total_seconds": 60.0, **limits})
-    return fetch(entry, store=store, limits=allowed, cancelled=cancelled, hopeless={} if hopeless is None else hopeless)
+    shunned = {} if shunned is None else shunned
+    return fetch(entry, store=store, limits=allowed, cancelled=cancelled, shunned=shunned, clock=clock)
 
 
 def refused(store, *sources, **options):
@@ -75,22 +77,31 @@ def test_the_next_source_helps(store, source):
 @pytest.mark.parametrize(
     ("content", "reason"), [(b"", "Empty"), (b"other", "DigestMismatch"), (CONTENT[:-1], "DigestMismatch")]
 )
-def test_wrong_bytes_are_final(store, source, content, reason):
+def test_wrong_bytes_are_fetched_again_only_after_a_long_while(store, source, content, reason):
     source.files["/m.onnx"] = content
-    hopeless: dict = {}
-    refusal = refused(store, source.url("/m.onnx"), hopeless=hopeless)
-    assert (refusal.step, refusal.reason, refusal.permanent) == ("Verify", reason, True)
-    refused(store, source.url("/m.onnx"), hopeless=hopeless)
-    assert len(source.requests) == 1, "a source that gave wrong bytes is not asked again"
+    shunned: dict = {}
+    now = [1000.0]
+    options = {"shunned": shunned, "clock": lambda: now[0]}
+    for wait in (60, 120, 240, 480, 600, 600):
+        refusal = refused(store, source.url("/m.onnx"), **options)
+        assert (refusal.step, refusal.reason, refusal.permanent, refusal.after) == ("Verify", reason, False, wait)
+        asked = len(source.requests)
+        now[0] += wait - 1
+        assert refused(store, source.url("/m.onnx"), **options).after == 1
+        assert len(source.requests) == asked, "not yet"
+        now[0] += 1
+    source.files["/m.onnx"] = CONTENT
+    assert get(store, source.url("/m.onnx"), **options) == len(CONTENT)
 
 
 def test_wrong_bytes_at_one_source_and_none_at_the_other(store, source):
     source.files["/m.onnx"] = b"other"
-    hopeless: dict = {}
-    refusal = refused(store, source.url("/m.onnx"), source.url("/gone"), hopeless=hopeless)
+    shunned: dict = {}
+    refusal = refused(store, source.url("/m.onnx"), source.url("/gone"), shunned=shunned)
     assert refusal.reason == "DigestMismatch" and not refusal.permanent
+    assert refusal.after is None, "the other one is asked again soon"
     source.files["/gone"] = CONTENT
-    assert get(store, source.url("/m.onnx"), source.url("/gone"), hopeless=hopeless) == len(CONTENT)
+    assert get(store, source.url("/m.onnx"), source.url("/gone"), shunned=shunned) == len(CONTENT)
     assert source.requests.count("/m.onnx") == 1
 
 

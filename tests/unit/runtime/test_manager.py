@@ -55,7 +55,7 @@ class World:
         config, self.config = self.config, None
         return config
 
-    def fetch(self, entry, *, cancelled, hopeless):
+    def fetch(self, entry, *, cancelled, shunned):
         self.calls.append(f"fetch {entry.version}")
         self.during_fetch()
         if cancelled():
@@ -117,8 +117,8 @@ def world(tmp_path):
     return World(tmp_path)
 
 
-def refusal(reason: str, step: str, permanent: bool = True) -> Refusal:
-    return Refusal(step=step, reason=reason, message="because", permanent=permanent)
+def refusal(reason: str, step: str, permanent: bool = True, after: float | None = None) -> Refusal:
+    return Refusal(step=step, reason=reason, message="because", permanent=permanent, after=after)
 
 
 def test_nothing_wanted_yet(world):
@@ -151,8 +151,8 @@ def test_a_swap_frees_the_old_only_when_drained(world):
 
 
 FAILURES = [
-    ("fetch_error", refusal("DigestMismatch", "Verify")),
-    ("fetch_error", refusal("Empty", "Verify")),
+    ("fetch_error", refusal("DigestMismatch", "Verify", permanent=False, after=60)),
+    ("fetch_error", refusal("Empty", "Verify", permanent=False, after=60)),
     ("fetch_error", refusal("NotFound", "Fetch", permanent=False)),
     ("fetch_error", refusal("DiskFull", "Fetch", permanent=False)),
     ("load_error", refusal("NotOnnx", "Load")),
@@ -388,4 +388,20 @@ def test_an_unforeseen_error_is_shown_and_tried_again(world):
     assert world.entry("1")["refused"]["reason"] == "InternalError"
     world.during_fetch = lambda: None
     world.step(5)
+    assert world.live() == "1"
+
+
+def test_wrong_bytes_wait_long_but_not_over_a_restart_or_a_changed_entry(world):
+    world.fetch_error = refusal("DigestMismatch", "Verify", permanent=False, after=60)
+    world.want("1", V1)
+    world.step(59)
+    assert world.calls == ["fetch 1"]
+    world.want("1", V1, revision=2, sources=["https://elsewhere.example.com/m"])
+    assert world.calls == ["fetch 1"] * 2
+    status = world.manager.status()
+    world.step(75)
+    assert world.calls == ["fetch 1"] * 3 and world.manager.status() == status
+    world.fetch_error = None
+    world.restart()
+    world.want("1", V1)
     assert world.live() == "1"

@@ -97,7 +97,7 @@ from edgeward_runtime.store import Store
 root, digest, url = sys.argv[1:]
 entry = Entry(name="m", version="1", digest=digest, sources=(url,))
 print(fetch(entry, store=Store(Path(root)), limits=Limits(max_bytes=1 << 30, timeout_seconds=5, total_seconds=60),
-      cancelled=bool, hopeless={}))
+      cancelled=bool, shunned={}))
 """
 
 
@@ -127,7 +127,7 @@ def test_killed_in_the_middle_of_a_download(tmp_path):
         assert not partial.exists()
         source.seconds_per_chunk = 0.0
         entry = Entry(name="m", version="1", digest=name, sources=(source.url("/m.onnx"),))
-        assert fetch(entry, store=store, limits=LIMITS, cancelled=NEVER, hopeless={}) == len(CONTENT)
+        assert fetch(entry, store=store, limits=LIMITS, cancelled=NEVER, shunned={}) == len(CONTENT)
     assert store.verified(name).read_bytes() == CONTENT
 
 
