@@ -10,7 +10,7 @@ import sys
 import orjson
 
 # What every LogRecord carries; anything else came in through `extra=` and is a field of the line.
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonFormatter(logging.Formatter):
@@ -31,5 +31,3 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # Below errors uvicorn has a line for each malformed request or connection over the limit: a flood under attack.
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
