@@ -194,7 +194,8 @@ class Agent:
         )
         # Claims first: a scheduler that finds none puts the pod back for seconds. All else takes less time to write
         # than a pod takes to need it.
-        problem, dropped = "", (DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES)
+        problem = ""
+        dropped: tuple[Resource, ...] = (DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES)
         for claims in (True, False):
             group = [child for child in wanted if (child.resource is VOLUME_CLAIMS) == claims]
             problems = await asyncio.gather(*(self._apply(assignment, child) for child in group))

@@ -27,7 +27,7 @@ def is_ready(pod: Object) -> bool:
 
 def is_lost(node: Object) -> bool:
     """Whether a node says that it is not Ready. One that says nothing yet is not lost."""
-    return _condition(node, "Ready").get("status", "True") != "True"
+    return bool(_condition(node, "Ready").get("status", "True") != "True")
 
 
 def node_of(pod: Object) -> str:
