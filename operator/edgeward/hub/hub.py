@@ -45,6 +45,7 @@ from edgeward.rollout.step import RolloutStep
 from edgeward.rollout.step import step as roll
 
 from .narrate import tell_jobs, tell_releases
+from .pace import Pace
 from .publish import publish
 from .status import job_status, release_status, site_status, unreadable_status
 from .sweep import Sweep
@@ -122,19 +123,18 @@ class Hub:
     async def run(self) -> None:
         """Until cancelled. The cache must have been seeded."""
         self._dirty.set()
-        earliest = 0.0
+        pace = Pace(self._settings.coalesce)
         while True:
             try:
                 await asyncio.wait_for(self._dirty.wait(), timeout=self._settings.tick)
             except TimeoutError:
                 pass
             else:
-                # Idle for a while, it acts at once; under load one plan takes in what came meanwhile.
-                await asyncio.sleep(max(earliest - time.monotonic(), 0.0))
+                await asyncio.sleep(pace.wait(time.monotonic()))
             self._dirty.clear()
-            begun = time.monotonic()
             try:
-                await self.once()
+                observed = await self.once()
+                pace.planned(observed.seconds, now=time.monotonic())
             except WriteRefused:
                 raise
             except Exception:  # one bad pass must not end the loop; the next one starts from the cache again
@@ -142,8 +142,6 @@ class Hub:
                 log.exception("a planner pass failed")
                 await asyncio.sleep(1.0)
                 self._dirty.set()
-            ended = time.monotonic()
-            earliest = ended + min(2 * (ended - begun), self._settings.coalesce)
 
     async def once(self) -> Observed:
         """One pass of the loop."""
