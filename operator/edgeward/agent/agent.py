@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,18 +194,16 @@ class Agent:
         )
         # Claims first: a scheduler that finds none puts the pod back for seconds. All else takes less time to write
         # than a pod takes to need it.
-        problem = ""
-        dropped: tuple[Resource, ...] = (DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES)
+        problem, stands = "", False
         for claims in (True, False):
             group = [child for child in wanted if (child.resource is VOLUME_CLAIMS) == claims]
             problems = await asyncio.gather(*(self._apply(assignment, child) for child in group))
             problem = next(filter(None, problems), "")
-            if any(said and child.resource is DEPLOYMENTS for child, said in zip(group, problems, strict=True)):
-                # Its pods of before serve on, and with them what stands before them.
-                dropped = (DEPLOYMENTS,)
+            # The pods of a Deployment that was refused serve on as they were, and with them what stands before them.
+            stands = any(said and child.resource is DEPLOYMENTS for child, said in zip(group, problems, strict=True))
             if problem:
                 break
-        await self._drop_unwanted(assignment, {child.name for child in wanted}, dropped)
+        await self._drop_unwanted(assignment, {child.name for child in wanted}, only_deployments=stands)
         await self._touch_pods(assignment)
         return problem
 
@@ -262,8 +260,10 @@ class Agent:
                 422, "AlreadyExists", f"{meta['name']} belongs to the job {labels.get(LABEL_JOB)}; rename one"
             )
 
-    async def _drop_unwanted(self, assignment: Assignment, names: set[str], kinds: Iterable[Resource]) -> None:
-        for resource in kinds:
+    async def _drop_unwanted(self, assignment: Assignment, names: set[str], *, only_deployments: bool) -> None:
+        for resource in (DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES):
+            if only_deployments and resource is not DEPLOYMENTS:
+                continue
             for obj in self._cache[resource].all():
                 meta = obj["metadata"]
                 mine = (meta.get("labels") or {}).get(LABEL_ASSIGNMENT) == assignment.name
