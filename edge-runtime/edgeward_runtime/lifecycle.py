@@ -77,6 +77,7 @@ class Slot:
     entry: Entry
     progress: Progress
     shunned: dict[str, Shunned] = field(default_factory=dict)  # sources that gave wrong bytes
+    crashes: int = 0  # processes that ended while they loaded it, one after the other
 
 
 def backoff(failures: int, jitter: float) -> float:

@@ -49,6 +49,7 @@ class Tools:
     clock: Callable[[], float]  # monotonic seconds
     wall: Callable[[], float]  # unix seconds
     jitter: Callable[[], float]  # 0..1
+    host: str  # the pod: replicas that share a store must not take each other's loads for crashed ones
     build: str  # versions of this runtime and of onnxruntime: a refusal is remembered for these only
 
 
@@ -62,6 +63,7 @@ class Manager:
         self._tools = tools
         self._poll_seconds = poll_seconds
         self._config: Config | None = None
+        self._unadopted: bytes | None = None  # a config whose adoption failed, tried again
         self._config_refused: status.ConfigRefused | None = None
         self._slots: dict[str, Slot] = {}
         self._serving: dict[str, status.Serving] = {}
@@ -78,7 +80,12 @@ class Manager:
         """Asks the thread to end; False if a step that cannot be interrupted, such as loading, still runs."""
         self._stopping.set()
         self._thread.join(timeout=1)
-        return not self._thread.is_alive()
+        if not self._thread.is_alive():
+            return True
+        # The process ends in the middle of a load because it was asked to, not because of the model.
+        for slot in list(self._slots.values()):
+            self._attempted(slot)
+        return False
 
     def status(self) -> dict[str, object]:
         """Read from the event loop's thread; every part is replaced as a whole by ours."""
@@ -112,9 +119,10 @@ class Manager:
 
     def _look(self) -> None:
         self._looked_at = self._tools.clock()
-        text = self._tools.changed_config()
+        text = self._tools.changed_config() or self._unadopted
         if text is None:
             return
+        self._unadopted = None
         try:
             config = parse(text)
         except ConfigError as error:
@@ -126,14 +134,15 @@ class Manager:
         for warning in config.warnings:
             log.warning("config", extra={"warning": warning})
         self._config_refused = None
+        self._unadopted = text
         self._adopt(config)
+        self._unadopted = None
 
     def _adopt(self, config: Config) -> None:
         log.info(
             "config read",
             extra={"revision": config.revision, "models": [f"{e.name}@{e.version}" for e in config.entries]},
         )
-        self._config = config
         before = self._slots
         slots: dict[str, Slot] = {}
         for entry in config.entries:
@@ -148,6 +157,7 @@ class Manager:
             if name not in slots:
                 self._retire(self._tools.call(partial(self._registry.drop, name)))
                 self._serving = {key: value for key, value in self._serving.items() if key != name}
+        self._config = config  # last: its revision in the status says that all this is done
 
     def _new_slot(self, entry: Entry, config: Config) -> Slot:
         wall = self._tools.wall()
@@ -166,6 +176,10 @@ class Manager:
             return Slot(
                 entry=entry, progress=Progress(state=State.FAILED, since=refused.at, refused=refused, permanent=True)
             )
+        attempt = self._store.read_record(config.namespace, config.job, self._attempting).get(_short(entry.key))
+        if isinstance(attempt, dict) and attempt.get("by") == self._tools.build:
+            crashes = attempt.get("tries")
+            return _crashed(entry, crashes if type(crashes) is int else 1, now=self._tools.clock(), wall=wall)
         return Slot(entry=entry, progress=Progress(since=wall))
 
     def _boot(self, namespace: str, job: str, *, wanted: Config | None) -> None:
@@ -197,7 +211,11 @@ class Manager:
     def _attempt(self, slot: Slot) -> None:
         try:
             path = self._bring(slot)
-            model = self._prepare(slot, path)
+            self._attempt_begins(slot)
+            try:
+                model = self._prepare(slot, path)
+            finally:
+                self._attempted(slot)
         except Cancelled:
             return
         except Refusal as refusal:
@@ -311,6 +329,36 @@ class Manager:
         newest = sorted(record.items(), key=lambda item: item[1].get("at", 0), reverse=True)[:_REFUSED_KEPT]
         self._store.write_record(config.namespace, config.job, "refused", dict(newest))
 
+    @property
+    def _attempting(self) -> str:
+        return f"attempting-{self._tools.host}"
+
+    def _attempt_begins(self, slot: Slot) -> None:
+        """Notes that a load runs. A note that is still there at the next start means that the load ended the process
+        (killed for its memory, a crash in native code), and would again: then what served last has to come first.
+        Not for a version that served before: nothing else could, and more likely the power went."""
+        config = self._config
+        if config is None:
+            return
+        good = self._store.read_record(config.namespace, config.job, "last-good").get(slot.entry.name)
+        served = _entry_of_record(slot.entry.name, good)
+        if served is not None and served.identity == slot.entry.identity:
+            return
+        record = self._store.read_record(config.namespace, config.job, self._attempting)
+        tries = slot.crashes + 1
+        note = {"digest": slot.entry.digest, "tries": tries, "by": self._tools.build}
+        wanted = {_short(one.entry.key) for one in self._slots.values()}
+        record = {key: value for key, value in record.items() if key in wanted} | {_short(slot.entry.key): note}
+        self._store.write_record(config.namespace, config.job, self._attempting, record)
+
+    def _attempted(self, slot: Slot) -> None:
+        config = self._config
+        if config is None:
+            return
+        record = self._store.read_record(config.namespace, config.job, self._attempting)
+        if record.pop(_short(slot.entry.key), None) is not None:
+            self._store.write_record(config.namespace, config.job, self._attempting, record)
+
     def _remember_good(self) -> None:
         if self._config is None:
             return
@@ -342,6 +390,15 @@ class Manager:
                 model.release()
                 log.info("version drained and freed", extra={"model": model.name, "version": model.version})
         self._draining = still
+
+
+def _crashed(entry: Entry, crashes: int, *, now: float, wall: float) -> Slot:
+    message = "the process ended while it loaded this version: out of memory, or a crash in native code"
+    refusal = Refusal(
+        step="Load", reason="LoadCrashed", message=message, permanent=False, after=lifecycle.long_backoff(crashes)
+    )
+    progress = lifecycle.failed(Progress(since=wall), refusal, now=now, wall=wall, jitter=0.0)
+    return Slot(entry=entry, progress=progress, crashes=crashes)
 
 
 def _short(key: str) -> str:

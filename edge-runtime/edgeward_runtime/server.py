@@ -151,6 +151,7 @@ def _manager(
         clock=time.monotonic,
         wall=time.time,
         jitter=random.random,
+        host=os.uname().nodename,
         build=f"{__version__}/{onnxruntime.__version__}",
     )
     return Manager(store=store, registry=registry, stats=stats, tools=tools, poll_seconds=settings.poll_seconds)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from pathlib import Path
 
 import jsonschema
 import pytest
 
+from edgeward_runtime.config import parse
 from edgeward_runtime.errors import Cancelled, Refusal
+from edgeward_runtime.lifecycle import Progress, Slot
 from edgeward_runtime.manager import Manager, Tools
 from edgeward_runtime.metrics import ServerStats
 from edgeward_runtime.model import Model
@@ -45,7 +49,7 @@ class World:
         self.store = Store(self.root)
         tools = Tools(
             changed_config=self.take_config, fetch=self.fetch, load=self.load, warm=self.warm, call=lambda function: function(),
-            clock=lambda: self.now, wall=lambda: self.now, jitter=lambda: 0.5, build=build,
+            clock=lambda: self.now, wall=lambda: self.now, jitter=lambda: 0.5, host="pod-1", build=build,
         )  # fmt: skip
         self.manager = Manager(
             store=self.store, registry=self.registry, stats=self.stats, tools=tools, poll_seconds=0.5
@@ -405,3 +409,61 @@ def test_wrong_bytes_wait_long_but_not_over_a_restart_or_a_changed_entry(world):
     world.restart()
     world.want("1", V1)
     assert world.live() == "1"
+
+
+def test_a_config_that_could_not_be_adopted_is_tried_again(world):
+    world.want("1", V1)
+
+    def stuck(_function):
+        raise TimeoutError
+
+    tools = world.manager._tools
+    world.manager._tools = dataclasses.replace(tools, call=stuck)
+    with pytest.raises(TimeoutError):
+        world.want("2", V2, revision=2)
+    assert world.manager.status()["revision"] == 1 and world.live() == "1"
+    world.manager._tools = tools
+    world.step()
+    assert world.manager.status()["revision"] == 2 and world.live() == "2"
+
+
+def config_of(version: str, content: bytes, revision: int) -> bytes:
+    model = {"name": "m", "version": version, "digest": digest(content), "sources": ["https://models.example.com/m"]}
+    job = {"namespace": "shop", "name": "job"}
+    return json.dumps({"contract": 1, "revision": revision, "job": job, "models": [model]}).encode()
+
+
+def test_a_load_that_ends_the_process(world):
+    world.want("1", V1)
+    world.calls.clear()
+    bad = config_of("2", V2, 2)
+    child = os.fork()
+    if child == 0:
+        world.manager._tools = dataclasses.replace(world.manager._tools, load=lambda path, entry: os._exit(9))
+        world.config = bad
+        world.manager.step()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    world.restart()
+    world.config = bad
+    world.step()
+    assert world.live() == "1" and world.calls == ["load 1"]
+    refused = world.entry("2")["refused"]
+    assert (refused["step"], refused["reason"]) == ("Load", "LoadCrashed")
+    world.step(59)
+    assert world.calls == ["load 1"]
+    world.step(1)
+    assert world.live() == "2"
+    world.restart()
+    world.config = bad
+    world.step()
+    assert world.live() == "2", "what loaded since is not held against it"
+
+
+def test_another_pods_load_is_no_crash(world):
+    world.want("1", V1)
+    world.manager._attempt_begins(Slot(entry=parse(config_of("2", V2, 2)).entries[0], progress=Progress()))
+    world.restart()
+    world.manager._tools = dataclasses.replace(world.manager._tools, host="pod-2")
+    world.want("2", V2, revision=2)
+    assert world.live() == "2"
