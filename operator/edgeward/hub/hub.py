@@ -47,11 +47,14 @@ from edgeward.rollout.step import step as roll
 from .narrate import tell_jobs, tell_releases
 from .pace import Pace
 from .publish import publish
+from .refused import Refused
 from .status import job_status, release_status, site_status, unreadable_status
 from .sweep import Sweep
 
 log = logging.getLogger(__name__)
 MANAGER = "edgeward-hub"
+FIRST_CONFLICT, FIRST_REFUSAL = 0.2, 1.0
+"""seconds until the next try of a write that came too late, and of one that the API server will not have"""
 WATCHED = (INFERENCE_JOBS, MODEL_RELEASES, SITES, ASSIGNMENTS, NODES, PODS)
 """what the cache of a hub must hold"""
 
@@ -109,8 +112,8 @@ class Hub:
             mark=self.mark,
         )
         self._slots = asyncio.Semaphore(settings.writes_at_once)
-        self._again = False
         self._reader = Reader()
+        self._refused = Refused()
         self._said: dict[str, tuple[object, ...]] = {}
         self.last: Observed | None = None
         self.passes = 0
@@ -145,15 +148,12 @@ class Hub:
 
     async def once(self) -> Observed:
         """One pass of the loop."""
-        self._again = False
         observed, jobs, releases, assignments = self._observe()
         await self._publish(observed, jobs, assignments)
         await self._report(observed, jobs, releases, assignments)
         await self._sweep.once()
         self.last = observed
         self.passes += 1
-        if self._again:
-            self._dirty.set()
         return observed
 
     # Observe and plan --------------------------------------------------------------------------------------------
@@ -333,17 +333,28 @@ class Hub:
     # Writing -----------------------------------------------------------------------------------------------------
 
     async def _apply(self, resource: Resource, body: Object, *, about: str, subresource: str = "") -> None:
+        meta = body["metadata"]
+        key = (resource.plural, meta.get("namespace", ""), meta["name"], subresource)
+        if self._refused.holds(key, str(meta.get("resourceVersion", "")), now=time.monotonic()):
+            return
         async with self._slots:
             try:
                 answer = await self._client.apply(resource, body, manager=MANAGER, subresource=subresource)
             except ApiError as error:
-                # Edited meanwhile, or gone: the next pass sees what is there now.
-                self._again = True
-                if not error.conflict and not error.not_found:
+                # Edited meanwhile, or gone: the watch brings what is there now. Anything else is tried again later.
+                known = error.conflict or error.not_found
+                if not known:
                     self.failed += 1
                     log.warning("%s %s: %s", resource.kind, about, error)
-                    await asyncio.sleep(0.5)
+                delay = self._refused.note(
+                    key,
+                    str(meta.get("resourceVersion", "")),
+                    first=FIRST_CONFLICT if known else FIRST_REFUSAL,
+                    now=time.monotonic(),
+                )
+                asyncio.get_running_loop().call_later(delay, self.mark)
                 return
+            self._refused.forget(key)
             self._cache[resource].put(answer)
 
     async def _all(self, writes: Any) -> None:
