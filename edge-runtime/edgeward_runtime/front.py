@@ -170,6 +170,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_pieces",
         "_plain",
+        "_refusal",
         "_request",
         "_since",
         "_transport",
@@ -186,6 +187,7 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._closing = False  # nothing more is read from it
         self._write_paused = False
+        self._refusal: Answer | None = None  # to be sent after what runs
         self._request: Request | None = None  # being received
         self._in_headers = False
         self._since = loop.time()  # of the last byte when idle, of the first byte while a request comes in
@@ -209,6 +211,7 @@ class Connection(asyncio.Protocol):
         self._front.connections.discard(self)
         self._closing = True
         self._waiting.clear()
+        self._refusal = None
         self._request = None
 
     def pause_writing(self) -> None:
@@ -234,8 +237,8 @@ class Connection(asyncio.Protocol):
                 if known is not None and known.body_size == len(data) - end:
                     self._handle(known.request(data[end:]))
                     return
-        if self._in_headers or self._request is None:
-            self._header_bytes += len(data)
+        # All that is not body: heads, chunk sizes, trailers. on_body takes its part off again.
+        self._header_bytes += len(data)
         self._learn = end if end > 4 else 0
         try:
             self._parser.feed_data(data)
@@ -249,8 +252,13 @@ class Connection(asyncio.Protocol):
                 self.data_received(rest)
         except httptools.HttpParserError:
             self._refuse(error(400, "the request is not valid HTTP"))
-        if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES:
+        if self._request is not None and self._header_bytes > self._overhead():
             self._refuse(error(431, f"the request's headers are over {_MAX_HEADER_BYTES} bytes"))
+
+    def _overhead(self) -> int:
+        """Bytes that a message may have beside its body: its headers and trailers, and what frames its chunks; five
+        bytes for one of body is the most that honest chunks take."""
+        return _MAX_HEADER_BYTES + 8 * self._body_size
 
     def _keep(self, data: bytes, request: Request) -> None:
         """Remembers the head of the one request that `data` was."""
@@ -280,7 +288,7 @@ class Connection(asyncio.Protocol):
         request = self._request
         size = len(name)
         # Lengths first: almost every header is none of ours.
-        if request is None or size not in (6, 7, 14, 16, 17, 31):
+        if request is None or not self._in_headers or size not in (6, 7, 14, 16, 17, 31):
             return
         name = name.lower()
         if name == b"inference-header-content-length":
@@ -297,7 +305,6 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
-        self._header_bytes = 0
         if self._expect and not self._closing:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -305,6 +312,7 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._body_size += len(body)
+        self._header_bytes -= len(body)
         if self._body_size > self._front.limits.body_bytes:
             self._refuse(self._too_large())
             return
@@ -313,6 +321,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         request = self._request
         self._request = None
+        self._header_bytes = 0
         if self._closing or request is None:
             return
         request.method = self._parser.get_method()
@@ -342,6 +351,12 @@ class Connection(asyncio.Protocol):
     def _reply(self, request: Request, answer: Answer) -> None:
         self._busy = False
         if self._closing:
+            if self._refusal is not None and not self._transport.is_closing():
+                self._write(answer, request.keep_alive, request.method == b"HEAD")
+                if request.keep_alive:
+                    self._refuse_next()
+                else:
+                    self._transport.close()
             return
         keep_alive = request.keep_alive and not self._front.draining
         self._write(answer, keep_alive, request.method == b"HEAD")
@@ -379,6 +394,25 @@ class Connection(asyncio.Protocol):
             413, f"the request body is over the limit of {limit} bytes; large tensors are smaller as binary data"
         )
 
+    def _refuse_next(self) -> None:
+        """After the answer that ran: those of whole requests that wait, then the refusal."""
+        if self._waiting:
+            self._loop.call_soon(self._run_waiting)
+            return
+        answer, self._refusal = self._refusal, None
+        if answer is not None:
+            self._write(answer, keep_alive=False)
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            self._linger()
+
+    def _run_waiting(self) -> None:
+        if self._waiting and not self._transport.is_closing():
+            self._handle(self._waiting.popleft())
+
+    def _linger(self) -> None:
+        self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
+
     def _refuse(self, answer: Answer) -> None:
         """Answers a request that is not read to its end, and closes. Reads on for a while without keeping anything:
         closing at once would reset the connection while the client sends, and it would see that instead of the
@@ -389,13 +423,11 @@ class Connection(asyncio.Protocol):
         self._request = None
         self._in_headers = False
         self._pieces = []
-        self._waiting.clear()
         self._linger_bytes = 2 * self._front.limits.body_bytes
-        if not self._busy:  # else the answer would be taken for that of the request that runs
-            self._write(answer, keep_alive=False)
-            if self._transport.can_write_eof():
-                self._transport.write_eof()
-        self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
+        self._transport.resume_reading()
+        self._refusal = answer
+        if not self._busy:  # else in its turn: it would be taken for the answer of the request that runs
+            self._refuse_next()
 
     # -- time and end ---------------------------------------------------------------------------------------------
 

@@ -297,3 +297,48 @@ def test_stop_cuts_off_after_the_grace():
         assert await running == b""
 
     with_front(test)
+
+
+@pytest.mark.parametrize("rest", [b"X-A: " + b"a" * 1000 + b"\r\n", b"1;" + b"a" * 1000 + b"\r\nx\r\n"])
+def test_trailers_and_chunk_extensions_are_bounded(rest):
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"0\r\n" if rest.startswith(b"X") else b"")
+    check([head, *[rest] * 200], b"HTTP/1.1 431 ")
+
+
+def test_chunks_of_one_byte_are_no_overhead_to_refuse():
+    chunks = b"1\r\nx\r\n" * 50_000
+    check(
+        [b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + CLOSE + chunks + b"0\r\n\r\n"],
+        b"POST / " + b"x" * 50_000,
+    )
+
+
+def test_a_trailer_is_no_header():
+    async def test(front, port):
+        seen = []
+
+        def handler(request, reply):
+            seen.append((request.encoding, request.json_length))
+            reply(Answer(200, b""))
+
+        front.handler = handler
+        trailers = b"Content-Encoding: gzip\r\nInference-Header-Content-Length: 1\r\n\r\n"
+        await exchange(
+            port, b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + CLOSE + b"1\r\nx\r\n0\r\n" + trailers
+        )
+        assert seen == [(None, None)]
+
+    with_front(test)
+
+
+@pytest.mark.parametrize("before", [1, 3])
+def test_a_bad_request_behind_good_ones_is_refused_after_their_answers(before):
+    async def test(front, port):
+        front.handler = lambda request, reply: asyncio.get_running_loop().call_later(
+            0.1, reply, Answer(200, b"computed")
+        )
+        answer = await exchange(port, b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n" * before + b"RUBBISH\r\n\r\n")
+        assert answer.count(b"computed") == before
+        assert answer.index(b"HTTP/1.1 400 ") > answer.rindex(b"computed")
+
+    with_front(test)
