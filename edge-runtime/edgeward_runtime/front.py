@@ -28,6 +28,12 @@ _MAX_PATHS = 1024
 _MAX_HEADS = 256
 _MAX_KNOWN_HEAD = 2048  # bytes
 _LINGER_SECONDS = 5.0
+_MAX_LINGERING = 256
+# Beyond the limit on connections, for one small request each: a kubelet that gets no answer to its probes kills a pod
+# for being busy.
+_SPARE_CONNECTIONS = 64
+_SPARE_SECONDS = 5.0
+_SPARE_PATHS = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
 _REASONS = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
 
 
@@ -107,6 +113,7 @@ class Front:
         self.limits = limits
         self.draining = False
         self.connections: set[Connection] = set()
+        self.lingering = 0  # refused ones that only wait for their client to read the answer
         self.paths: dict[bytes, str] = {}
         self.heads: dict[bytes, Head] = {}
         self._server: asyncio.Server | None = None
@@ -115,9 +122,13 @@ class Front:
     async def start(self, host: str, port: int) -> int:
         """Listens; answers the port. OSError if it is taken."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self, loop), host, port, backlog=2048)
+        self._server = await loop.create_server(lambda: self._connection(loop), host, port, backlog=2048)
         self._sweeper = loop.create_task(self._sweep(loop))
         return int(self._server.sockets[0].getsockname()[1])
+
+    def _connection(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        spare = len(self.connections) >= self.limits.connections
+        return SpareConnection(self, loop) if spare else Connection(self, loop)
 
     async def stop(self, grace_seconds: float) -> int:
         """Accepts no more, waits for requests in flight, answers how many were cut off after the grace."""
@@ -166,6 +177,7 @@ class Connection(asyncio.Protocol):
         "_learn",
         "_learnt",
         "_linger_bytes",
+        "_lingers",
         "_loop",
         "_parser",
         "_pieces",
@@ -192,6 +204,7 @@ class Connection(asyncio.Protocol):
         self._in_headers = False
         self._since = loop.time()  # of the last byte when idle, of the first byte while a request comes in
         self._linger_bytes = 0
+        self._lingers = False
         self._header_bytes = 0
         self._learn = 0  # length of the head that the data being parsed begins with, if it may be remembered
         self._learnt: Request | None = None
@@ -204,11 +217,14 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         front = self._front
         front.connections.add(self)
-        if len(front.connections) > front.limits.connections:
-            self._refuse(error(503, f"more than {front.limits.connections} connections are open, try again later"))
+        if len(front.connections) > front.limits.connections + _SPARE_CONNECTIONS:
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._front.connections.discard(self)
+        if self._lingers:
+            self._lingers = False
+            self._front.lingering -= 1
         self._closing = True
         self._waiting.clear()
         self._refusal = None
@@ -411,6 +427,13 @@ class Connection(asyncio.Protocol):
             self._handle(self._waiting.popleft())
 
     def _linger(self) -> None:
+        front = self._front
+        if front.lingering >= _MAX_LINGERING:
+            self._transport.close()
+            return
+        front.connections.discard(self)
+        front.lingering += 1
+        self._lingers = True
         self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
 
     def _refuse(self, answer: Answer) -> None:
@@ -449,3 +472,30 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         self._closing = True
         self._transport.abort()
+
+
+class SpareConnection(Connection):
+    """One over the limit: health and metrics are answered, all else is 503, and then it closes."""
+
+    __slots__ = ()
+
+    def _crowded(self) -> Answer:
+        return error(503, f"{self._front.limits.connections} connections are open, try again later")
+
+    def on_headers_complete(self) -> None:
+        self._expect = False  # nobody sends a body here
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._refuse(self._crowded())
+
+    def _handle(self, request: Request) -> None:
+        request.keep_alive = False
+        if request.path in _SPARE_PATHS:
+            super()._handle(request)
+        else:
+            self._refuse(self._crowded())
+
+    def check_time(self, now: float) -> None:
+        if not self._closing and not self._busy and now - self._since > _SPARE_SECONDS:
+            self.abort()

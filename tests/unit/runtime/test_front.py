@@ -238,12 +238,34 @@ def test_heads_that_are_not_remembered(message):
 def test_more_connections_than_allowed():
     async def test(front, port):
         open_ones = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
-        assert b"HTTP/1.1 503 " in await exchange(port)
+        for path in (b"/v2/health/live", b"/v2/health/ready", b"/metrics"):
+            answer = await exchange(port, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in answer and b"connection: close" in answer, "a probe is answered although it is busy"
+        assert b"HTTP/1.1 503 " in await exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"HTTP/1.1 503 " in await exchange(
+            port, b"POST / HTTP/1.1\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000
+        )
         for _reader, writer in open_ones:
             writer.close()
             await writer.wait_closed()
         await asyncio.sleep(0.05)
         assert b"200 OK" in await exchange(port, b"GET / HTTP/1.1\r\n" + CLOSE)
+
+    with_front(test)
+
+
+def test_refused_connections_that_linger_do_not_count():
+    async def test(front, port):
+        refused = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        for reader, writer in refused:
+            writer.write(b"RUBBISH\r\n\r\n")
+            assert b"HTTP/1.1 400 " in await reader.read()
+        assert front.lingering == 4
+        assert b"200 OK" in await exchange(port, b"GET / HTTP/1.1\r\n" + CLOSE)
+        for _reader, writer in refused:
+            writer.close()
+        while front.lingering:
+            await asyncio.sleep(0.01)
 
     with_front(test)
 
