@@ -260,12 +260,22 @@ class Manager:
             self._stats.corrupt_blobs += 1
         self._enter(slot, State.FETCHING)
         start = self._tools.clock()
-        fetched = self._tools.fetch(entry, cancelled=cancelled, shunned=slot.shunned)
+        try:
+            fetched = self._tools.fetch(entry, cancelled=cancelled, shunned=slot.shunned)
+        except Refusal as refusal:
+            if refusal.reason != "DiskFull" or not self._make_room():
+                raise
+            fetched = self._tools.fetch(entry, cancelled=cancelled, shunned=slot.shunned)
         self._stats.fetched_bytes += fetched
         self._enter(slot, State.VERIFYING)
         path = self._store.blob_path(entry.digest)
         slot.progress = replace(slot.progress, size=path.stat().st_size, seconds=self._tools.clock() - start)
         return path
+
+    def _make_room(self) -> bool:
+        wanted = {slot.entry.digest for slot in self._slots.values()}
+        wanted |= {live.entry.digest for live in self._serving.values()}
+        return self._store.evict(frozenset(wanted)) > 0
 
     def _prepare(self, slot: Slot, path: Path) -> Model:
         """A loaded and warm model beside the one that serves."""

@@ -139,6 +139,26 @@ class Store:
             _sync_directory(path.parent)
         return path
 
+    def evict(self, wanted: frozenset[str]) -> int:
+        """Removes the blobs that nobody needs: not among `wanted` (digests), in no job's last-good record, and not
+        being fetched or waited for right now. Answers the bytes freed; a reader that has one open keeps its own."""
+        keep = {_hex(digest) for digest in wanted}
+        for path in self.root.glob("jobs/*/*/last-good.json"):
+            for live in self.read_record(path.parent.parent.name, path.parent.name, "last-good").values():
+                if isinstance(live, dict):
+                    keep.add(_hex(str(live.get("digest"))))
+        freed = 0
+        for blob in self._list(self.root / "blobs" / "sha256"):
+            if blob.name in keep:
+                continue
+            with contextlib.suppress(OSError, Refusal), self._try_lock(blob.name) as mine:
+                if mine:
+                    size = blob.stat().st_size
+                    blob.unlink()
+                    freed += size
+                    log.info("blob removed to make room", extra={"digest": f"sha256:{blob.name}", "bytes": size})
+        return freed
+
     def read_record(self, namespace: str, job: str, name: str) -> dict[str, Any]:
         """A job's record, {} if there is none or it cannot be read: a record is a help, never a condition of
         serving."""

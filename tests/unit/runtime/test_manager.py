@@ -467,3 +467,18 @@ def test_another_pods_load_is_no_crash(world):
     world.manager._tools = dataclasses.replace(world.manager._tools, host="pod-2")
     world.want("2", V2, revision=2)
     assert world.live() == "2"
+
+
+def test_a_full_disk_is_cleared_of_what_nobody_needs(world):
+    for version, content in (("1", V1), ("2", V2)):
+        world.want(version, content)
+    assert world.store.blob_path(digest(V1)).exists()
+    full = refusal("DiskFull", "Fetch", permanent=False)
+
+    def disk() -> None:
+        world.fetch_error = full if world.store.blob_path(digest(V1)).exists() else None
+
+    world.during_fetch = disk
+    world.want("3", V3)
+    assert world.live() == "3" and world.calls[-3:] == ["fetch 3", "fetch 3", "load 3"]
+    assert world.store.blob_path(digest(V2)).exists(), "what served last stays"

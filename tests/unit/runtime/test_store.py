@@ -173,3 +173,12 @@ def test_disk_errors_have_a_reason(number, reason):
     with pytest.raises(Refusal) as caught, disk_errors():
         raise OSError(number, os.strerror(number))
     assert caught.value.reason == reason and not caught.value.permanent
+
+
+def test_eviction_spares_what_is_wanted_last_good_or_locked(tmp_path):
+    store = Store(tmp_path)
+    wanted, good, locked, nobodys = (put(store, name) for name in (b"wanted", b"good", b"locked", b"nobodys"))
+    store.write_record("shop", "other", "last-good", {"m": {"digest": digest(b"good")}})
+    with store.locked(digest(b"locked"), cancelled=NEVER):
+        assert store.evict(frozenset({digest(b"wanted")})) == len(b"nobodys")
+    assert wanted.exists() and good.exists() and locked.exists() and not nobodys.exists()
