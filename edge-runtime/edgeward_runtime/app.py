@@ -42,6 +42,7 @@ class Parts:
     page: MetricsPage
     status: Callable[[], dict[str, object]]
     server_name: str
+    max_json_bytes: int = 8 * 2**20
 
 
 class App:
@@ -51,6 +52,7 @@ class App:
         self._parts = parts
         self._registry = parts.registry
         self._worker = parts.worker
+        self._max_json_bytes = parts.max_json_bytes
         self._routes: dict[str, list[str]] = {}  # infer paths taken apart
 
     def handle(self, request: Request, reply: Reply) -> None:
@@ -92,6 +94,9 @@ class App:
                 raise ProtocolError(415, text)
             body = request.body
             json_length = protocol.header_length(request.json_length, len(body))
+            if (len(body) if json_length is None else json_length) > self._max_json_bytes:
+                text = f"the JSON is over the limit of {self._max_json_bytes} bytes, send large tensors as binary data"
+                raise ProtocolError(413, text)
             parsed = protocol.parse(body, json_length, model.inputs, model.outputs, model.plans)
             if parsed.rows > model.inline_rows or self._worker.pending:
                 job = Job(model=model, feeds=parsed.feeds, names=parsed.names)

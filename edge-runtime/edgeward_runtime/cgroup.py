@@ -9,6 +9,7 @@ and `cpu.cfs_period_us`. Limits of every ancestor count, so the smallest on the 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -86,3 +87,24 @@ def intra_op_threads(*, quota: float | None, affinity: int, parallel_runs: int =
 
 def default_threads() -> int:
     return intra_op_threads(quota=cpu_quota(), affinity=len(os.sched_getaffinity(0)))
+
+
+def _memory(name: str) -> Callable[[Path], float | None]:
+    def limit_of(directory: Path) -> float | None:
+        text = _read(directory / name) or ""
+        # cgroup v1 says "no limit" with the largest multiple of a page.
+        return float(text) if text.isdigit() and int(text) < 2**60 else None
+
+    return limit_of
+
+
+def memory_limit(*, root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self/cgroup")) -> float | None:
+    """Bytes, or None without a limit: cgroup v2 `memory.max`, v1 `memory.limit_in_bytes`."""
+    found = [_smallest(root, _membership(_read(proc) or "")[0], _memory("memory.max"))]
+    found.append(_smallest(root / "memory", "/", _memory("memory.limit_in_bytes")))
+    return min((limit for limit in found if limit is not None), default=None)
+
+
+def bytes_in_flight(*, limit: float | None, max_body: int) -> int:
+    """What request bodies may take together: a quarter of the memory, since parsing makes more of them."""
+    return 2 * max_body if limit is None else int(limit / 4)

@@ -27,6 +27,7 @@ _MAX_HEADER_BYTES = 64 * 1024
 _MAX_PATHS = 1024
 _MAX_HEADS = 256
 _MAX_KNOWN_HEAD = 2048  # bytes
+_SMALL_BODY = 64 * 1024  # bytes; only larger ones count against the budget, the others are bounded by their number
 _LINGER_SECONDS = 5.0
 _MAX_LINGERING = 256
 # Beyond the limit on connections, for one small request each: a kubelet that gets no answer to its probes kills a pod
@@ -99,6 +100,7 @@ def error(status: int, text: str) -> Answer:
 class Limits:
     connections: int
     body_bytes: int
+    in_flight_bytes: int = 2**62  # of all bodies being received, waiting or running together
     idle_seconds: float = 90.0  # longer than an ingress keeps its own (60 s is common), so that the client closes first
     request_seconds: float = 60.0  # from a request's first byte to its last
     sweep_seconds: float = 1.0  # how often the two above are looked at
@@ -113,6 +115,7 @@ class Front:
         self.limits = limits
         self.draining = False
         self.connections: set[Connection] = set()
+        self.in_flight = 0  # bytes of bodies, see Limits
         self.lingering = 0  # refused ones that only wait for their client to read the answer
         self.paths: dict[bytes, str] = {}
         self.heads: dict[bytes, Head] = {}
@@ -226,6 +229,10 @@ class Connection(asyncio.Protocol):
             self._lingers = False
             self._front.lingering -= 1
         self._closing = True
+        if self._request is not None:
+            self._release(self._body_size)
+        for request in self._waiting:
+            self._release(len(request.body))
         self._waiting.clear()
         self._refusal = None
         self._request = None
@@ -281,7 +288,8 @@ class Connection(asyncio.Protocol):
         end, heads = self._learn, self._front.heads
         self._learnt = None
         # The parser said what the body is; if that is all that follows the head, the head says how it is read.
-        if self._request is None and not self._waiting and request.body == data[end:]:
+        small = len(request.body) <= _SMALL_BODY
+        if small and self._request is None and not self._waiting and request.body == data[end:]:
             if len(heads) >= _MAX_HEADS:
                 heads.clear()
             heads[data[:end]] = Head(request)
@@ -330,9 +338,20 @@ class Connection(asyncio.Protocol):
         self._body_size += len(body)
         self._header_bytes -= len(body)
         if self._body_size > self._front.limits.body_bytes:
+            self._body_size -= len(body)  # what is kept and counted
             self._refuse(self._too_large())
             return
+        if self._body_size > _SMALL_BODY:
+            front, new = self._front, len(body)
+            front.in_flight += new if self._body_size - new > _SMALL_BODY else self._body_size
+            if front.in_flight > front.limits.in_flight_bytes:
+                self._refuse(error(503, "the memory for request bodies is in use, try again later"))
+                return
         self._pieces.append(body)
+
+    def _release(self, size: int) -> None:
+        if size > _SMALL_BODY:
+            self._front.in_flight -= size
 
     def on_message_complete(self) -> None:
         request = self._request
@@ -345,6 +364,7 @@ class Connection(asyncio.Protocol):
         try:
             request.path = self._front.path_of(self._url)
         except httptools.HttpParserError:
+            self._release(self._body_size)
             self._refuse(error(400, "the request's target is not valid"))
             return
         pieces = self._pieces
@@ -366,6 +386,9 @@ class Connection(asyncio.Protocol):
 
     def _reply(self, request: Request, answer: Answer) -> None:
         self._busy = False
+        size = len(request.body)
+        if size > _SMALL_BODY:
+            self._front.in_flight -= size
         if self._closing:
             if self._refusal is not None and not self._transport.is_closing():
                 self._write(answer, request.keep_alive, request.method == b"HEAD")
@@ -443,6 +466,8 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._closing = True
+        if self._request is not None:
+            self._release(self._body_size)
         self._request = None
         self._in_headers = False
         self._pieces = []

@@ -71,12 +71,17 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     app = App(
         Parts(
             registry=registry, worker=worker, stats=stats, page=MetricsPage(collector), status=read_status,
-            server_name=settings.server_name,
+            server_name=settings.server_name, max_json_bytes=settings.max_json_bytes,
         )
     )  # fmt: skip
     front = Front(
         handler=app.handle,
-        limits=front_module.Limits(connections=settings.connections, body_bytes=settings.max_body_bytes),
+        limits=front_module.Limits(
+            connections=settings.connections,
+            body_bytes=settings.max_body_bytes,
+            in_flight_bytes=settings.max_bytes_in_flight
+            or cgroup.bytes_in_flight(limit=cgroup.memory_limit(), max_body=settings.max_body_bytes),
+        ),
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -26,6 +26,8 @@ class Settings:
     queue: int = 256  # requests that may wait or run before 503
     connections: int = 1024  # open at once, beyond it 503
     max_body_bytes: int = 64 * 2**20
+    max_json_bytes: int = 8 * 2**20  # of an infer request's JSON, which takes many times its size once parsed
+    max_bytes_in_flight: int = 0  # of all request bodies together; 0 = from the memory limit
     max_model_bytes: int = 4 * 2**30
     drain_seconds: float = 2.0  # not ready, still accepting, after SIGTERM: the time endpoints need to forget the pod
     grace_seconds: float = 20.0  # then for requests in flight; the sum has to stay below the pod's grace period
@@ -73,6 +75,8 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "queue": _number(int, 1, 100_000),
     "connections": _number(int, 1, 100_000),
     "max_body_bytes": _number(int, 1024, 2**31),
+    "max_json_bytes": _number(int, 1024, 2**31),
+    "max_bytes_in_flight": _number(int, 0, 2**40),
     "max_model_bytes": _number(int, 1024, 2**40),
     "drain_seconds": _number(float, 0, 600),
     "grace_seconds": _number(float, 1, 3600),

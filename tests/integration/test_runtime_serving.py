@@ -514,6 +514,14 @@ def test_restart_with_a_config_of_a_newer_contract(tmp_path, source):
         assert one.get("/v2/health/ready")[0] == 200
 
 
+def test_json_over_its_limit(tmp_path, source):
+    with server(tmp_path, EDGEWARD_MAX_JSON_BYTES="1024") as one:
+        one.want(publish(source, "1", constant_times(1)))
+        one.until(lambda: one.serves("1"))
+        status, answer, _rest = one.infer({**row(1, 1, 1, 1), "id": "x" * 2000})
+        assert status == 413 and "binary data" in answer["error"]
+
+
 def test_two_servers_share_a_store(tmp_path, source):
     wanted = publish(source, "1", constant_times(1))
     source.chunk, source.seconds_per_chunk = 64, 0.1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeward_runtime.cgroup import cpu_quota, intra_op_threads
+from edgeward_runtime.cgroup import bytes_in_flight, cpu_quota, intra_op_threads, memory_limit
 
 
 def tree(root, files):
@@ -59,3 +59,15 @@ def test_quota_without_cgroups(tmp_path):
 )
 def test_threads(quota, affinity, runs, threads):
     assert intra_op_threads(quota=quota, affinity=affinity, parallel_runs=runs) == threads
+
+
+def test_memory(tmp_path):
+    (tmp_path / "self").write_text("0::/\n")
+    root = tree(tmp_path / "cgroup", {"memory.max": "max\n"})
+    assert memory_limit(root=root, proc=tmp_path / "self") is None
+    tree(root, {"memory.max": "268435456\n"})
+    assert memory_limit(root=root, proc=tmp_path / "self") == 2**28
+    tree(root, {"memory.max": "max", "memory/memory.limit_in_bytes": "9223372036854771712"})
+    assert memory_limit(root=root, proc=tmp_path / "self") is None
+    assert bytes_in_flight(limit=2**28, max_body=2**26) == 2**26
+    assert bytes_in_flight(limit=None, max_body=2**26) == 2**27

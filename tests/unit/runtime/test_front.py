@@ -364,3 +364,27 @@ def test_a_bad_request_behind_good_ones_is_refused_after_their_answers(before):
         assert answer.index(b"HTTP/1.1 400 ") > answer.rindex(b"computed")
 
     with_front(test)
+
+
+def test_bodies_share_one_budget():
+    async def test(front, port):
+        replies = []
+        front.handler = lambda request, reply: replies.append(reply)
+        message = b"POST / HTTP/1.1\r\nContent-Length: 90000\r\n" + CLOSE + b"x" * 90_000
+        running = asyncio.create_task(exchange(port, message))
+        while not replies:
+            await asyncio.sleep(0.01)
+        answer = await exchange(port, message)
+        assert b"HTTP/1.1 503 " in answer and b"retry-after" in answer
+        assert b"HTTP/1.1 413 " in await exchange(port, message.replace(b"90000", b"900000"))
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(message[:70_000])
+        while front.in_flight == 90_000:
+            await asyncio.sleep(0.01)
+        writer.transport.abort()
+        replies[0](Answer(200, b"done"))
+        assert b"done" in await running
+        while front.in_flight:
+            await asyncio.sleep(0.01)
+
+    with_front(test, limits=Limits(connections=9, body_bytes=100_000, in_flight_bytes=165_000))
