@@ -68,6 +68,7 @@ lint: venv ## style, types, import layers, drift of generated files
 	$(STEP) "types" $(VENV)/bin/mypy
 	$(STEP) "import layers" env PYTHONPATH=operator:edge-runtime $(VENV)/bin/lint-imports --no-logo
 	$(STEP) "generated files" env $(RUN) -m edgeward.api.crdgen crds --reference docs/api.md --check
+	$(STEP) "benchmark page" env $(RUN) -m tests.bench.page --check
 	$(STEP) "lock files" bash tests/locks.sh $(VENV) --check
 
 .PHONY: format
