@@ -80,6 +80,8 @@ class Stage:
                 "window": f"{WINDOW_S}s",
                 "pollInterval": POLL_INTERVAL_S,
             }
+            # Where a platform team would have it: what happens to an edge node must not happen to the operator.
+            values["nodeSelector"] = {"edgeward.dev/tier": "cloud"}
             values["config"]["store"] = {"storageClassName": STORAGE_CLASS, "size": "1Gi"}
             values["config"]["timing"] = {"tick": 2, "refusedAfter": 20}
         return values
