@@ -349,7 +349,7 @@ def test_rights_suffice(allowed: Callable[..., bool]) -> None:
         ("", "nodes/proxy", "get", "", "x"),
         ("", "namespaces", "delete", "", "x"),
         ("", "serviceaccounts/token", "create", NAMESPACE, "edgeward"),
-        ("apiextensions.k8s.io", "customresourcedefinitions", "get", "", "assignments.edgeward.dev"),
+        ("apiextensions.k8s.io", "customresourcedefinitions", "get", "", "sites.edgeward.dev"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "delete", "", "inferencejobs.edgeward.dev"),
         ("rbac.authorization.k8s.io", "clusterroles", "bind", "", "x"),
         ("rbac.authorization.k8s.io", "roles", "create", NAMESPACE, ""),
