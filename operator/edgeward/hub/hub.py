@@ -288,7 +288,6 @@ class Hub:
             job_plan,
             whole=observed.plan,
             fleet=observed.fleet,
-            rollout=observed.rollout,
             assignments=assignments,
         )
         changed = self._status(INFERENCE_JOBS, raw, to_dict(status), known=job)

@@ -35,7 +35,7 @@ from edgeward.fleet.model import Fleet, Job, Release
 from edgeward.fleet.names import LABEL_JOB
 from edgeward.placement import model as plan_model
 from edgeward.placement.model import JobPlan, Plan
-from edgeward.rollout.step import ReleaseStep, RolloutStep, SiteState
+from edgeward.rollout.step import ReleaseStep, SiteState
 
 LISTED_SITES = 200
 LISTED_EXCEPTIONS = 50
@@ -60,7 +60,6 @@ def job_status(
     *,
     whole: Plan,
     fleet: Fleet,
-    rollout: RolloutStep,
     assignments: Iterable[Assignment],
 ) -> InferenceJobStatus:
     """The status of a job that can be read. `assignments` are those of this job."""

@@ -12,13 +12,9 @@ from functools import cached_property
 
 from edgeward.api.common import LabelSelector
 from edgeward.api.reasons import NodeRejection
+from edgeward.fleet.build import KNOWN_OTHERWISE
 from edgeward.fleet.model import Exclusion, Job, Resources, Site, Taint
 from edgeward.placement.ledger import NodeState, bounded_request
-
-_HANDLED_ELSEWHERE = frozenset(
-    {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable", "node.kubernetes.io/unschedulable"}
-)
-"""taints that the control plane sets for states that have their own check and their own patience here"""
 
 _BINDING = frozenset({"NoSchedule", "NoExecute"})
 
@@ -101,7 +97,7 @@ def blocking_taints(ask: Ask, state: NodeState, effects: frozenset[str] = _BINDI
         taint
         for taint in state.node.taints
         if taint.effect in effects
-        and taint.key not in _HANDLED_ELSEWHERE
+        and taint.key not in KNOWN_OTHERWISE
         and not any(toleration.tolerates(taint) for toleration in ask.job.tolerations)
     ]
 

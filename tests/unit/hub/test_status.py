@@ -78,7 +78,6 @@ def of_job(raw: Raw, *told: Raw, whole: Plan | None = None, **more: Any) -> Raw:
             one,
             whole=whole,
             fleet=fleet,
-            rollout=step(fleet),
             assignments=[parse(Assignment, item) for item in told],
         )
     )
