@@ -9,7 +9,6 @@ from pydantic import Field
 
 from edgeward.api.common import (
     Condition,
-    Decimal,
     Digest,
     Model,
     NonNegative,
@@ -20,6 +19,8 @@ from edgeward.api.common import (
 )
 
 _ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+Figure = Annotated[str, Field(max_length=32)]
+"""a decimal number that only the operator writes: no pattern, which would cost the definition 2 KB"""
 PerMille = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -75,17 +76,17 @@ class Term(Model):
 class Figures(Model):
     """The numbers behind the terms of one node, as if the replica were there. What is absent was not known."""
 
-    cores: Decimal = Field(description="C: allocatable cores.")
-    free_cores: Decimal = Field(description="R: free of them, live blended with requested by confidence.")
-    requested_cores: Decimal = Field(description="Sum of the requests on the node, in cores.")
-    in_flight_cores: Decimal = Field(description="Of which placed too recently to show in the live figure.")
-    live_cores: Decimal | None = Field(None, description="Cores in use, as measured.")
+    cores: Figure = Field(description="C: allocatable cores.")
+    free_cores: Figure = Field(description="R: free of them, live blended with requested by confidence.")
+    requested_cores: Figure = Field(description="Sum of the requests on the node, in cores.")
+    in_flight_cores: Figure = Field(description="Of which placed too recently to show in the live figure.")
+    live_cores: Figure | None = Field(None, description="Cores in use, as measured.")
     live_at: Time | None = Field(None, description="When that was measured.")
     confidence: PerMille = Field(0, description="How far the measured figure was trusted, per thousand.")
     load: PerMille = Field(0, description="l = 1 - R/C, per thousand.")
     capability: PerMille = Field(0, description="K over the largest K, per thousand, where K = C R / T.")
-    transfer_seconds: Decimal | None = Field(None, description="T_d: seconds to pack, send and receive one request.")
-    completion_seconds: Decimal | None = Field(None, description="Seconds until one request would be answered.")
+    transfer_seconds: Figure | None = Field(None, description="T_d: seconds to pack, send and receive one request.")
+    completion_seconds: Figure | None = Field(None, description="Seconds until one request would be answered.")
 
 
 class RunnerUp(Model):
@@ -131,6 +132,9 @@ class Explanation(Model):
     data_age: str | None = Field(None, max_length=32, description="Age of the oldest figure that was used.")
     order: str = Field("", max_length=256, description="Whose turn it was: priority tier, P and place in the order.")
     message: str = Field("", max_length=4096, description="Why replicas are missing; empty when none is.")
+    share_of_bound: PerMille | None = Field(
+        None, description="Score of the job's priority tier over an upper bound of it, per thousand."
+    )
 
 
 class Moves(Model):
@@ -147,6 +151,55 @@ class ProposedMove(Model):
     target: str = Field(max_length=253, description="Node that it would go to.")
     evaluations: NonNegative = Field(1, description="Evaluations in a row that found the gain.")
     last_at: Time = Field(description="When it was last found.")
+
+
+class Nomination(Model):
+    """A place that is being made free by preemption."""
+
+    site: SiteName = Field(description="Site.")
+    node: str = Field(max_length=253, description="Node.")
+    victims: tuple[Annotated[str, Field(max_length=317)], ...] = Field(
+        (), max_length=100, description="Jobs that give way, as namespace/name.", json_schema_extra=_ATOMIC
+    )
+    until: Time = Field(description="When the claim ends if the place is not free by then.")
+
+
+class ScalingStatus(Model):
+    """How the number of replicas was found."""
+
+    replicas: NonNegative = Field(description="Replicas wanted.")
+    arrivals: Figure | None = Field(None, description="Requests a second, all sites.")
+    throughput: Figure | None = Field(None, description="Requests a second that one replica sustains.")
+    measured_at: Time | None = Field(None, description="When.")
+    low_since: Time | None = Field(None, description="Since when fewer would do.")
+    low_peak: NonNegative = Field(0, description="The most wanted since then.")
+    message: str = Field("", max_length=512, description="Why this many.")
+
+
+class LearnedSite(Model):
+    """What a site's measurements correct."""
+
+    site: SiteName = Field(description="Site.")
+    execution: Figure | None = Field(None, description="Measured over predicted time of execution.")
+    transfer: Figure | None = Field(None, description="Measured over predicted time of transfer.")
+    samples: NonNegative = Field(0, description="Requests behind it.")
+
+
+class RightSizing(Model):
+    """Requests that the measured use suggests; nothing applies them."""
+
+    cpu: str = Field("", max_length=32, description="CPU.")
+    memory: str = Field("", max_length=32, description="Memory.")
+    basis: str = Field("", max_length=256, description="From what.")
+
+
+class Learned(Model):
+    """What was learned from the runtimes."""
+
+    satisfaction: PerMille | None = Field(None, description="Share of requests within slo, per thousand.")
+    window: str | None = Field(None, max_length=32, description="Time that the share covers.")
+    sites: tuple[LearnedSite, ...] = Field((), max_length=20, description="By site.", json_schema_extra=_ATOMIC)
+    right_sizing: RightSizing | None = Field(None, description="A proposal.")
 
 
 class InferenceJobStatus(Model):
@@ -178,3 +231,6 @@ class InferenceJobStatus(Model):
     explanation: Explanation | None = Field(None, description="Why here and why not there.")
     moves: Moves | None = Field(None, description="Moves in the current window.")
     proposed_move: ProposedMove | None = Field(None, description="A move that is being considered.")
+    nomination: Nomination | None = Field(None, description="A place that is being made free.")
+    scaling: ScalingStatus | None = Field(None, description="How the number of replicas was found.")
+    learned: Learned | None = Field(None, description="What was learned from the runtimes.")

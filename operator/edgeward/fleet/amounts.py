@@ -36,6 +36,8 @@ def pod_request(pod: Raw) -> Resources:
         cpu=(own.cpu if "cpu" in whole else total.cpu) + overhead.cpu,
         memory=(own.memory if "memory" in whole else total.memory) + overhead.memory,
         pods=1,
+        storage=total.storage + overhead.storage,
+        extended=total.extended,
     )
 
 
@@ -45,7 +47,14 @@ def _requests(container: Raw) -> Raw:
 
 
 def _larger(one: Resources, other: Resources) -> Resources:
-    return Resources(max(one.cpu, other.cpu), max(one.memory, other.memory), max(one.pods, other.pods))
+    names = sorted({name for name, _ in one.extended + other.extended})
+    return Resources(
+        max(one.cpu, other.cpu),
+        max(one.memory, other.memory),
+        max(one.pods, other.pods),
+        max(one.storage, other.storage),
+        tuple((name, max(one.count(name), other.count(name))) for name in names),
+    )
 
 
 def amounts(raw: Raw) -> Resources:
@@ -54,8 +63,14 @@ def amounts(raw: Raw) -> Resources:
         cpu=_amount(parse_cpu, raw.get("cpu")),
         memory=_amount(parse_bytes, raw.get("memory")),
         # The API writes a count as a quantity too: 1000 pods are `1k`.
-        pods=_amount(lambda value: int(parse_quantity(value)), raw.get("pods")),
+        pods=_count(raw.get("pods")),
+        storage=_amount(parse_bytes, raw.get("ephemeral-storage")),
+        extended=tuple(sorted((name, count) for name in raw if "/" in name and (count := _count(raw[name])))),
     )
+
+
+def _count(value: object) -> int:
+    return _amount(lambda given: int(parse_quantity(given)), value)
 
 
 def _amount(reader: Any, value: object) -> int:

@@ -18,23 +18,65 @@ Labels = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """An amount of what a node has: cpu in millicores, memory in bytes, pods as a count."""
+    """An amount of what a node has: cpu in millicores, memory and storage in bytes, pods and the rest as counts."""
 
     cpu: int = 0
     memory: int = 0
     pods: int = 0
+    storage: int = 0
+    """ephemeral-storage"""
+    extended: tuple[tuple[str, int], ...] = ()
+    """extended resources such as ("example.com/npu", 2), sorted by name, none of them zero"""
 
     def __add__(self, other: Resources) -> Resources:
-        return Resources(self.cpu + other.cpu, self.memory + other.memory, self.pods + other.pods)
+        return Resources(
+            self.cpu + other.cpu,
+            self.memory + other.memory,
+            self.pods + other.pods,
+            self.storage + other.storage,
+            _added(self.extended, other.extended, 1) if self.extended or other.extended else (),
+        )
 
     def __sub__(self, other: Resources) -> Resources:
-        return Resources(self.cpu - other.cpu, self.memory - other.memory, self.pods - other.pods)
+        return Resources(
+            self.cpu - other.cpu,
+            self.memory - other.memory,
+            self.pods - other.pods,
+            self.storage - other.storage,
+            _added(self.extended, other.extended, -1) if self.extended or other.extended else (),
+        )
 
     def times(self, count: int) -> Resources:
-        return Resources(self.cpu * count, self.memory * count, self.pods * count)
+        return Resources(
+            self.cpu * count,
+            self.memory * count,
+            self.pods * count,
+            self.storage * count,
+            tuple((name, amount * count) for name, amount in self.extended if count),
+        )
 
     def covers(self, other: Resources) -> bool:
-        return self.cpu >= other.cpu and self.memory >= other.memory and self.pods >= other.pods
+        return (
+            self.cpu >= other.cpu
+            and self.memory >= other.memory
+            and self.pods >= other.pods
+            and self.storage >= other.storage
+            and all(self.count(name) >= amount for name, amount in other.extended)
+        )
+
+    def count(self, name: str) -> int:
+        """Of one extended resource."""
+        return next((amount for known, amount in self.extended if known == name), 0)
+
+
+Extended = tuple[tuple[str, int], ...]
+
+
+def _added(one: Extended, other: Extended, sign: int) -> Extended:
+    total = dict(one)
+    for name, amount in other:
+        total[name] = total.get(name, 0) + sign * amount
+    return tuple(sorted((name, amount) for name, amount in total.items() if amount))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +160,30 @@ class Site:
     """of the uplink, bit/s"""
     rtt: float | None = None
     """to the hub, seconds"""
+    elastic: bool = False
+    """an autoscaled pool: one Deployment for the whole site"""
+    cost_cpu_hour: float | None = None
+    """price of a core for an hour"""
+    cost_egress_gib: float | None = None
+    """price of a GiB that leaves the site"""
+    watts_per_cpu: float | None = None
+    """of a busy core"""
+    quota_replicas: int | None = None
+    """the most replicas that may be placed here"""
+    quota_cpu: int | None = None
+    """the most cpu that may be requested here, millicores"""
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """What a namespace's labels allow to its jobs as a whole; None is no limit."""
+
+    name: str
+    max_replicas: int | None = None
+    max_cpu: int | None = None
+    """millicores"""
+    max_priority_tier: int | None = None
+    """the highest priority tier; None: the fleet's default"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +242,71 @@ class Moves:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of spec.scaling: the job is sized between the two by what is measured."""
+
+    lowest: int
+    highest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """What was decided last for a job that is sized by its arrivals, read back from status."""
+
+    replicas: int
+    low_since: float | None = None
+    """since when fewer would have done without a break; None when the last look wanted as many or more"""
+    low_peak: int = 0
+    """the most that any look since then wanted"""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the runtimes of one job at one site measured; every figure is over `window` seconds that ended `at`.
+
+    None is "not measured", which is neither zero nor idle.
+    """
+
+    site: str
+    digest: str
+    at: float
+    window: float
+    arrivals: float | None = None
+    """requests a second, those refused for overload included"""
+    replicas: int = 0
+    """that reported"""
+    service_seconds: float | None = None
+    """mean seconds of one execution"""
+    latency_p95: float | None = None
+    """seconds from the request's arrival at the runtime to its answer"""
+    transfer_seconds: float | None = None
+    """mean seconds that a request and its answer spent on the way, where a client reported it"""
+    samples: int = 0
+    """requests behind the means"""
+    within_slo: int = 0
+    """of `hour_requests`, those answered without an error within the job's latency bound"""
+    hour_requests: int = 0
+    """in the last hour, or since the measuring began if that is less"""
+    hour_window: float = 0.0
+    """seconds that the two above cover"""
+    cpu_p95: float | None = None
+    """cores in use by one replica, 95th percentile over the last hour"""
+    memory_p95: float | None = None
+    """bytes in use by one replica, 95th percentile over the last hour"""
+
+
+@dataclass(frozen=True, slots=True)
+class Nomination:
+    """A place that is being made free for a job by preemption, read back from the job's status."""
+
+    site: str
+    node: str
+    victims: tuple[str, ...]
+    """keys of the jobs that give way"""
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Why an object is not acted on: a reason from edgeward.api.reasons, the field and what to do."""
 
@@ -212,6 +343,31 @@ class Job:
     satisfaction_shortfall: float | None = None
     """1 - live satisfaction; None when it is not measured"""
     lost_after: float = 300.0
+    replace_lost: bool = True
+    """whether replicas at a place that is lost are started elsewhere"""
+    per_site: bool = False
+    """replicas counts for each site that the job may use, not for the fleet"""
+    residency: str = "Anywhere"
+    """how far the data may travel: Site, Region or Anywhere"""
+    slo_latency: float | None = None
+    """seconds, 95th percentile at the data's source"""
+    slo_throughput: float | None = None
+    """requests a second that one replica must sustain"""
+    max_drain: float | None = None
+    """seconds in which what goes to another site must have drained over the link"""
+    min_bandwidth: float | None = None
+    """bit/s"""
+    max_per_site: int | None = None
+    min_sites: int | None = None
+    memory_peak: int | None = None
+    """bytes that a replica was seen to need at most; None when nothing was measured"""
+    scaling: Bounds | None = None
+    scaled: Scaled | None = None
+    traffic: tuple[Traffic, ...] = ()
+    """by site, the digest that it serves now"""
+    waiting_since: float | None = None
+    """since when replicas of the job have had no place; None when none is missing"""
+    nomination: Nomination | None = None
     model_name: str = ""
     model_digest: str = ""
     """what the job is meant to run; empty when the release does not say yet"""
@@ -294,6 +450,10 @@ class Fleet:
     sites: tuple[Site, ...] = ()
     jobs: tuple[Job, ...] = ()
     releases: tuple[Release, ...] = ()
+    namespaces: tuple[Namespace, ...] = ()
+    """those that have a limit of their own"""
+    max_priority_tier: int = 5
+    """of a namespace that does not say"""
     scrape_interval: float = 15.0
     """seconds between two samples of the live figures; confidence is 1 up to two of them"""
     metrics_problem: str = ""

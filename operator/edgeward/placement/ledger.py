@@ -56,7 +56,9 @@ class NodeState:
 
 def bounded_request(job: Job) -> Resources:
     """The request of one replica; never less than nothing, and a replica is always a pod."""
-    return Resources(max(0, job.request.cpu), max(0, job.request.memory), max(1, job.request.pods))
+    need = job.request
+    extended = tuple((name, amount) for name, amount in need.extended if amount > 0)
+    return Resources(max(0, need.cpu), max(0, need.memory), max(1, need.pods), max(0, need.storage), extended)
 
 
 class Ledger:
