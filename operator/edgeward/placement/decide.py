@@ -212,7 +212,7 @@ def job_plan(decision: Decision, settings: PlanSettings) -> JobPlan:
     turn, job = decision.turn, decision.turn.job
     return JobPlan(
         key=job.key,
-        priority_tier=turn.tier,
+        priority_tier=turn.own_tier,
         p=turn.p,
         wanted=max(0, job.replicas),
         placements=decision.placements,

@@ -20,7 +20,7 @@ def plan(fleet: Fleet, settings: PlanSettings = DEFAULTS) -> Plan:
     notes = _fleet_notes(fleet, ledger)
     budget = SiteBudget(fleet.jobs, fleet.now, settings)
     decisions: list[Decision | JobPlan] = []
-    for turn in turns(fleet.jobs):
+    for turn in turns(fleet, settings):
         try:
             decisions.append(decide(turn, ledger, settings, fleet_notes=notes))
         except Exception as error:  # one job's odd data must not stop the others
@@ -59,7 +59,7 @@ def _as_it_was(turn: Turn, error: Exception) -> JobPlan:
     placements = tuple(Placement(p.node, p.site, "", p.replicas, 0.0, p.since) for p in job.placed if p.replicas > 0)
     return JobPlan(
         key=job.key,
-        priority_tier=turn.tier,
+        priority_tier=turn.own_tier,
         p=turn.p,
         wanted=max(0, job.replicas),
         placements=placements,

@@ -51,6 +51,8 @@ class PlanSettings:
     moves_per_site: int = 10
     """moves that touch one site per move_window"""
     move_window: float = 3600.0
+    lift_after: float = 600.0
+    """a job whose replicas have had no place for so long is served one priority tier higher"""
     gone_after: float = 600.0
     """a node that is no longer in the Fleet loses what it held after this long"""
     exclusion_memory: float = 3600.0

@@ -1,21 +1,27 @@
 """The whole plan: order, independence of jobs, odd input."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from edgeward.api.common import LabelSelector
-from edgeward.fleet.model import Fleet, Live, Priority, Resources, Sample, Site
+from edgeward.fleet.model import Fleet, Job, Live, Namespace, Priority, Resources, Sample, Site
 from edgeward.placement import Weights, plan
-from edgeward.placement.order import ordinal, turns
+from edgeward.placement.order import Turn, ordinal, turns
 from edgeward.placement.settings import PlanSettings
 from tests.unit.placement.strategies import DIGESTS, GI, MI, NOW, fleet, job, node, placed
+
+
+def order_of(jobs: Sequence[Job], **known: Any) -> tuple[Turn, ...]:
+    return turns(Fleet(now=NOW, jobs=tuple(jobs), **known), PlanSettings())
 
 
 def test_the_order_of_the_worked_answer() -> None:
     marks = [(3, 5, 4), (2, 3, 5), (5, 2, 3), (4, 4, 2), (1, 1, 1)]
     jobs = [job(f"t{i}", priority=Priority(*m)) for i, m in enumerate(marks, start=1)]
-    assert [turn.job.name for turn in turns(jobs)] == ["t1", "t4", "t2", "t3", "t5"]
-    first = turns(jobs)[0]
+    assert [turn.job.name for turn in order_of(jobs)] == ["t1", "t4", "t2", "t3", "t5"]
+    first = order_of(jobs)[0]
     assert (first.p, first.tier) == (Fraction(4, 5), 4)
     assert first.note == "priority tier 4, P 0.8000, 1st of 5"
 
@@ -29,15 +35,47 @@ def test_ties_in_order() -> None:
         job("short", created_at=9.0, satisfaction_shortfall=0.2),
         job("shorter", created_at=9.0, satisfaction_shortfall=0.4),
     ]
-    assert [turn.job.name for turn in turns(jobs)] == ["shorter", "short", "uid-1", "uid-2", "late"]
+    assert [turn.job.name for turn in order_of(jobs)] == ["shorter", "short", "uid-1", "uid-2", "late"]
 
 
 def test_a_higher_tier_goes_before_a_larger_p() -> None:
     """P may rank a job of a lower tier higher (here B's column is small); the tier decides first."""
     jobs = [job("low", priority=Priority(1, 5, 1)), *(job(f"h{i}", priority=Priority(5, 1, 5)) for i in range(9))]
-    ranked = turns(jobs)
+    ranked = order_of(jobs)
     assert ranked[-1].job.name == "low"
     assert ranked[-1].p > ranked[0].p
+
+
+def test_who_waits_ten_minutes_is_served_one_tier_higher_and_keeps_his_own() -> None:
+    """(2,2,2) is tier 2, (3,3,3) tier 3. One second short of ten minutes lifts nobody."""
+    waits = job("waits", priority=Priority(2, 2, 2), waiting_since=NOW - 600)
+    nearly = job("nearly", priority=Priority(2, 2, 2), waiting_since=NOW - 599)
+    other = job("other", priority=Priority(3, 3, 3))
+    first, second, third = order_of([nearly, other, waits])
+    assert [turn.job.name for turn in (first, second, third)] == ["other", "waits", "nearly"]
+    assert [(turn.tier, turn.own_tier) for turn in (first, second, third)] == [(3, 3), (3, 2), (2, 2)]
+    assert second.note.startswith("priority tier 2 (served in 3, as it waits so long), P ")
+
+
+def test_in_the_tier_that_he_is_lifted_to_p_decides() -> None:
+    """Tiers 3 and 4. A is rare: 5/14 + 1/46 + 1/37 = .406 beside 1/14 + 5/46 + 4/37 = .288."""
+    others = [job(f"o{i}", priority=Priority(1, 5, 4)) for i in range(9)]
+    waits = job("waits", priority=Priority(5, 1, 1))
+    assert order_of([*others, waits])[-1].job.name == "waits"
+    first = order_of([*others, replace(waits, waiting_since=NOW - 3600)])[0]
+    assert (first.job.name, first.tier, first.own_tier) == ("waits", 4, 3)
+
+
+def test_no_wait_lifts_a_job_over_its_namespaces_limit_or_over_the_highest_tier() -> None:
+    waits = job("waits", priority=Priority(2, 2, 2), waiting_since=NOW - 6000)
+    assert [turn.tier for turn in order_of([waits], namespaces=(Namespace("test", max_priority_tier=2),))] == [2]
+    assert [turn.tier for turn in order_of([waits], namespaces=(Namespace("test", max_priority_tier=3),))] == [3]
+    assert [turn.tier for turn in order_of([waits], max_priority_tier=2)] == [2]
+    assert [turn.tier for turn in order_of([waits], namespaces=(Namespace("other", max_priority_tier=1),))] == [3]
+    top = job("top", priority=Priority(5, 5, 5), waiting_since=NOW - 6000)
+    assert [turn.tier for turn in order_of([top])] == [5]
+    over = job("over", priority=Priority(5, 5, 5), waiting_since=NOW - 6000)
+    assert [(turn.tier, turn.own_tier) for turn in order_of([over], max_priority_tier=3)] == [(5, 5)]
 
 
 def test_ordinals() -> None:
