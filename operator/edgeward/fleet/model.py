@@ -162,6 +162,8 @@ class Site:
     """to the hub, seconds"""
     elastic: bool = False
     """an autoscaled pool: one Deployment for the whole site"""
+    node_labels: Labels = field(default_factory=dict)
+    """labels that make a node one of this site; empty for a site without a Site object"""
     cost_cpu_hour: float | None = None
     """price of a core for an hour"""
     cost_egress_gib: float | None = None
@@ -206,6 +208,8 @@ class Placed:
     ready: int = 0
     started: tuple[float, ...] = ()
     """start times of the pods that are visible on the node, running or not"""
+    on: tuple[str, ...] = ()
+    """of a pool: the nodes that those pods are bound to, in the same order; Edgeward names the pool alone"""
     since: float = 0.0
     """when this node was decided for"""
     lost_since: float | None = None

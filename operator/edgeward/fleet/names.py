@@ -23,6 +23,18 @@ KUBEEDGE_EDGE_ROLE = "node-role.kubernetes.io/edge"
 OPENYURT_POOL = "apps.openyurt.io/nodepool"
 
 
+POOL_SUFFIX = "/*"
+
+
+def pool_name(site: str) -> str:
+    """What stands in a node's place for "any node of this elastic site". No node's name holds a slash."""
+    return site + POOL_SUFFIX
+
+
+def is_pool(node: str) -> bool:
+    return node.endswith(POOL_SUFFIX)
+
+
 def derived_name(*, namespace: str, name: str, site: str, node: str = "") -> str:
     """A name that is unique per (job, site, node), at most 49 characters long, and still starts like the job's."""
     digest = hashlib.sha256("/".join((namespace, name, site, node)).encode()).hexdigest()[:8]
