@@ -20,6 +20,15 @@ from edgeward.placement.settings import PlanSettings
 
 
 @dataclass(slots=True)
+class Need:
+    """Replicas that want a place."""
+
+    site: str | None
+    """the site they must be at; None: anywhere the job allows"""
+    count: int
+
+
+@dataclass(slots=True)
 class Decision:
     """One job between its placement and its last word: moves come after every job has had its turn."""
 
@@ -31,6 +40,12 @@ class Decision:
     static: dict[int, Miss] = field(default_factory=dict)
     """why the other nodes do not, by index"""
     standings: list[Standing] = field(default_factory=list)
+    misplaced: list[Standing] = field(default_factory=list)
+    """what is where the job does not allow it any more; their replacements are among the needs"""
+    needs: list[Need] = field(default_factory=list)
+    """a Total job has one without a site; `place` counts them down, and what is left is missing"""
+    calm: bool = False
+    """nothing was lost, in surplus, misplaced or missing when its turn came"""
     placements: tuple[Placement, ...] = ()
     """with the scores as they were when this job had its turn, so that what comes after changes none of them"""
     lost: list[Standing] = field(default_factory=list)
@@ -46,8 +61,8 @@ class Decision:
     moved: tuple[Move, ...] = ()
 
 
-def decide(turn: Turn, ledger: Ledger, settings: PlanSettings, *, fleet_notes: Sequence[str]) -> Decision:
-    """Keep what may stay, drop what is too much, place what is missing, and say why."""
+def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
+    """What stays, what is too much, and how many replicas want a place."""
     job, ask = turn.job, Ask(turn.index, turn.job, ledger.now)
     decision = Decision(turn, ask, Scorer(ask, ledger.sites, settings), moves=job.moves)
     had = sort_out(ask, ledger, settings)
@@ -55,10 +70,6 @@ def decide(turn: Turn, ledger: Ledger, settings: PlanSettings, *, fleet_notes: S
     wanted = max(0, job.replicas)
     if job.problem is not None:
         decision.standings = had.kept + had.misplaced
-        decision.missing = max(0, wanted - had.healthy - sum(s.count for s in had.misplaced))
-        decision.reason, decision.message = job.problem.reason, job.problem.message
-        decision.explanation = Explanation(order=turn.note)
-        decision.placements = _placements(decision)
         return decision
 
     for state in ledger.states:
@@ -73,29 +84,55 @@ def decide(turn: Turn, ledger: Ledger, settings: PlanSettings, *, fleet_notes: S
         decision.notes += drop_surplus(surplus, decision.standings, decision.scorer, ledger, turn.index, settings.gain)
     if wanted == 0:
         decision.lost = []
-    need = max(0, wanted - had.healthy)
+    decision.misplaced = had.misplaced
     for standing in had.misplaced:
         if standing.state is not None:
             ledger.withdraw(turn.index, standing.state, standing.count)
-    placed = _place(decision, need, ledger) if need and job.model_digest else 0
-    if need > placed:
-        _say_missing(decision, need - placed, had.misplaced, ledger)
-    decision.settled = (
-        job.replicas > 0 and surplus <= 0 and need == 0 and not had.misplaced and not had.lost and _at_rest(decision)
-    )
+    need = max(0, wanted - had.healthy)
+    if need:
+        decision.needs = [Need(None, need)]
+    decision.calm = wanted > 0 and surplus <= 0 and need == 0 and not had.misplaced and not had.lost
+    return decision
+
+
+def finish(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_notes: Sequence[str]) -> None:
+    """After its whole priority tier has been placed: what is missing and why, and the scores and the explanation as
+    they are now, so that no lower tier changes any of them."""
+    job = decision.turn.job
+    if job.problem is not None:
+        decision.missing = max(0, max(0, job.replicas) - sum(s.count for s in decision.standings))
+        decision.reason, decision.message = job.problem.reason, job.problem.message
+        decision.explanation = Explanation(order=decision.turn.note)
+        decision.placements = _placements(decision)
+        return
+    short = sum(need.count for need in decision.needs)
+    if short:
+        _say_missing(decision, short, decision.misplaced, ledger)
+    decision.settled = decision.calm and _at_rest(decision)
     if not (decision.settled and job.explained):
         # The dearest part of a decision by far, and for most jobs of most plans the same as ever.
         _explain(decision, ledger, settings, fleet_notes)
     decision.placements = _placements(decision)
-    return decision
 
 
-def _place(decision: Decision, need: int, ledger: Ledger) -> int:
+def place(decision: Decision, ledger: Ledger) -> None:
+    """The replicas that want a place, one after the other, each where it is best off now."""
+    if not decision.turn.job.model_digest:
+        return
+    for need in decision.needs:
+        need.count -= _fill(decision, need, ledger)
+
+
+def _fill(decision: Decision, need: Need, ledger: Ledger) -> int:
     ask = decision.ask
     crowd = Crowd(decision.standings)
     chosen = fill(
-        need,
-        [state for state in decision.allowed if first_miss(ask, state, FIT_CHECKS) is None],
+        need.count,
+        [
+            state
+            for state in decision.allowed
+            if need.site in (None, state.site.name) and first_miss(ask, state, FIT_CHECKS) is None
+        ],
         job=ask.index,
         scorer=decision.scorer,
         ledger=ledger,
@@ -103,16 +140,22 @@ def _place(decision: Decision, need: int, ledger: Ledger) -> int:
         at_site=dict(crowd.at_site),
         fits=lambda state: first_miss(ask, state, FIT_CHECKS) is None,
     )
+    settle_at(decision, chosen, ledger.now)
+    return len(chosen)
+
+
+def settle_at(decision: Decision, chosen: Sequence[NodeState], now: float) -> None:
+    """New replicas of the job, which the ledger holds already, join its standings: one entry a node."""
     counts: dict[int, int] = {}
+    states: dict[int, NodeState] = {}
     for state in chosen:
         counts[state.index] = counts.get(state.index, 0) + 1
-    states = {state.index: state for state in chosen}
+        states[state.index] = state
     for index, count in counts.items():
         state = states[index]
         decision.standings.append(
-            Standing(state.node.name, state.site.name, state.node.tier, state, count, 0, ledger.now, new=True)
+            Standing(state.node.name, state.site.name, state.node.tier, state, count, 0, now, new=True)
         )
-    return len(chosen)
 
 
 def _say_missing(decision: Decision, short: int, misplaced: list[Standing], ledger: Ledger) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from edgeward.api.reasons import Rejection
 from edgeward.fleet.model import Fleet
-from edgeward.placement.decide import Decision, consider_move, decide, job_plan
+from edgeward.placement.decide import Decision, begin, consider_move, finish, job_plan, place
 from edgeward.placement.hysteresis import SiteBudget
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.model import Explanation, JobPlan, Placement, Plan
@@ -15,23 +17,23 @@ DEFAULTS = PlanSettings()
 
 
 def plan(fleet: Fleet, settings: PlanSettings = DEFAULTS) -> Plan:
-    """Serve the jobs from the highest priority tier down, each on what the ones before left; then think about moves."""
+    """Priority tier by priority tier from the top, each on what those above left; then moves.
+
+    In this order: every tier's replicas get their places; (preemption for those that found none); then one replica of
+    each settled job may move. So a job's place never depends on a lower tier, and no move takes room that a pending
+    replica could have had.
+    """
     ledger = Ledger(fleet, settings)
     notes = _fleet_notes(fleet, ledger)
+    outcomes: list[Decision | JobPlan] = []
+    for _, tier in groupby(turns(fleet, settings), key=lambda turn: turn.tier):
+        outcomes += _one_tier(list(tier), ledger, settings, notes)
+    decisions = [outcome for outcome in outcomes if isinstance(outcome, Decision)]
+    # Preemption belongs here: every tier has its places, and what is still missing may take those of lower tiers.
     budget = SiteBudget(fleet.jobs, fleet.now, settings)
-    decisions: list[Decision | JobPlan] = []
-    for turn in turns(fleet, settings):
-        try:
-            decisions.append(decide(turn, ledger, settings, fleet_notes=notes))
-        except Exception as error:  # one job's odd data must not stop the others
-            decisions.append(_as_it_was(turn, error))
-    plans: list[JobPlan] = []
     for decision in decisions:
-        if isinstance(decision, JobPlan):
-            plans.append(decision)
-            continue
         consider_move(decision, ledger, budget, settings, fleet_notes=notes)
-        plans.append(job_plan(decision, settings))
+    plans = [outcome if isinstance(outcome, JobPlan) else job_plan(outcome, settings) for outcome in outcomes]
     return Plan(
         jobs=tuple(plans),
         notes=notes,
@@ -41,6 +43,30 @@ def plan(fleet: Fleet, settings: PlanSettings = DEFAULTS) -> Plan:
         total_nodes=len(ledger.states),
         _by_key={job.key: job for job in plans},
     )
+
+
+def _one_tier(
+    tier: list[Turn], ledger: Ledger, settings: PlanSettings, notes: tuple[str, ...]
+) -> list[Decision | JobPlan]:
+    """The jobs of one priority tier, in the order of their turns. One job's odd data must not stop the others."""
+    outcomes: dict[int, Decision | JobPlan] = {}
+    for turn in tier:
+        try:
+            outcomes[turn.index] = begin(turn, ledger, settings)
+        except Exception as error:
+            outcomes[turn.index] = _as_it_was(turn, error)
+    for step in (
+        lambda decision: place(decision, ledger),
+        lambda decision: finish(decision, ledger, settings, fleet_notes=notes),
+    ):
+        for turn in tier:
+            decision = outcomes[turn.index]
+            if isinstance(decision, Decision):
+                try:
+                    step(decision)
+                except Exception as error:
+                    outcomes[turn.index] = _as_it_was(turn, error)
+    return [outcomes[turn.index] for turn in tier]
 
 
 def _fleet_notes(fleet: Fleet, ledger: Ledger) -> tuple[str, ...]:
