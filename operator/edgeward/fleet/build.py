@@ -47,8 +47,9 @@ from .model import (
     Toleration,
 )
 from .names import LABEL_ASSIGNMENT, LABEL_SITE, LABEL_TIER
+from .pools import Pooled, pooled
 from .reading import Reader
-from .sites import membership
+from .sites import membership, node_selector
 
 Raw = Mapping[str, Any]
 
@@ -64,6 +65,8 @@ KNOWN_OTHERWISE = frozenset(f"node.kubernetes.io/{state}" for state in ("not-rea
 class BuildSettings:
     refused_after: float = 60.0
     """seconds a pod may be refused before its node is excluded for the job"""
+    pool_patience: float = 600.0
+    """seconds a pod may wait at an elastic site for the pool to grow before the site is excluded for the job"""
     scrape_interval: float = 15.0
     architectures: frozenset[str] = frozenset({"amd64", "arm64"})
     """for which there is a runtime image"""
@@ -116,17 +119,18 @@ def build(
         _release(raw, parsed, reader) for raw in releases if "deletionTimestamp" not in raw["metadata"]
     )
     by_release = {release.key: release for release in release_list}
+    fleet_sites = _sites(fleet_nodes, declared)
+    places = pooled(by_name, fleet_sites, started)
     return Fleet(
         now=now,
         nodes=fleet_nodes,
-        sites=_sites(fleet_nodes, declared),
+        sites=fleet_sites,
         jobs=tuple(
             _job(
                 raw,
                 by_job,
                 broken,
-                started,
-                by_name,
+                places,
                 by_release,
                 unlabelled=unlabelled,
                 now=now,
@@ -195,18 +199,22 @@ def _site(name: str, nodes: list[Node], declared: SiteObject | None) -> Site:
     region = (spec.region if spec else None) or ""
     own = dict(declared.metadata.labels) if declared else {}
     uplink = spec.uplink if spec else None
+    elastic = bool(spec and spec.nodes == "Elastic")
     refused = bool(declared and unavailable(declared.spec).protecting)
     return Site(
         name=name,
         tier=tier,
         region=region,
         labels={**own, LABEL_SITE: name, LABEL_TIER: tier},
-        connected=any(node.ready for node in nodes),
+        # A pool without a node, scaled down to nothing, is as much there as its API server.
+        connected=elastic or any(node.ready for node in nodes),
         # A Site that asks for a protection that does not work yet gets nothing new.
         unschedulable=bool(spec and spec.unschedulable) or refused,
         frozen=bool(spec and spec.frozen),
         bandwidth=float(parse_bandwidth(uplink.bandwidth)) if uplink and uplink.bandwidth else None,
         rtt=seconds(uplink.rtt) if uplink and uplink.rtt else None,
+        elastic=elastic,
+        node_labels=node_selector(declared) if declared else {},
     )
 
 
@@ -248,8 +256,7 @@ def _job(
     raw: Raw,
     by_job: Mapping[str, list[Assignment]],
     broken: Mapping[str, Problem],
-    started: Mapping[tuple[str, str], tuple[float, ...]],
-    nodes: Mapping[str, Node],
+    places: Pooled,
     releases: Mapping[str, Release],
     *,
     unlabelled: frozenset[str],
@@ -260,7 +267,7 @@ def _job(
     meta = raw["metadata"]
     key = f"{meta['namespace']}/{meta['name']}"
     assignments = by_job.get(key, [])
-    placed = _placed(key, assignments, started, nodes, unlabelled=unlabelled, now=now)
+    placed = _placed(key, assignments, places, unlabelled=unlabelled, now=now)
     try:
         read = reader.read(InferenceJob, raw)
         problem = _problem(reader.features(raw, read.spec).protecting)
@@ -325,7 +332,13 @@ def _readable(
         model_digest=_wanted_digest(job, release, assignments),
         problem=problem,
         placed=placed,
-        exclusions=exclusions(_known_exclusions(job), _refused(assignments), now=now, patience=settings.refused_after),
+        exclusions=exclusions(
+            _known_exclusions(job),
+            _refused(assignments),
+            now=now,
+            patience=settings.refused_after,
+            pool_patience=settings.pool_patience,
+        ),
         explained=_explained(job, placed),
         proposed=_proposed(job),
         moves=Moves(_time(status.moves.window_start) or 0.0, status.moves.count) if status.moves else Moves(),
@@ -380,14 +393,14 @@ def _wanted_digest(job: InferenceJob, release: Release | None, assignments: list
 def _placed(
     key: str,
     assignments: Iterable[Assignment],
-    started: Mapping[tuple[str, str], tuple[float, ...]],
-    nodes: Mapping[str, Node],
+    places: Pooled,
     *,
     unlabelled: frozenset[str],
     now: float,
 ) -> tuple[Placed, ...]:
     """unlabelled: nodes that are in the cluster and no longer Edgeward's. They count as gone for long: a label that was
     taken off is a word, and what runs there goes once its replacement serves."""
+    nodes, started = places.places, places.started
     found: dict[str, Placed] = {}
     for assignment in assignments:
         if assignment.deleting:
@@ -409,13 +422,15 @@ def _placed(
                 replicas=node.replicas,
                 ready=min(report.ready, node.replicas) if report else 0,
                 started=started.get((key, node.name), ()),
+                on=places.on.get((key, node.name), ()),
                 since=_time(node.since) or assignment.created,
                 lost_since=lost,
             )
             found[node.name] = _together(found[node.name], here) if node.name in found else here
     for (job, name), times in started.items():
         if job == key and name not in found and name in nodes:
-            found[name] = Placed(node=name, site=nodes[name].site, replicas=0, started=times)
+            on = places.on.get((key, name), ())
+            found[name] = Placed(node=name, site=nodes[name].site, replicas=0, started=times, on=on)
     return tuple(found[name] for name in sorted(found))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .model import Exclusion
+from .names import is_pool
 
 BROKEN_CONTAINER = frozenset(
     {
@@ -49,17 +50,21 @@ def exclusions(
     *,
     now: float,
     patience: float = 60.0,
+    pool_patience: float = 600.0,
     longest: float = 3600.0,
     memory: float = 3600.0,
 ) -> tuple[Exclusion, ...]:
     """The exclusions of a job as of now, by node name.
 
-    patience: seconds a refusal may last before it counts; also the first back-off. Each further refusal of the same
+    patience: seconds a refusal may last before it counts; also the first back-off. pool_patience: the same for a pod that
+    waits at an elastic site, where a node is on its way as a rule. Each further refusal of the same
     node doubles the back-off up to `longest`. One that ended more than `memory` seconds ago is forgotten.
     """
     current = {item.node: item for item in known if item.until + memory > now}
     for refusal in refused:
-        if refusal.reason not in REFUSALS or now - refusal.since < patience:
+        waits = is_pool(refusal.node) and refusal.reason == "Unschedulable"
+        due = pool_patience if waits else patience
+        if refusal.reason not in REFUSALS or now - refusal.since < due:
             continue
         before = current.get(refusal.node)
         if before is None:
@@ -68,7 +73,7 @@ def exclusions(
             continue
         count = before.count + 1
         # The exponent is bounded: after weeks of one refusal an hour, 2**count no longer fits a float.
-        until = now + min(patience * 2 ** min(count - 1, 32), longest)
+        until = now + min(due * 2 ** min(count - 1, 32), longest)
         current[refusal.node] = replace(
             before, reason=refusal.reason, message=refusal.message, count=count, until=float(int(until))
         )

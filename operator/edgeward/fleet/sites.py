@@ -55,6 +55,10 @@ def membership(nodes: Mapping[str, Mapping[str, str]], sites: Iterable[SiteObjec
     return Membership(site=site, tier=tier, overlaps={key: tuple(sorted(value)) for key, value in overlaps.items()})
 
 
+def node_selector(site: SiteObject) -> Mapping[str, str]:
+    """The labels that make a node one of the site's."""
+    return site.spec.node_selector or {LABEL_SITE: site.name}
+
+
 def _claims(site: SiteObject, labels: Mapping[str, str]) -> bool:
-    selector = site.spec.node_selector or {LABEL_SITE: site.name}
-    return all(labels.get(key) == value for key, value in selector.items())
+    return all(labels.get(key) == value for key, value in node_selector(site).items())
