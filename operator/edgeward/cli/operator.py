@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 from edgeward import __version__
 from edgeward.agent.agent import WATCHED as AGENT_WATCHES
 from edgeward.agent.agent import Agent
+from edgeward.agent.traffic import TrafficReader
 from edgeward.cluster import trim
 from edgeward.cluster.cache import Cache, Lag
 from edgeward.cluster.client import ApiError, Client, WriteRefused
@@ -32,7 +33,7 @@ from edgeward.cluster.resources import NODE_METRICS, NODES, PODS, Object, Resour
 from edgeward.cluster.resync import seed, watch_the_watches
 from edgeward.fleet.model import Live
 from edgeward.fleet.names import LABEL_MANAGED_BY, MANAGED_BY
-from edgeward.hub import handlers, http
+from edgeward.hub import debug, handlers, http
 from edgeward.hub.hub import WATCHED as HUB_WATCHES
 from edgeward.hub.hub import Hub
 from edgeward.hub.telemetry import OperatorMetrics
@@ -52,7 +53,8 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
     """Until SIGTERM. Raises when anything that must not end has ended: crash, be restarted, start from the API again."""
     async with Client.connect(kubeconfig=kubeconfig) as client:
         cache = _cache(lambda resource, obj: notice(resource, obj))
-        identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex[:6]}"
+        # The random part is a key as well: see hub/debug.py.
+        identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex}"
         hub_settings = settings.hub()
         leadership = Leadership(
             client,
@@ -71,8 +73,14 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
             poller.forget(set(cache[NODES].objects))
             return poller.live, poller.problem
 
+        traffic = TrafficReader(cache=cache, interval=settings.metrics.traffic_interval)
         hub = Hub(
-            client=client, cache=cache, settings=hub_settings, recorder=Recorder(client, "edgeward-hub"), live=live
+            client=client,
+            cache=cache,
+            settings=hub_settings,
+            recorder=Recorder(client, "edgeward-hub"),
+            live=live,
+            measured=lambda: traffic.measured,
         )
         agent = Agent(
             client=client, cache=cache, settings=settings.agent(), recorder=Recorder(client, "edgeward-agent")
@@ -98,12 +106,18 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
             healthy=lambda: _unhealthy(lag),
             ready=lambda: "" if cache.ready else "the cache is not filled yet",
             metrics=metrics,
+            routes=debug.routes(
+                identity=identity,
+                settings=hub_settings.plan,
+                leading=lambda: leadership.leading,
+                last=lambda: (hub.last.fleet, hub.last.plan) if hub.last else None,
+            ),
         )
         watching = asyncio.Event()
         tasks: list[Coroutine[Any, Any, None]] = [
             handlers.run(handlers.registry(client, cache), watching),
             _check_watches(client, cache, lag, settings),
-            _lead(leadership, hub, agent, poller, cache),
+            _lead(leadership, hub, agent, poller, traffic, cache),
         ]
         log.info("edgeward %s started as %s", __version__, identity)
         try:
@@ -111,6 +125,7 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
         finally:
             await runner.cleanup()
             await agent.close()
+            await traffic.close()
             for source in sources:
                 if isinstance(source, PrometheusSource):
                     source.close()
@@ -120,7 +135,9 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
                 log.warning("the lease could not be released: %s", error)
 
 
-async def _lead(leadership: Leadership, hub: Hub, agent: Agent, poller: Poller, cache: Cache) -> None:
+async def _lead(
+    leadership: Leadership, hub: Hub, agent: Agent, poller: Poller, traffic: TrafficReader, cache: Cache
+) -> None:
     """Stand by with a warm cache; once elected, plan and carry out; end when the Lease is lost."""
     lost = False
     try:
@@ -133,6 +150,7 @@ async def _lead(leadership: Leadership, hub: Hub, agent: Agent, poller: Poller, 
             log.info("leading")
             group.create_task(hub.run())
             group.create_task(agent.run())
+            group.create_task(traffic.run())
             await election
             raise LeaseLost(leadership.identity)
     except* (LeaseLost, WriteRefused):

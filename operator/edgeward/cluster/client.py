@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -73,16 +73,16 @@ class Client:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def connect(cls, *, kubeconfig: str | None = None, call_limit: float = 10.0) -> AsyncIterator[Client]:
-        """Inside a pod by its service account, elsewhere by a kubeconfig (the usual one when none is named)."""
+    async def connect(
+        cls, *, kubeconfig: str | None = None, context: str | None = None, call_limit: float = 10.0
+    ) -> AsyncIterator[Client]:
+        """Inside a pod by its service account, elsewhere by a kubeconfig (the usual one when none is named) and one of
+        its contexts (the present one). Raises ApiError when there is none that can be used."""
         configuration = Configuration()
-        if kubeconfig is None:
-            try:
-                kube_config.load_incluster_config(client_configuration=configuration)
-            except kube_config.ConfigException:
-                await kube_config.load_kube_config(client_configuration=configuration)
-        else:
-            await kube_config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        try:
+            await _configure(configuration, kubeconfig, context)
+        except kube_config.ConfigException as error:
+            raise ApiError(0, "NoKubeconfig", str(error)) from error
         configuration.connection_pool_maxsize = 32
         client = cls(configuration, timeout=call_limit)
         try:
@@ -115,15 +115,16 @@ class Client:
         body: Any = None,
         content_type: str = "application/json",
         accept: str = "application/json",
+        headers: Mapping[str, str] | None = None,
         limit: float | None = None,
     ) -> Any:
-        """`limit`: seconds this call may take when the client's own limit is too long for it."""
-        headers = {"Accept": accept, "Content-Type": content_type}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        """`limit`: seconds this call may take when the client's own limit does not suit it."""
+        sent = {"Accept": accept, "Content-Type": content_type, **(headers or {})}
+        await self._api.update_params_for_auth(sent, [], ["BearerToken"], path, method, body)
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:
             response = await self._api.rest_client.request(
-                method, url, headers=headers, body=body, _request_timeout=self._limited(limit)
+                method, url, headers=sent, body=body, _request_timeout=self._limited(limit)
             )
             raw = await response.read()
         except ApiException as error:
@@ -206,6 +207,26 @@ class Client:
                 raise _Gone from error
             raise
         return answer
+
+
+async def _configure(configuration: Configuration, kubeconfig: str | None, context: str | None) -> None:
+    if kubeconfig is None and context is None:
+        try:
+            kube_config.load_incluster_config(client_configuration=configuration)
+            return
+        except kube_config.ConfigException:
+            pass
+    await kube_config.load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
+
+
+def namespace_of(*, kubeconfig: str | None, context: str | None) -> str:
+    """What kubectl would take when none is named: the context's, else "default"."""
+    try:
+        contexts, active = kube_config.list_kube_config_contexts(config_file=kubeconfig)
+    except kube_config.ConfigException:
+        return "default"
+    chosen = next((item for item in contexts if item["name"] == context), None) if context else active
+    return str(((chosen or {}).get("context") or {}).get("namespace") or "default")
 
 
 class _Gone(Exception):

@@ -1,0 +1,155 @@
+"""Facts to JSON and back: exactly, canonically, and with a clear word when it is not a snapshot."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from types import NoneType, UnionType
+from typing import get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeward.api.common import LabelSelector
+from edgeward.fleet import model
+from edgeward.fleet.model import Fleet, Job, Live, Node, Resources, Sample, Site
+from edgeward.fleet.snapshot import SnapshotError, decode, encode, text
+from tests.unit.placement.strategies import fleets
+
+DATACLASSES = {
+    name: kind for name, kind in vars(model).items() if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
+}
+
+
+def again(one: Fleet) -> Fleet:
+    return decode(Fleet, json.loads(text(one)))
+
+
+@given(fleets())
+def test_a_fleet_comes_back_as_it_was(one: Fleet) -> None:
+    found = again(one)
+    assert text(found) == text(one)
+    if "NaN" not in text(one):
+        assert found == one
+
+
+@pytest.mark.parametrize("name", sorted(DATACLASSES))
+@settings(max_examples=20)
+@given(data=st.data())
+def test_every_kind_of_fact_comes_back_with_every_field(name: str, data: st.DataObject) -> None:
+    """Drawn from the types alone: a field that is added is drawn here and must survive."""
+    kind = DATACLASSES[name]
+    one = data.draw(_of(kind))
+    found = decode(kind, json.loads(text(one)))
+    assert found == one
+    assert text(found) == text(one)
+
+
+JSON = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=2)
+
+
+def _of(kind: type) -> st.SearchStrategy[object]:
+    hints = get_type_hints(kind)
+    return st.builds(kind, **{item.name: _hint(hints[item.name]) for item in fields(kind)})
+
+
+def _hint(hint: object) -> st.SearchStrategy[object]:
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is object:
+        return JSON
+    if hint is float:
+        return st.floats(allow_nan=False)
+    if hint is LabelSelector:
+        return st.builds(
+            LabelSelector.model_validate,
+            st.fixed_dictionaries({}, optional={"matchLabels": st.dictionaries(st.just("a"), st.just("b"))}),
+        )
+    if origin is UnionType:
+        return st.one_of([st.none() if item is NoneType else _hint(item) for item in inner])
+    if origin is tuple and inner[1] is Ellipsis:
+        return st.lists(_hint(inner[0]), max_size=2).map(tuple)
+    if origin is tuple:
+        return st.tuples(*(_hint(item) for item in inner))
+    if origin is frozenset:
+        return st.frozensets(_hint(inner[0]), max_size=2)
+    if origin is not None:
+        return st.dictionaries(st.text(max_size=3), _hint(inner[1]), max_size=2)
+    if hint in DATACLASSES.values():
+        return _of(hint)  # type: ignore[arg-type]
+    return st.from_type(hint)  # type: ignore[arg-type]
+
+
+def test_the_same_facts_give_the_same_bytes() -> None:
+    one = Node("n", "s", "edge", labels={"b": "1", "a": "2"}, models=frozenset({"x", "y", "z"}))
+    other = Node("n", "s", "edge", labels={"a": "2", "b": "1"}, models=frozenset({"z", "y", "x"}))
+    assert text(one) == text(other)
+    assert '"labels":{"a":"2","b":"1"}' in text(one)
+    assert '"models":["x","y","z"]' in text(one)
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, -0.0, 1_700_000_000.123456])
+def test_floats_are_exact(value: float) -> None:
+    found = decode(Sample, json.loads(text(Sample(value, value))))
+    assert (found.value, math.copysign(1, found.value)) == (value, math.copysign(1, value))
+
+
+def test_what_json_has_no_word_for() -> None:
+    written = text(Live(cpu=Sample(math.nan, math.inf), memory=Sample(-math.inf, 0.0)))
+    assert json.loads(written, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    found = decode(Live, json.loads(written))
+    assert found.cpu is not None and found.memory is not None
+    assert math.isnan(found.cpu.value)
+    assert (found.cpu.at, found.memory.value) == (math.inf, -math.inf)
+
+
+def test_a_fraction_is_exact() -> None:
+    @dataclass(frozen=True)
+    class Share:
+        p: Fraction
+
+    assert encode(Share(Fraction(1, 3))) == {"p": "1/3"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"colour": 1}, "fleet: unknown field colour; replay it with the version that wrote it"),
+        ({"now": "soon"}, 'fleet.now: must be float, is "soon"'),
+        ({"now": True}, "fleet.now: must be float, is true"),
+        ({"nodes": {}}, "fleet.nodes: must be a list"),
+        ({"nodes": [1]}, "fleet.nodes[0]: must be an object"),
+        ({"nodes": [{"name": "a", "site": "s"}]}, "fleet.nodes[0]: field tier is missing"),
+        ({"sites": [{"name": "s", "tier": "edge", "frozen": "no"}]}, 'fleet.sites[0].frozen: must be bool, is "no"'),
+        ({"max_priority_tier": 4.5}, "fleet.max_priority_tier: must be int, is 4.5"),
+        ({"jobs": [{"namespace": "a", "name": "b", "uid": "c", "site_selector": {"matchLabels": 1}}]}, "site_selector"),
+        (
+            {"nodes": [{"name": "a", "site": "s", "tier": "edge", "allocatable": {"extended": [["x"]]}}]},
+            "fleet.nodes[0].allocatable.extended[0]: must have 2 entries, has 1",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict[str, object], said: str) -> None:
+    with pytest.raises(SnapshotError, match=re.escape(said)):
+        decode(Fleet, {"now": 1.0, **change})
+
+
+def test_a_field_that_an_older_version_did_not_have_has_its_default() -> None:
+    assert decode(Site, {"name": "s", "tier": "edge"}) == Site("s", "edge")
+    assert decode(Resources, {}) == Resources()
+
+
+def test_selectors_come_back() -> None:
+    selector = LabelSelector.model_validate(
+        {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "k", "operator": "In", "values": ["x", "y"]}]}
+    )
+    one = Job("n", "j", "u", site_selector=selector, source_selector=None)
+    assert decode(Job, json.loads(text(one))) == one
+
+
+def test_what_it_cannot_hold_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="complex"):
+        text(Sample(1j, 0))  # type: ignore[arg-type]
