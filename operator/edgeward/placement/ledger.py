@@ -7,11 +7,13 @@ cannot be in the sample yet (in flight) is added to them, so that a burst inside
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgeward.fleet.model import Fleet, Job, Node, Resources, Site
 from edgeward.placement.freshness import Reading, read
+from edgeward.placement.pools import charge, pool_node, pool_reading
 from edgeward.placement.settings import PlanSettings
 
 
@@ -39,6 +41,12 @@ class NodeState:
     in_flight: Resources = field(default_factory=Resources)
     held: dict[int, Held] = field(default_factory=dict)
     """by index of the job in the Fleet"""
+    pool: bool = False
+    """stands for an elastic site as a whole"""
+    members: tuple[NodeState, ...] = ()
+    """of a pool: its nodes, which are no places of their own"""
+    usable: dict[int, tuple[NodeState, ...]] = field(default_factory=dict)
+    """of a pool: the members that a job may use at all, once that was asked, by index of the job"""
 
     @property
     def free(self) -> Resources:
@@ -68,12 +76,26 @@ class Ledger:
         self.now = fleet.now
         self.sites = {site.name: site for site in fleet.sites}
         self.requests = tuple(bounded_request(job) for job in fleet.jobs)
-        self.states = tuple(self._state(index, node, fleet, settings) for index, node in enumerate(fleet.nodes))
+        alone: list[NodeState] = []
+        members: dict[str, list[NodeState]] = {site.name: [] for site in fleet.sites if site.elastic}
+        for index, node in enumerate(fleet.nodes):
+            members.get(node.site, alone).append(self._state(index, node, fleet, settings))
+        self.measured = (*alone, *(member for group in members.values() for member in group))
+        """every node, those of pools among them: what has figures of its own"""
+        pools = [self._pool(len(fleet.nodes) + at, name, members[name]) for at, name in enumerate(sorted(members))]
+        self.states = (*alone, *pools)
+        """every place: the nodes of fixed sites, and one for each elastic site"""
         self._exact = {(state.site.name, state.node.name): state for state in self.states}
         self._by_name = {state.node.name: state for state in self.states}
         signs: dict[int, list[tuple[str, int, int]]] = {}
+        bound: Counter[tuple[int, int]] = Counter()
         for index, job in enumerate(fleet.jobs):
-            self._enter(index, job, fleet.scrape_interval, signs)
+            self._enter(index, job, fleet.scrape_interval, signs, bound)
+        # After what is bound: replicas of a pool that no node shows yet will take room on some node of it.
+        for pool in pools:
+            for index, held in pool.held.items():
+                for _ in range(held.room - bound[pool.index, index]):
+                    charge(pool, index, self.requests[index])
         excluded: dict[str, list[str]] = {}
         for job in fleet.jobs:
             for exclusion in job.exclusions:
@@ -107,9 +129,23 @@ class Ledger:
         site = self.sites.get(node.site) or Site(name=node.site, tier=node.tier)
         return NodeState(index, index, node, site, reading("cpu"), reading("memory"), node.foreign)
 
+    def _pool(self, index: int, name: str, members: list[NodeState]) -> NodeState:
+        node = pool_node(self.sites[name], members)
+        cpu = pool_reading([m.cpu for m in members], [m.node.allocatable.cpu / 1000 for m in members])
+        memory = pool_reading([m.memory for m in members], [float(m.node.allocatable.memory) for m in members])
+        return NodeState(
+            index, index, node, self.sites[name], cpu, memory, node.foreign, pool=True, members=tuple(members)
+        )
+
     def _enter(
-        self, index: int, job: Job, scrape_interval: float, signs: dict[int, list[tuple[str, int, int]]]
+        self,
+        index: int,
+        job: Job,
+        scrape_interval: float,
+        signs: dict[int, list[tuple[str, int, int]]],
+        bound: Counter[tuple[int, int]],
     ) -> None:
+        """bound: by pool and job, how many of its replicas have a node of their own."""
         for placed in job.placed:
             state = self.find(placed.site, placed.node)
             if state is None:
@@ -121,6 +157,10 @@ class Ledger:
             held.room += max(assigned, visible)
             held.leaving += max(0, visible - assigned)
             state.requested += self.requests[index].times(held.room - before)
+            for member in state.members:
+                count = placed.on.count(member.node.name)
+                member.requested += self.requests[index].times(count)
+                bound[state.index, index] += count
             unseen = max(0, assigned - visible)
             if state.cpu.at is not None:
                 shown_from = state.cpu.at - scrape_interval
@@ -140,6 +180,8 @@ class Ledger:
             held.room = held.decided
             state.requested += self.requests[job]
             state.in_flight += self.requests[job]
+            if state.pool:
+                charge(state, job, self.requests[job])
 
     def withdraw(self, job: int, state: NodeState, count: int = 1) -> None:
         """Replicas of the job are to leave. Their room stays taken: until they are gone they use it."""
