@@ -1,8 +1,9 @@
 """The mission's formulas, each one function. Nothing here decides; the planner, the downloader and explain call it.
 
 Marks and counts give exact fractions, measured amounts give floats. A = importance, B = urgency, C = satisfaction,
-1..5 each. Source of every formula, where its docstring names no other: the mission statement in the form that the
-design's table makes precise; the worked answer beside each is a test.
+1..5 each. What decides over many nodes takes floats or columns of them (columns.py). Source of every formula, where its
+docstring names no other: the mission statement in the form that the design's table makes precise; the worked answer
+beside each is a test.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+
+from edgeward.placement.columns import ONE, TINY, Number, Ops
 
 Marks = tuple[int, int, int]
 
@@ -56,19 +59,17 @@ def weighted_capabilities(rows: Sequence[tuple[int, int, int]]) -> tuple[Fractio
     return priorities(rows)
 
 
-def load(cores: float, free: float) -> float:
+def load(cores: Number, free: Number, op: Ops = ONE) -> Number:
     """l_j = 1 - R_j/C_j, 0 idle to 1 full; a device without cores is full. .500 .467 .500 .333 for the rows above."""
-    if cores <= 0:
-        return 1.0
-    return min(1.0, max(0.0, 1.0 - free / cores))
+    return op.where(cores > 0, op.minimum(1.0, op.maximum(0.0, 1.0 - free / op.maximum(cores, TINY))), 1.0)
 
 
-def backlog_seconds(load: float, seconds: float) -> float:
+def backlog_seconds(load: Number, seconds: Number, op: Ops = ONE) -> Number:
     """Predicted seconds until a device at load l has worked off what it has, as one request of T seconds meets it:
     T l/(1 - l), the extra time of a processor-sharing queue (M/G/1-PS, Kleinrock 1967). 0 when idle; l is cut at .99,
     beyond which the mean says nothing any more.
     """
-    bounded = min(max(load, 0.0), 0.99)
+    bounded = op.minimum(op.maximum(load, 0.0), 0.99)
     return seconds * bounded / (1.0 - bounded)
 
 
@@ -97,11 +98,11 @@ def link_seconds(
     return transfer_time(pack, (rtt or 0.0) + wire, unpack)
 
 
-def completion(free_at: float, transfer: float, seconds: float) -> float:
+def completion(free_at: Number, transfer: Number, seconds: Number, op: Ops = ONE) -> Number:
     """completion_jk = max(free_j, T_dj) + T_jk, seconds from now: the data travels while the device works off what it
     has. For a serving job free_j is the backlog (0 when idle) and T_jk the predicted seconds of one request.
     """
-    return max(free_at, transfer) + seconds
+    return op.maximum(free_at, transfer) + seconds
 
 
 def schedule(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from edgeward.fleet.model import Sample
+from edgeward.placement.columns import Number
 from edgeward.placement.settings import PlanSettings
 
 
@@ -63,8 +64,6 @@ def read(
     return Reading(value, believed, age, at, note)
 
 
-def blend(live: float, requested: float, confidence: float) -> float:
-    """The value slides from the live figure (confidence 1) to the requested one (0)."""
-    if confidence <= 0:
-        return requested
+def blend(live: Number, requested: Number, confidence: Number) -> Number:
+    """The value slides from the live figure (confidence 1) to the requested one (0); floats or columns."""
     return confidence * live + (1.0 - confidence) * requested

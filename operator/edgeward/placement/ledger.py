@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
 
 from edgeward.fleet.model import Fleet, Job, Node, Resources, Site
+from edgeward.placement.columns import Columns, Floats, floats
 from edgeward.placement.freshness import Reading, read
 from edgeward.placement.pools import charge, pool_node, pool_reading
 from edgeward.placement.settings import PlanSettings
@@ -112,6 +116,8 @@ class Ledger:
         )
         for rank, state in enumerate(order):
             state.rank = rank
+        self.site_list = tuple({state.site.name: state.site for state in self.states}.values())
+        self._models: dict[str, Floats] = {}
 
     def _state(self, index: int, node: Node, fleet: Fleet, settings: PlanSettings) -> NodeState:
         def reading(what: str) -> Reading:
@@ -167,6 +173,37 @@ class Ledger:
                 unseen += sum(1 for started in placed.started if started > shown_from)
             state.in_flight += self.requests[index].times(unseen)
             signs.setdefault(state.index, []).append((job.key, assigned, visible))
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The states as numbers, made when first asked for and kept true from then on."""
+        number = {site.name: index for index, site in enumerate(self.site_list)}
+        states = self.states
+        return Columns(
+            allocatable_cpu=floats([s.node.allocatable.cpu for s in states]),
+            allocatable_memory=floats([s.node.allocatable.memory for s in states]),
+            allocatable_pods=floats([s.node.allocatable.pods for s in states]),
+            requested_cpu=floats([s.requested.cpu for s in states]),
+            requested_memory=floats([s.requested.memory for s in states]),
+            requested_pods=floats([s.requested.pods for s in states]),
+            in_flight_cpu=floats([s.in_flight.cpu for s in states]),
+            in_flight_memory=floats([s.in_flight.memory for s in states]),
+            cpu=floats([s.cpu.value for s in states]),
+            cpu_confidence=floats([s.cpu.confidence for s in states]),
+            memory=floats([s.memory.value for s in states]),
+            memory_confidence=floats([s.memory.confidence for s in states]),
+            speed=floats([s.node.speed for s in states]),
+            site=np.array([number[s.site.name] for s in states], dtype=np.intp),
+            rank=np.array([s.rank for s in states], dtype=np.intp),
+        )
+
+    def has_model(self, digest: str) -> Floats:
+        """1 for each node that has the model in its store, else 0."""
+        known = self._models.get(digest)
+        if known is None:
+            known = floats([1.0 if digest and digest in state.node.models else 0.0 for state in self.states])
+            self._models[digest] = known
+        return known
 
     def find(self, site: str, name: str) -> NodeState | None:
         """By site and name, as two clusters may share a node's name; else by name, as a node may change its site."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 
 from edgeward.api.reasons import Rejection
@@ -55,10 +56,11 @@ def _one_tier(
             outcomes[turn.index] = begin(turn, ledger, settings)
         except Exception as error:
             outcomes[turn.index] = _as_it_was(turn, error)
-    for step in (
+    steps: tuple[Callable[[Decision], None], ...] = (
         lambda decision: place(decision, ledger),
         lambda decision: finish(decision, ledger, settings, fleet_notes=notes),
-    ):
+    )
+    for step in steps:
         for turn in tier:
             decision = outcomes[turn.index]
             if isinstance(decision, Decision):

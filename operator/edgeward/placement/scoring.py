@@ -12,14 +12,19 @@ from typing import NamedTuple
 
 from edgeward.fleet.model import Job, Resources, Site
 from edgeward.placement import formulas
+from edgeward.placement.columns import MANY, ONE, TINY, Floats, Number, Ops, Rows, floats
 from edgeward.placement.constraints import Ask, site_labels
 from edgeward.placement.freshness import blend
-from edgeward.placement.ledger import NodeState
+from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.model import Figures, Term
 from edgeward.placement.settings import PlanSettings, Weights
 
 PRECISION = 9
 """decimals to which scores are compared, so that the order of additions decides nothing"""
+
+
+Added = tuple[Number, Number]
+"""cpu in millicores and memory in bytes"""
 
 
 class Company(NamedTuple):
@@ -29,19 +34,48 @@ class Company(NamedTuple):
     at_site: int = 0
 
 
-class Values(NamedTuple):
-    """The terms' values and the figures that they come from; a tuple, as one is made per job and node."""
+class SiteFacts(NamedTuple):
+    """What a score of one job looks at of a whole site; computed once a site. A term that rests on the site alone gets
+    its figure here, and nothing else is needed to have it in columns too."""
 
-    headroom: float
-    load_term: float
-    completion_term: float
-    model: float
-    load: float
-    free_cores: float
-    in_flight_cores: float
-    service: float
+    transfer: float
+    """T_d in seconds; 0 where no request was measured or nothing is known"""
+
+
+class Facts(NamedTuple):
+    """All that a score looks at, "as if the replica were there": floats of one node, or columns of many."""
+
+    cores: Number
+    memory: Number
+    """bytes"""
+    requested_cores: Number
+    requested_memory: Number
+    in_flight_cores: Number
+    in_flight_memory: Number
+    cpu: Number
+    """cores by the live figure"""
+    cpu_confidence: Number
+    live_memory: Number
+    memory_confidence: Number
+    speed: Number
+    model: Number
+    """1 when the model is in the node's store, else 0"""
+    site: SiteFacts
+
+
+class Values(NamedTuple):
+    """The terms' values and the figures that they come from; floats or columns, as the facts were."""
+
+    headroom: Number
+    load_term: Number
+    completion_term: Number
+    model: Number
+    load: Number
+    free_cores: Number
+    in_flight_cores: Number
+    service: Number
     """T: seconds of one request here; in units of the reference when nothing was measured"""
-    completion: float
+    completion: Number
 
 
 class Scorer:
@@ -55,6 +89,7 @@ class Scorer:
         self.reference = job.service_seconds if self.measured and job.service_seconds is not None else 1.0
         self.sources = data_sources(job, sites)
         self._transfers: dict[str, tuple[float | None, float]] = {}
+        self._site_facts: dict[str, SiteFacts] = {}
         weights: dict[str, float] = {name: max(0.0, getattr(settings.weights, name)) for name in TERMS}
         total = sum(weights.values()) or 1.0
         self.weights = {name: weight / total for name, weight in weights.items()}
@@ -67,36 +102,85 @@ class Scorer:
             known = self._transfers[site.name] = _nearest_transfer(self.ask.job, self.sources, site)
         return known
 
+    def site_facts(self, site: Site) -> SiteFacts:
+        known = self._site_facts.get(site.name)
+        if known is None:
+            transfer = (self.transfer(site)[0] or 0.0) if self.measured else 0.0
+            known = self._site_facts[site.name] = SiteFacts(transfer)
+        return known
+
     def values(self, state: NodeState, *, present: bool) -> Values:
         """`present`: the replica is in the ledger here already, so nothing is added for it."""
         ask, node = self.ask, state.node
         joins = not present and not (state.held and state.has_room_held(ask.index))
         add_cpu, add_memory = (ask.request.cpu, ask.request.memory) if joins else (0, 0)
-        cores, bytes_ = node.allocatable.cpu / 1000, float(node.allocatable.memory)
-        requested_cores = (state.requested.cpu + add_cpu) / 1000
-        in_flight = (state.in_flight.cpu + (0 if present else ask.request.cpu)) / 1000
-        used = blend(state.cpu.value + in_flight, requested_cores, state.cpu.confidence)
-        free = cores - used if used < cores else 0.0
-        load = formulas.load(cores, free)
-        doubted = 1.0 - self.settings.doubt * (1.0 - state.cpu.confidence)
+        facts = Facts(
+            cores=node.allocatable.cpu / 1000,
+            memory=float(node.allocatable.memory),
+            requested_cores=(state.requested.cpu + add_cpu) / 1000,
+            requested_memory=float(state.requested.memory + add_memory),
+            in_flight_cores=(state.in_flight.cpu + (0 if present else ask.request.cpu)) / 1000,
+            in_flight_memory=float(state.in_flight.memory + (0 if present else ask.request.memory)),
+            cpu=state.cpu.value,
+            cpu_confidence=state.cpu.confidence,
+            live_memory=state.memory.value,
+            memory_confidence=state.memory.confidence,
+            speed=node.speed,
+            model=1.0 if ask.job.model_digest and ask.job.model_digest in node.models else 0.0,
+            site=self.site_facts(state.site),
+        )
+        return self.figure(facts, ONE)
 
-        requested_bytes = float(state.requested.memory + add_memory)
-        in_flight_bytes = state.in_flight.memory + (0 if present else ask.request.memory)
-        used_bytes = blend(state.memory.value + in_flight_bytes, requested_bytes, state.memory.confidence)
-        spare_cpu = 1.0 - requested_cores / cores if cores > 0 else 0.0
-        spare_memory = 1.0 - max(requested_bytes, used_bytes) / bytes_ if bytes_ > 0 else 0.0
+    def column(self, ledger: Ledger, rows: Rows, added: Added | None = None) -> Floats:
+        """`base` of the nodes in `rows` (indices of Ledger.states) on which the job has no replica, all at once; to the
+        last digits the same as one by one. `added`: as if so much more were there already, besides this replica."""
+        ask, table = self.ask, ledger.columns
+        more_cpu, more_memory = added if added is not None else (0.0, 0.0)
+        cpu, memory = ask.request.cpu + more_cpu, ask.request.memory + more_memory
+        sites = [self.site_facts(site) for site in ledger.site_list]
+        where = table.site[rows]
+        facts = Facts(
+            cores=table.allocatable_cpu[rows] / 1000,
+            memory=table.allocatable_memory[rows],
+            requested_cores=(table.requested_cpu[rows] + cpu) / 1000,
+            requested_memory=table.requested_memory[rows] + memory,
+            in_flight_cores=(table.in_flight_cpu[rows] + cpu) / 1000,
+            in_flight_memory=table.in_flight_memory[rows] + memory,
+            cpu=table.cpu[rows],
+            cpu_confidence=table.cpu_confidence[rows],
+            live_memory=table.memory[rows],
+            memory_confidence=table.memory_confidence[rows],
+            speed=table.speed[rows],
+            model=ledger.has_model(ask.job.model_digest)[rows],
+            site=SiteFacts(*(floats(column)[where] for column in zip(*sites, strict=True))),  # type: ignore[arg-type]
+        )
+        weighed: Floats = self.weigh(self.figure(facts, MANY), 0, stays=False)
+        return weighed
 
-        service = self.reference / node.speed if node.speed > 0 else self.reference
-        transfer = (self.transfer(state.site)[0] or 0.0) if self.measured else 0.0
-        completion = formulas.completion(formulas.backlog_seconds(load, service), transfer, service)
+    def figure(self, facts: Facts, op: Ops) -> Values:
+        """The one definition of what the terms are worth, for floats (ONE) and for columns (MANY)."""
+        cores, bytes_ = facts.cores, facts.memory
+        used = blend(facts.cpu + facts.in_flight_cores, facts.requested_cores, facts.cpu_confidence)
+        free = op.maximum(cores - used, 0.0)
+        load = formulas.load(cores, free, op)
+        doubted = 1.0 - self.settings.doubt * (1.0 - facts.cpu_confidence)
+
+        live_bytes = facts.live_memory + facts.in_flight_memory
+        used_bytes = blend(live_bytes, facts.requested_memory, facts.memory_confidence)
+        taken = op.maximum(facts.requested_memory, used_bytes)
+        spare_cpu = op.where(cores > 0, 1.0 - facts.requested_cores / op.maximum(cores, TINY), 0.0)
+        spare_memory = op.where(bytes_ > 0, 1.0 - taken / op.maximum(bytes_, TINY), 0.0)
+
+        service = self.reference / op.where(facts.speed > 0, facts.speed, 1.0)
+        completion = formulas.completion(formulas.backlog_seconds(load, service, op), facts.site.transfer, service, op)
         return Values(
-            headroom=min(1.0, max(0.0, min(spare_cpu, spare_memory))),
+            headroom=op.minimum(1.0, op.maximum(0.0, op.minimum(spare_cpu, spare_memory))),
             load_term=(1.0 - load) * doubted,
             completion_term=self.reference / (self.reference + completion),
-            model=1.0 if ask.job.model_digest and ask.job.model_digest in node.models else 0.0,
+            model=facts.model,
             load=load,
             free_cores=free,
-            in_flight_cores=in_flight,
+            in_flight_cores=facts.in_flight_cores,
             service=service,
             completion=completion,
         )
@@ -108,9 +192,10 @@ class Scorer:
 
     def base(self, state: NodeState, on_node: int, *, present: bool, stays: bool) -> float:
         """The score without what depends on the whole site (`site_part`)."""
-        return self.weigh(self.values(state, present=present), on_node, stays=stays)
+        weighed: float = self.weigh(self.values(state, present=present), on_node, stays=stays)
+        return weighed
 
-    def weigh(self, values: Values, on_node: int, *, stays: bool) -> float:
+    def weigh(self, values: Values, on_node: int, *, stays: bool) -> Number:
         weights = self.weights
         return (
             weights["headroom"] * values.headroom
