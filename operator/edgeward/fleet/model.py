@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from edgeward.api.common import LabelSelector
 
 Labels = Mapping[str, str]
+OWN_CLUSTER = "in-cluster"
+"""the hub's own"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ class Node:
 class Site:
     name: str
     tier: str
+    cluster: str = OWN_CLUSTER
     region: str = ""
     labels: Labels = field(default_factory=dict)
     connected: bool = True
@@ -330,6 +333,7 @@ class Job:
     generation: int = 1
     priority: Priority = Priority()
     replicas: int = 1
+    """wanted now: spec.replicas, or, beside spec.scaling, what was decided last; 0 is stopped"""
     request: Resources = Resources(pods=1)
     """of one replica"""
     tiers: frozenset[str] = frozenset({"edge", "fog", "cloud"})

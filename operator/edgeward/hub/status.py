@@ -6,7 +6,7 @@ made: figures that drift with every sample are no news.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeward.api.assignment import Assignment
@@ -25,13 +25,14 @@ from edgeward.api.inferencejob import (
     ProposedMove,
     Rejected,
     RunnerUp,
+    ScalingStatus,
     SitesStatus,
     Term,
 )
 from edgeward.api.modelrelease import ModelRelease, ModelReleaseStatus, ReleaseException, ReleaseSites
 from edgeward.api.site import Counts, SiteStatus
 from edgeward.api.site import Site as SiteObject
-from edgeward.fleet.model import Fleet, Job, Release
+from edgeward.fleet.model import OWN_CLUSTER, Fleet, Job, Release
 from edgeward.fleet.names import LABEL_JOB
 from edgeward.placement import model as plan_model
 from edgeward.placement.model import JobPlan, Plan
@@ -66,7 +67,8 @@ def job_status(
     everything = list(assignments)
     current = [item for item in everything if not item.deleting]
     before, now = job.status, fleet.now
-    decisions = _as_since(_decisions(plan, current), before.decisions)
+    clusters = {site.name: site.cluster for site in fleet.sites}
+    decisions = _as_since(_decisions(plan, current, clusters), before.decisions)
     omitted = max(len(decisions) - LISTED_SITES, 0)
     # What the list has no room for must not look like another decision in each pass.
     decisions = decisions[:LISTED_SITES]
@@ -84,9 +86,9 @@ def job_status(
         priority=_priority(plan) if decided_anew or before.priority is None else before.priority,
         model_version=told.version if told else None,
         model_digest=told.digest if told else None,
-        replicas=sum(item.replicas for item in plan.placements),
+        replicas=sum(item.replicas for item in plan.placements if not item.lost),
         ready_replicas=_ready(plan, current),
-        selector=f"{LABEL_JOB}={job.name}",
+        selector=pod_selector(job.name, _clusters(plan, everything, clusters)),
         sites=_sites(plan, current, fleet),
         decisions=decisions,
         decisions_omitted=omitted,
@@ -105,7 +107,47 @@ def job_status(
         )
         if plan.proposed
         else None,
+        scaling=_scaling(plan, before.scaling) if facts.scaling else None,
     )
+
+
+def pod_selector(job: str, clusters: Collection[str]) -> str:
+    """For the scale subresource: what selects the job's pods, where one API server has them all.
+
+    A HorizontalPodAutoscaler reads pods of its own cluster only, takes their mean for the mean of all, and multiplies by
+    all replicas. So a job that is also elsewhere has a selector that is valid and matches no pod, for it contradicts
+    itself: a Resource metric then stops with the condition ScalingActive=False, and nothing is scaled wrongly. Whoever
+    says how many replicas are wanted without looking at pods (kubectl scale, an External metric) is not concerned.
+    """
+    own = f"{LABEL_JOB}={job}"
+    return own if set(clusters) <= {OWN_CLUSTER} else f"{own},!{LABEL_JOB}"
+
+
+def _clusters(plan: JobPlan, assignments: Iterable[Assignment], clusters: Mapping[str, str]) -> set[str]:
+    """Where the job has replicas, or pods that have not gone yet. clusters: by site."""
+    held = {item.spec.site for item in assignments if item.spec.nodes or item.status.nodes}
+    return {clusters.get(site, OWN_CLUSTER) for site in held | {item.site for item in plan.placements}}
+
+
+def _scaling(plan: JobPlan, before: ScalingStatus | None) -> ScalingStatus | None:
+    """The figures are those of the last decision. A plan without a word on it (a job with a problem) changes nothing."""
+    sizing = plan.sizing
+    if sizing is None:
+        return before
+    scaled = sizing.scaled
+    said = ScalingStatus(
+        replicas=scaled.replicas,
+        arrivals=None if sizing.arrivals is None else _decimal(sizing.arrivals),
+        throughput=None if sizing.throughput is None else _decimal(sizing.throughput),
+        measured_at=None if sizing.measured_at is None else format_time(sizing.measured_at),
+        low_since=None if scaled.low_since is None else format_time(scaled.low_since),
+        low_peak=scaled.low_peak,
+        message=sizing.message[:512],
+    )
+    figures = {"arrivals", "throughput", "measured_at"}
+    if before is not None and said.model_dump(exclude=figures) == before.model_dump(exclude=figures):
+        return before
+    return said
 
 
 def unreadable_status(raw_status: Mapping[str, object], facts: Job | Release, *, now: float) -> dict[str, object]:
@@ -228,14 +270,15 @@ def freshness(plan: Plan, fleet: Fleet, *, before: bool) -> tuple[bool, str]:
     return True, ""
 
 
-def _decisions(plan: JobPlan, current: list[Assignment]) -> tuple[Decision, ...]:
+def _decisions(plan: JobPlan, current: list[Assignment], clusters: Mapping[str, str]) -> tuple[Decision, ...]:
+    """clusters: by site."""
     ready = {(item.spec.site, node.name): node.ready for item in current for node in item.status.nodes}
     sites: dict[str, list[plan_model.Placement]] = {}
     for placement in plan.placements:
         sites.setdefault(placement.site, []).append(placement)
     decisions = [
         Decision(
-            cluster_name="in-cluster",
+            cluster_name=clusters.get(site, OWN_CLUSTER),
             site=site,
             # A node that is gone has none any more.
             tier=group[0].tier or None,
@@ -283,7 +326,7 @@ def _ready(plan: JobPlan, current: list[Assignment]) -> int:
 
 def _sites(plan: JobPlan, current: list[Assignment], fleet: Fleet) -> SitesStatus:
     offline = {site.name for site in fleet.sites if not site.connected}
-    decisions = _decisions(plan, current)
+    decisions = _decisions(plan, current, {})
     return SitesStatus(
         total=len(decisions),
         ready=sum(item.ready_replicas >= item.replicas for item in decisions if item.site not in offline),

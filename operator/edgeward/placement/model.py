@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from edgeward.fleet.model import Exclusion, Moves, ProposedMove, Resources
+from edgeward.placement.scaling import Sizing
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ class JobPlan:
     proposed: ProposedMove | None = None
     moves: Moves = field(default_factory=Moves)
     moved: tuple[Move, ...] = ()
+    sizing: Sizing | None = None
+    """how many replicas from the next plan on, for a job that is sized by its arrivals"""
 
     @property
     def decision(self) -> tuple[object, ...]:
@@ -150,6 +153,7 @@ class JobPlan:
             self.exclusions,
             self.proposed,
             self.moves,
+            self.sizing.decision if self.sizing else None,
         )
 
 

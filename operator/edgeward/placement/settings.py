@@ -24,10 +24,25 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalingSettings:
+    """Of jobs that are sized by their arrivals. Durations in seconds."""
+
+    utilization: float = 0.7
+    """share of its time that a replica is meant to work"""
+    tolerance: float = 0.1
+    """a demand within this part of what is there changes nothing"""
+    window: float = 300.0
+    """fewer must suffice for so long before there are fewer"""
+    stale_after: float = 60.0
+    """older figures are not used"""
+
+
+@dataclass(frozen=True, slots=True)
 class PlanSettings:
     """Frozen: a plan that is replayed needs the settings it was made with. Durations in seconds."""
 
     weights: Weights = Weights()
+    scaling: ScalingSettings = ScalingSettings()
     fresh_scrapes: float = 2.0
     """a sample is believed in full up to this many scrape intervals of age"""
     expiry: float = 180.0
