@@ -15,6 +15,7 @@ from edgeward.placement.incumbents import Crowd, Standing, drop_surplus, sort_ou
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.model import Explanation, JobPlan, Move, Placement
 from edgeward.placement.order import Turn
+from edgeward.placement.scaling import desired
 from edgeward.placement.scoring import Scorer
 from edgeward.placement.settings import PlanSettings
 
@@ -267,6 +268,7 @@ def job_plan(decision: Decision, settings: PlanSettings) -> JobPlan:
         proposed=decision.proposed,
         moves=decision.moves,
         moved=decision.moved,
+        sizing=desired(job, now=decision.ask.now, settings=settings.scaling),
     )
 
 
