@@ -6,7 +6,7 @@ and a text for the one that is nearest. To add a constraint, add a Check at its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,14 +51,90 @@ class Miss:
 
     check: Check
     distance: float
+    at: NodeState | None = None
+    """of a pool: its node that came nearest"""
 
 
-def first_miss(ask: Ask, state: NodeState, checks: Iterable[Check]) -> Miss | None:
+def first_miss(ask: Ask, state: NodeState, checks: Sequence[Check]) -> Miss | None:
+    if state.pool:
+        return _pool_miss(ask, state, checks)
     for check in checks:
         distance = check.lacks(ask, state)
         if distance is not None:
             return Miss(check, distance)
     return None
+
+
+def _pool_miss(ask: Ask, pool: NodeState, checks: Sequence[Check]) -> Miss | None:
+    """A pool passes when one of its nodes passes all; else what keeps out the node that comes furthest.
+
+    Of a pool without nodes only the site can be judged, and there is no room in it.
+    """
+    of_site = [check for check in checks if not of_a_node(check.reason)]
+    of_node = [check for check in checks if of_a_node(check.reason)]
+    if pool.has_room_held(ask.index):
+        of_node = [check for check in of_node if not of_room(check.reason)]
+    for check in of_site:
+        distance = check.lacks(ask, pool)
+        if distance is not None:
+            return Miss(check, distance)
+    rooms = [check for check in of_node if of_room(check.reason)]
+    candidates = usable(ask, pool) if len(rooms) == len(of_node) else pool.members
+    if not candidates:
+        return Miss(rooms[0], float("inf")) if rooms else None
+    best: tuple[int, float, Miss] | None = None
+    for member in candidates:
+        for depth, check in enumerate(of_node):
+            distance = check.lacks(ask, member)
+            if distance is not None:
+                if best is None or (-depth, distance) < best[:2]:
+                    best = (-depth, distance, Miss(check, distance, member))
+                break
+        else:
+            return None
+    return best[2] if best else None
+
+
+def usable(ask: Ask, pool: NodeState) -> tuple[NodeState, ...]:
+    """The nodes of a pool that a job may use, full or not; asked once a job, since a plan changes nothing of it."""
+    known = pool.usable.get(ask.index)
+    if known is None:
+        checks = [check for check in (*SPEC_CHECKS, *STATE_CHECKS) if of_a_node(check.reason)]
+        known = tuple(member for member in pool.members if first_miss(ask, member, checks) is None)
+        pool.usable[ask.index] = known
+    return known
+
+
+def can_grow(ask: Ask, pool: NodeState) -> bool:
+    """Whether a node that is like those of the pool would take a replica: nothing but the want of one is in the way.
+
+    A pool that has no node at all says nothing of what its next one is like, and unknown never rejects.
+    """
+    if any(check.lacks(ask, pool) is not None for check in CHECKS if not of_a_node(check.reason)):
+        return False
+    kind = [check for check in SPEC_CHECKS if of_a_node(check.reason)]
+    alike = [member for member in pool.members if first_miss(ask, member, kind) is None]
+    return not pool.members or any(member.node.allocatable.covers(ask.request) for member in alike)
+
+
+def of_a_node(reason: NodeRejection) -> bool:
+    """Whether a constraint is about one node; all others are about its site or the job and hold for a pool at once."""
+    return of_room(reason) or reason in _OF_A_NODE
+
+
+def of_room(reason: NodeRejection) -> bool:
+    return reason.startswith("Insufficient")
+
+
+_OF_A_NODE = frozenset(
+    {
+        NodeRejection.NODE_SELECTOR_MISMATCH,
+        NodeRejection.UNTOLERATED_TAINT,
+        NodeRejection.ARCH_MISMATCH,
+        NodeRejection.NODE_NOT_READY,
+        NodeRejection.NODE_UNSCHEDULABLE,
+    }
+)
 
 
 def site_labels(site: Site) -> Mapping[str, str]:

@@ -39,7 +39,7 @@ class Misses:
     def add(self, state: NodeState, miss: Miss) -> None:
         reason = miss.check.reason
         self._count[reason] = self._count.get(reason, 0) + 1
-        entry = (miss.distance, state.rank, miss.check, state)
+        entry = (miss.distance, state.rank, miss.check, miss.at or state)
         nearest = self._nearest.get(reason)
         if nearest is None or entry[:2] < nearest[:2]:
             self._nearest[reason] = entry
@@ -96,7 +96,12 @@ def why_missing(ask: Ask, states: Sequence[NodeState], misses: Misses) -> tuple[
 
 def _too_big(ask: Ask, states: Sequence[NodeState]) -> str:
     """By how much the request exceeds the biggest allowed node even when that is empty; "" when it would fit one."""
-    allowed = [state for state in states if first_miss(ask, state, SPEC_CHECKS) is None]
+    allowed = [
+        node
+        for state in states
+        if first_miss(ask, state, SPEC_CHECKS) is None
+        for node in (state.members if state.pool else (state,))
+    ]
     if not allowed or any(state.node.allocatable.covers(ask.request) for state in allowed):
         return ""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgeward.fleet.model import Placed
+from edgeward.fleet.names import is_pool
 from edgeward.placement.constraints import INCUMBENT_CHECKS, Ask, first_miss
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.scoring import Company, Scorer
@@ -71,6 +72,13 @@ def _sort_out_one(ask: Ask, placed: Placed, ledger: Ledger, settings: PlanSettin
         ailing=not there and (placed.lost_since is not None or state is None or not state.node.ready),
         frozen=bool((site and site.frozen) or (state and state.site.frozen)),
     )
+    whole = site is not None and site.elastic
+    if (is_pool(placed.node) != whole or placed.node in ledger.pooled) and not standing.frozen:
+        # The site was turned from fixed to elastic or back, or its Site object is gone.
+        standing.reason = "NodePoolChanged"
+        standing.why = f"{placed.node} is no place any more: the site's spec.nodes changed"
+        found.misplaced.append(standing)
+        return
     away = None if placed.lost_since is None or there else ask.now - placed.lost_since
     if state is None and away is not None and away >= settings.gone_after and not standing.frozen:
         found.notes.append(f"{placed.node} is gone for {away:.0f} s: what it held is given up")

@@ -89,6 +89,7 @@ class Ledger:
         pools = [self._pool(len(fleet.nodes) + at, name, members[name]) for at, name in enumerate(sorted(members))]
         self.states = (*alone, *pools)
         """every place: the nodes of fixed sites, and one for each elastic site"""
+        self.pooled = frozenset(member.node.name for group in members.values() for member in group)
         self._exact = {(state.site.name, state.node.name): state for state in self.states}
         self._by_name = {state.node.name: state for state in self.states}
         signs: dict[int, list[tuple[str, int, int]]] = {}

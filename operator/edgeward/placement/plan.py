@@ -38,10 +38,10 @@ def plan(fleet: Fleet, settings: PlanSettings = DEFAULTS) -> Plan:
     return Plan(
         jobs=tuple(plans),
         notes=notes,
-        fresh_nodes=sum(1 for state in ledger.states if state.cpu.confidence >= 1),
-        doubted_nodes=sum(1 for state in ledger.states if state.cpu.confidence < settings.doubted_below),
-        known_nodes=sum(1 for state in ledger.states if state.cpu.confidence > 0),
-        total_nodes=len(ledger.states),
+        fresh_nodes=sum(1 for state in ledger.measured if state.cpu.confidence >= 1),
+        doubted_nodes=sum(1 for state in ledger.measured if state.cpu.confidence < settings.doubted_below),
+        known_nodes=sum(1 for state in ledger.measured if state.cpu.confidence > 0),
+        total_nodes=len(ledger.measured),
         _by_key={job.key: job for job in plans},
     )
 
@@ -73,10 +73,10 @@ def _one_tier(
 
 def _fleet_notes(fleet: Fleet, ledger: Ledger) -> tuple[str, ...]:
     notes = [fleet.metrics_problem] if fleet.metrics_problem else []
-    blind = sum(1 for state in ledger.states if state.cpu.confidence == 0)
+    blind = sum(1 for state in ledger.measured if state.cpu.confidence == 0)
     if blind:
         notes.append(
-            f"no believable cpu figure for {blind} of {len(ledger.states)} nodes; what is requested there stands in for it"
+            f"no believable cpu figure for {blind} of {len(ledger.measured)} nodes; what is requested there stands in for it"
         )
     return tuple(notes)
 
