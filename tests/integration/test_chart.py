@@ -68,6 +68,7 @@ FULL: dict[str, Any] = {
             "window": "30s",
             "scrapeInterval": 7.5,
             "pollInterval": 3,
+            "trafficInterval": 5,
             "deadline": 2,
             "expiry": 60,
             "fallback": False,

@@ -1,11 +1,12 @@
-"""Asks the runtimes of this cluster what they serve. One slow pod holds up no other."""
+"""Asks the runtimes of this cluster what they serve and what they counted. One slow pod holds up no other."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import aiohttp
 
@@ -13,10 +14,12 @@ from edgeward.api.common import parse_time
 from edgeward.api.conditions import STEP_REASONS
 from edgeward.cluster.resources import Object
 
+from .exposition import Page, read
 from .render import CONTRACT, PORT
 from .report import STATES
 
 LARGEST_ANSWER = 256 * 1024
+LARGEST_PAGE = 512 * 1024
 AT_ONCE = 32
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -38,7 +41,28 @@ class RuntimeScraper:
         answers = await asyncio.gather(*(self._ask(pod) for pod in pods))
         return {pod["metadata"]["uid"]: answer for pod, answer in zip(pods, answers, strict=True) if answer is not None}
 
+    async def count(self, pods: Iterable[Object], note: Callable[[str, Page], None]) -> None:
+        """Calls `note` with the uid and the counters of each pod that answers, as it does: what a thousand pages make
+        together is never held at once."""
+
+        async def one(pod: Object) -> None:
+            body = await self._get(pod, "/metrics", most=LARGEST_PAGE)
+            if body is not None:
+                with contextlib.suppress(ValueError):
+                    note(pod["metadata"]["uid"], read(body.decode()))
+
+        await asyncio.gather(*(one(pod) for pod in pods))
+
     async def _ask(self, pod: Object) -> Object | None:
+        body = await self._get(pod, "/edgeward/v1/status", most=LARGEST_ANSWER)
+        try:
+            answer = None if body is None else json.loads(body)
+        except (ValueError, RecursionError):
+            return None
+        return answer if believable(answer) else None
+
+    async def _get(self, pod: Object, path: str, *, most: int) -> bytes | None:
+        """The body of a 200; None for anything else, and beyond `most` bytes."""
         address = pod.get("status", {}).get("podIP")
         if not address:
             return None
@@ -46,21 +70,18 @@ class RuntimeScraper:
             self._session = aiohttp.ClientSession(timeout=self._timeout, trust_env=False)
         host = f"[{address}]" if ":" in address else address
         try:
-            async with self._slots, self._session.get(f"http://{host}:{PORT}/edgeward/v1/status") as response:
-                if response.status != 200:
-                    return None
-                answer = json.loads(await _whole(response))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):
+            async with self._slots, self._session.get(f"http://{host}:{PORT}{path}") as response:
+                return await _whole(response, most) if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
-        return answer if believable(answer) else None
 
 
-async def _whole(response: aiohttp.ClientResponse) -> bytes:
-    """The body to its end, which may come in pieces. Raises ValueError beyond LARGEST_ANSWER."""
+async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body to its end, which may come in pieces. Raises ValueError beyond `most` bytes."""
     body = b""
     async for piece in response.content.iter_any():
         body += piece
-        if len(body) > LARGEST_ANSWER:
+        if len(body) > most:
             raise ValueError("too long")
     return body
 

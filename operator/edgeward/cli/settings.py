@@ -48,6 +48,8 @@ class MetricsSettings(_Section):
     scrape_interval: float = Field(15.0, gt=0)
     """seconds between two scrapes of Prometheus; samples of up to two of them are fresh"""
     poll_interval: float = Field(10.0, gt=0)
+    traffic_interval: float = Field(15.0, ge=1)
+    """seconds between two readings of what the runtimes counted"""
     deadline: float = Field(5.0, gt=0)
     expiry: float = Field(180.0, gt=0)
     fallback: bool = True

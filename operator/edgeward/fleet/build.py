@@ -50,6 +50,7 @@ from .names import LABEL_ASSIGNMENT, LABEL_SITE, LABEL_TIER
 from .pools import Pooled, pooled
 from .reading import Reader
 from .sites import membership, node_selector
+from .traffic import Measured, with_traffic
 
 Raw = Mapping[str, Any]
 
@@ -82,6 +83,7 @@ def build(
     sites: Iterable[Raw],
     assignments: Iterable[Raw],
     live: Mapping[str, Live] | None = None,
+    measured: Iterable[Measured] = (),
     metrics_problem: str = "",
     settings: BuildSettings | None = None,
     reader: Reader | None = None,
@@ -125,19 +127,22 @@ def build(
         now=now,
         nodes=fleet_nodes,
         sites=fleet_sites,
-        jobs=tuple(
-            _job(
-                raw,
-                by_job,
-                broken,
-                places,
-                by_release,
-                unlabelled=unlabelled,
-                now=now,
-                settings=settings,
-                reader=reader,
-            )
-            for raw in job_list
+        jobs=with_traffic(
+            (
+                _job(
+                    raw,
+                    by_job,
+                    broken,
+                    places,
+                    by_release,
+                    unlabelled=unlabelled,
+                    now=now,
+                    settings=settings,
+                    reader=reader,
+                )
+                for raw in job_list
+            ),
+            measured,
         ),
         releases=release_list,
         scrape_interval=settings.scrape_interval,

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ from edgeward.fleet.build import BuildSettings, build
 from edgeward.fleet.model import Fleet, Job, Live
 from edgeward.fleet.reading import Reader
 from edgeward.fleet.sites import membership
+from edgeward.fleet.traffic import Measured
 from edgeward.placement.model import JobPlan, Plan
 from edgeward.placement.plan import plan as make_plan
 from edgeward.placement.settings import PlanSettings
@@ -92,6 +93,7 @@ class Hub:
         settings: HubSettings,
         recorder: Recorder,
         live: Callable[[], tuple[Mapping[str, Live], str]],
+        measured: Callable[[], Iterable[Measured]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
@@ -99,6 +101,7 @@ class Hub:
         self._settings = settings
         self._recorder = recorder
         self._live = live
+        self._measured = measured
         self._clock = clock
         self._dirty = asyncio.Event()
         self._sweep = Sweep(
@@ -172,6 +175,7 @@ class Hub:
             sites=self._cache[SITES].all(),
             assignments=self._cache[ASSIGNMENTS].all(),
             live=live,
+            measured=self._measured(),
             metrics_problem=problem,
             settings=self._settings.build,
             reader=self._reader,
