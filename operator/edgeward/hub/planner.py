@@ -1,0 +1,261 @@
+"""The full solve, in a process of its own that is there only while there is something to solve.
+
+    pass of the hub -> offer(Fleet) -> worker process -> solution -> guidance for the next pass
+
+The pass itself never waits for it. A worker that crashes, hangs or answers nonsense costs nothing but the guidance: the
+pass goes on alone, and the reason is kept for /metrics and for the plan's notes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pickle
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import edgeward
+
+from .aside import aside
+from .worker import LENGTH, frame
+
+log = logging.getLogger(__name__)
+LARGEST = 2**30
+"""bytes of an answer; a length beyond it is no length"""
+
+
+class WorkerFailed(Exception):
+    """There is no answer; `kind` is one of Crashed, Hung, Refused, NotStarted."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerSettings:
+    """Seconds, unless it says otherwise."""
+
+    work: str = "edgeward.placement.plan:plan"
+    """what the worker runs, MODULE:FUNCTION"""
+    idle: float = 30.0
+    """the worker ends when it had nothing to do for so long"""
+    deadline: float = 60.0
+    """a worker that has no answer after so long is killed; a backstop, for the work's own limits are counts"""
+    every: float = 300.0
+    """a fleet of which nothing but the live figures changes is solved anew after so long"""
+    retry: float = 5.0
+    """after a failure; twice as long after each further one"""
+    longest_retry: float = 300.0
+
+
+class Planner:
+    """When the full solve is asked for, and what became of it. Requests are never queued: the newest Fleet wins."""
+
+    def __init__(
+        self,
+        settings: PlannerSettings,
+        *,
+        solved: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """solved: told when there is a new solution."""
+        self._settings = settings
+        self._solved = solved
+        self._clock = clock
+        self.worker = Worker(settings.work, idle=settings.idle, deadline=settings.deadline)
+        self._waiting: tuple[int, tuple[Any, ...]] | None = None
+        self._asked: tuple[int, float] | None = None
+        """the shape that was asked about last, and when"""
+        self._task: asyncio.Task[None] | None = None
+        self._in_a_row = 0
+        self._not_before = float("-inf")
+        self.solution: Any = None
+        """the latest; whoever uses it must hold it against what is there now"""
+        self.problem = ""
+        """why the last solve gave nothing; empty when it did"""
+        self.failures: Counter[str] = Counter()
+        self.seconds = 0.0
+        """that the last solve took, the way to the worker and back included"""
+        self.solved = 0
+
+    def offer(self, shape: int, *arguments: Any) -> bool:
+        """Ask for a full solve, unless one of the same shape is under way or fresh. `shape`: a hash of all that makes a
+        plan another one but for live figures. True when it will be solved."""
+        now = self._clock()
+        if self._asked is not None:
+            before, at = self._asked
+            if shape == before and now - at < self._settings.every and not self.problem:
+                return False
+        if now < self._not_before:
+            return False
+        self._asked = (shape, now)
+        self._waiting = (shape, arguments)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._work_off())
+        return True
+
+    @property
+    def busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.worker.close()
+
+    async def _work_off(self) -> None:
+        while self._waiting is not None:
+            (_, arguments), self._waiting = self._waiting, None
+            begun = self._clock()
+            try:
+                self.solution = await self.worker.ask(*arguments)
+            except WorkerFailed as error:
+                self._failed(error)
+                return
+            self.seconds = self._clock() - begun
+            self.solved += 1
+            if self.problem:
+                log.info("the full solve works again")
+            self.problem, self._in_a_row = "", 0
+            self._solved()
+
+    def _failed(self, error: WorkerFailed) -> None:
+        """The quick path goes on alone; what was solved before is as good as it was."""
+        settings = self._settings
+        delay = min(settings.retry * 2 ** min(self._in_a_row, 16), settings.longest_retry)
+        self._in_a_row += 1
+        self._not_before = self._clock() + delay
+        self._waiting = None
+        self.failures[error.kind] += 1
+        # No figure that differs from one failure to the next: the words are shown in a plan's notes.
+        self.problem = f"the solver process {error}; plans go on without the full solve"
+        log.warning("the solver process %s; tried again in %g s", error, delay)
+
+
+class Worker:
+    """One child process, started when asked and ended `idle` seconds after its last answer. One question at a time."""
+
+    def __init__(self, work: str, *, idle: float, deadline: float) -> None:
+        self._work = work
+        self._idle = idle
+        self._deadline = deadline
+        self._process: asyncio.subprocess.Process | None = None
+        self._retire: asyncio.TimerHandle | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self.starts = 0
+        self.peak_bytes = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def ask(self, *arguments: Any) -> Any:
+        """What the work returns. Raises WorkerFailed; then the process is gone, and the next question starts another."""
+        if self._retire is not None:
+            self._retire.cancel()
+        request = await aside(lambda: frame(pickle.dumps(arguments, protocol=pickle.HIGHEST_PROTOCOL)))
+        try:
+            async with asyncio.timeout(self._deadline):
+                content = await self._exchange(request)
+        except TimeoutError:
+            await self._kill()
+            raise WorkerFailed("Hung", f"gave no answer within {self._deadline:g} s") from None
+        except (OSError, EOFError) as error:
+            code = await self._kill(grace=1.0)
+            raise WorkerFailed("Crashed", f"ended in the middle of its work ({_exit(code)})") from error
+        except asyncio.CancelledError:
+            await self._kill()
+            raise
+        self._retire = asyncio.get_running_loop().call_later(self._idle, self._end_idle)
+        try:
+            result, said, peak = await aside(lambda: pickle.loads(content))  # noqa: S301  see worker.py
+        except Exception as error:
+            await self._kill()
+            raise WorkerFailed("Crashed", f"gave an answer that cannot be read: {type(error).__name__}") from error
+        self.peak_bytes = max(self.peak_bytes, peak)
+        if said:
+            raise WorkerFailed("Refused", f"could not solve it: {said}")
+        return result
+
+    async def close(self) -> None:
+        if self._retire is not None:
+            self._retire.cancel()
+        await self._kill()
+        for task in self._ending:
+            task.cancel()
+
+    async def _exchange(self, request: bytes) -> bytes:
+        process = await self._running()
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(request)
+        await process.stdin.drain()
+        length = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))[0]
+        if length > LARGEST:
+            raise EOFError
+        return await process.stdout.readexactly(length)
+
+    async def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            # The package may be on this process's path only (a source tree); and one thread, as results must not depend
+            # on how many there are.
+            paths = [str(Path(edgeward.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+            environ = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "edgeward.hub.worker",
+                self._work,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, **environ},
+            )
+            self.starts += 1
+        return self._process
+
+    def _end_idle(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._kill_gently())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _kill_gently(self) -> None:
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(5):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _kill(self, *, grace: float = 0.0) -> int | None:
+        """grace: seconds for one that has closed its pipes to end by itself, so that its exit status can be told."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        if grace:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    return await process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        return await process.wait()
+
+
+def _exit(code: int | None) -> str:
+    if code is None:
+        return "it never started"
+    return f"signal {-code}" if code < 0 else f"exit status {code}"
