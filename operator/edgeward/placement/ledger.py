@@ -86,9 +86,11 @@ class Ledger:
             members.get(node.site, alone).append(self._state(index, node, fleet, settings))
         self.measured = (*alone, *(member for group in members.values() for member in group))
         """every node, those of pools among them: what has figures of its own"""
-        pools = [self._pool(len(fleet.nodes) + at, name, members[name]) for at, name in enumerate(sorted(members))]
+        pools = [self._pool(name, members[name]) for name in sorted(members)]
         self.states = (*alone, *pools)
         """every place: the nodes of fixed sites, and one for each elastic site"""
+        for index, state in enumerate(self.states):
+            state.index = index
         self.pooled = frozenset(member.node.name for group in members.values() for member in group)
         self._exact = {(state.site.name, state.node.name): state for state in self.states}
         self._by_name = {state.node.name: state for state in self.states}
@@ -136,13 +138,11 @@ class Ledger:
         site = self.sites.get(node.site) or Site(name=node.site, tier=node.tier)
         return NodeState(index, index, node, site, reading("cpu"), reading("memory"), node.foreign)
 
-    def _pool(self, index: int, name: str, members: list[NodeState]) -> NodeState:
+    def _pool(self, name: str, members: list[NodeState]) -> NodeState:
         node = pool_node(self.sites[name], members)
         cpu = pool_reading([m.cpu for m in members], [m.node.allocatable.cpu / 1000 for m in members])
         memory = pool_reading([m.memory for m in members], [float(m.node.allocatable.memory) for m in members])
-        return NodeState(
-            index, index, node, self.sites[name], cpu, memory, node.foreign, pool=True, members=tuple(members)
-        )
+        return NodeState(0, 0, node, self.sites[name], cpu, memory, node.foreign, pool=True, members=tuple(members))
 
     def _enter(
         self,
