@@ -15,7 +15,7 @@ from edgeward.cluster.lease import LeaseSettings
 from edgeward.fleet.build import BuildSettings
 from edgeward.hub.hub import HubSettings
 from edgeward.metrics.profiles import METRICS_API, PROFILES, Profile, Query
-from edgeward.placement.settings import PlanSettings, Weights
+from edgeward.placement.settings import PlanSettings, ScalingSettings, Weights
 
 
 class SettingsError(Exception):
@@ -100,6 +100,15 @@ class PlacementSettings(_Section):
     evaluations: int = Field(3, ge=1)
 
 
+class ScalingSection(_Section):
+    """Of jobs with spec.scaling; durations in seconds."""
+
+    utilization: float = Field(0.7, gt=0, le=1)
+    tolerance: float = Field(0.1, ge=0, lt=1)
+    window: float = Field(300.0, ge=0, allow_inf_nan=False)
+    stale_after: float = Field(60.0, gt=0, allow_inf_nan=False)
+
+
 class OperatorSettings(_Section):
     namespace: str = "edgeward"
     port: int = Field(8081, ge=1, le=65535)
@@ -109,6 +118,7 @@ class OperatorSettings(_Section):
     store: StoreSettings = StoreSettings()
     timing: TimingSettings = TimingSettings()
     placement: PlacementSettings = PlacementSettings()
+    scaling: ScalingSection = ScalingSection()
 
     def hub(self) -> HubSettings:
         timing, placement = self.timing, self.placement
@@ -129,6 +139,7 @@ class OperatorSettings(_Section):
                 dwell=timing.dwell,
                 gone_after=timing.gone_after,
                 expiry=self.metrics.expiry,
+                scaling=ScalingSettings(**self.scaling.model_dump()),
             ),
         )
 
@@ -163,6 +174,10 @@ def load(path: str | None) -> OperatorSettings:
         if settings.timing.lease_retry >= settings.timing.lease_renew_deadline:
             raise SettingsError(
                 "timing.leaseRetry must be below timing.leaseRenewDeadline, or no holder keeps its lease"
+            )
+        if settings.scaling.stale_after < 2 * settings.metrics.traffic_interval:
+            raise SettingsError(
+                "scaling.staleAfter must be at least twice metrics.trafficInterval, or figures are old before new ones come"
             )
         if not any(asdict(Weights(**settings.placement.weights)).values()):
             raise SettingsError("placement.weights: at least one must be above 0")

@@ -24,9 +24,11 @@ from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.api.site import Site as SiteObject
 
+from . import scaled
 from .amounts import amounts, pod_request
 from .failures import Refused, exclusions
 from .model import (
+    OWN_CLUSTER,
     Exclusion,
     Fleet,
     Job,
@@ -209,6 +211,8 @@ def _site(name: str, nodes: list[Node], declared: SiteObject | None) -> Site:
     return Site(
         name=name,
         tier=tier,
+        # Which cluster a site that dials in belongs to, only its agent can say; until then it is one of its own.
+        cluster=name if spec and spec.connection and spec.connection.mode == "Pull" else OWN_CLUSTER,
         region=region,
         labels={**own, LABEL_SITE: name, LABEL_TIER: tier},
         # A pool without a node, scaled down to nothing, is as much there as its API server.
@@ -317,7 +321,9 @@ def _readable(
         created_at=job.created,
         generation=job.generation,
         priority=Priority(spec.priority.importance, spec.priority.urgency, spec.priority.satisfaction),
-        replicas=spec.replicas,
+        replicas=scaled.replicas(job),
+        scaling=scaled.bounds(job),
+        scaled=scaled.scaled(job),
         request=request_of(spec.resources.requests, spec.resources.limits),
         tiers=frozenset(spec.placement.tiers) or frozenset({"edge", "fog", "cloud"}),
         site_selector=spec.placement.site_selector or LabelSelector(),

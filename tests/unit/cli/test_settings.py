@@ -15,7 +15,7 @@ from edgeward.cluster.lease import LeaseSettings
 from edgeward.fleet.build import BuildSettings
 from edgeward.hub.hub import HubSettings
 from edgeward.metrics.profiles import KUBELET
-from edgeward.placement.settings import PlanSettings
+from edgeward.placement.settings import PlanSettings, ScalingSettings
 
 
 def loaded(tmp_path: Path, content: Any) -> OperatorSettings:
@@ -58,6 +58,11 @@ def test_the_parts_get_what_their_own_defaults_are() -> None:
         ({"placement": {"weights": {"load": -1}}}, "placement.weights.load"),
         ({"placement": {"weights": {"load": float("nan")}}}, "placement.weights.load"),
         ({"placement": {"weights": {"load": float("inf")}}}, "placement.weights.load"),
+        ({"scaling": {"utilization": 0}}, "scaling.utilization"),
+        ({"scaling": {"utilization": 1.2}}, "scaling.utilization"),
+        ({"scaling": {"window": float("inf")}}, "scaling.window"),
+        ({"scaling": {"staleAfter": 20}}, "scaling.staleAfter"),
+        ({"metrics": {"trafficInterval": 45}}, "scaling.staleAfter"),
         ({"timing": {"leaseRenewDeadline": 10}}, "timing.leaseRenewDeadline"),
         ({"timing": {"leaseRetry": 6}}, "timing.leaseRetry"),
         ({"port": 70000}, "port"),
@@ -132,3 +137,8 @@ def test_the_command_checks_a_file_without_a_cluster(tmp_path: Path, capsys: pyt
     assert "timing.tik" in capsys.readouterr().err
     assert main(["operator", "--check-config"]) == 0
     assert '"leaseDuration": 10.0' in capsys.readouterr().out
+
+
+def test_the_planner_sizes_as_it_is_told(tmp_path: Path) -> None:
+    told = {"utilization": 0.5, "tolerance": 0.2, "window": 60, "staleAfter": 40}
+    assert loaded(tmp_path, {"scaling": told}).hub().plan.scaling == ScalingSettings(0.5, 0.2, 60, 40)
