@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgeward.api.reasons import Rejection
 from edgeward.fleet.model import Exclusion, Moves, ProposedMove
-from edgeward.placement.constraints import FIT_CHECKS, SPEC_CHECKS, STATE_CHECKS, Ask, Miss, first_miss
+from edgeward.placement.constraints import FIT_CHECKS, SPEC_CHECKS, STATE_CHECKS, Ask, Miss, can_grow, first_miss
 from edgeward.placement.explain import explain, sift, why_missing
 from edgeward.placement.greedy import fill
 from edgeward.placement.hysteresis import SiteBudget, judge
@@ -120,26 +120,45 @@ def place(decision: Decision, ledger: Ledger) -> None:
     """The replicas that want a place, one after the other, each where it is best off now."""
     if not decision.turn.job.model_digest:
         return
+    ask = decision.ask
     for need in decision.needs:
-        need.count -= _fill(decision, need, ledger)
+        need.count -= _fill(
+            decision, need, ledger, decision.allowed, lambda state: first_miss(ask, state, FIT_CHECKS) is None
+        )
 
 
-def _fill(decision: Decision, need: Need, ledger: Ledger) -> int:
+def grow(decision: Decision, ledger: Ledger) -> None:
+    """What no node takes now may wait at elastic sites, whose pools get nodes for pods that wait."""
+    if not decision.turn.job.model_digest:
+        return
+    ask = decision.ask
+    for need in decision.needs:
+        pools = [s for s in ledger.states if s.pool and need.site in (None, s.site.name)] if need.count else []
+        before = {pool.index: pool.held[ask.index].decided if ask.index in pool.held else 0 for pool in pools}
+        need.count -= _fill(decision, need, ledger, pools, lambda pool: can_grow(ask, pool))
+        for pool in pools:
+            held = pool.held.get(ask.index)
+            waiting = held.decided - before[pool.index] if held else 0
+            if waiting:
+                what = "1 replica waits" if waiting == 1 else f"{waiting} replicas wait"
+                decision.notes.append(f"{what} at {pool.site.name} for its pool to grow: no node that is there fits")
+
+
+def _fill(
+    decision: Decision, need: Need, ledger: Ledger, places: Sequence[NodeState], fits: Callable[[NodeState], bool]
+) -> int:
+    """How many replicas of the need found one of the places that fit."""
     ask = decision.ask
     crowd = Crowd(decision.standings)
     chosen = fill(
         need.count,
-        [
-            state
-            for state in decision.allowed
-            if need.site in (None, state.site.name) and first_miss(ask, state, FIT_CHECKS) is None
-        ],
+        [state for state in places if need.site in (None, state.site.name) and fits(state)],
         job=ask.index,
         scorer=decision.scorer,
         ledger=ledger,
         on_node={s.state.index: crowd.on_node[s.site, s.node] for s in decision.standings if s.state is not None},
         at_site=dict(crowd.at_site),
-        fits=lambda state: first_miss(ask, state, FIT_CHECKS) is None,
+        fits=fits,
     )
     settle_at(decision, chosen, ledger.now)
     return len(chosen)

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from edgeward.api.reasons import Rejection
 from edgeward.fleet.model import Fleet
-from edgeward.placement.decide import Decision, begin, consider_move, finish, job_plan, place
+from edgeward.placement.decide import Decision, begin, consider_move, finish, grow, job_plan, place
 from edgeward.placement.hysteresis import SiteBudget
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.model import Explanation, JobPlan, Placement, Plan
@@ -58,6 +58,7 @@ def _one_tier(
             outcomes[turn.index] = _as_it_was(turn, error)
     steps: tuple[Callable[[Decision], None], ...] = (
         lambda decision: place(decision, ledger),
+        lambda decision: grow(decision, ledger),
         lambda decision: finish(decision, ledger, settings, fleet_notes=notes),
     )
     for step in steps:
