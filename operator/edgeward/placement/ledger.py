@@ -14,10 +14,11 @@ from functools import cached_property
 
 import numpy as np
 
-from edgeward.fleet.model import Fleet, Job, Node, Resources, Site
+from edgeward.fleet.model import Fleet, Job, Node, Placed, Resources, Site
 from edgeward.placement.columns import Columns, Floats, floats
 from edgeward.placement.freshness import Reading, read
 from edgeward.placement.pools import charge, pool_node, pool_reading
+from edgeward.placement.quotas import Usage
 from edgeward.placement.settings import PlanSettings
 
 
@@ -94,6 +95,11 @@ class Ledger:
         self.pooled = frozenset(member.node.name for group in members.values() for member in group)
         self._exact = {(state.site.name, state.node.name): state for state in self.states}
         self._by_name = {state.node.name: state for state in self.states}
+        self.site_use = _site_use(fleet, self.states)
+        self.namespace_use = _namespace_use(fleet)
+        self.spots: tuple[Counter[str], ...] = tuple(Counter() for _ in fleet.jobs)
+        """replicas by site, for each job"""
+        self._namespaces = tuple(job.namespace for job in fleet.jobs)
         signs: dict[int, list[tuple[str, int, int]]] = {}
         bound: Counter[tuple[int, int]] = Counter()
         for index, job in enumerate(fleet.jobs):
@@ -155,6 +161,8 @@ class Ledger:
         """bound: by pool and job, how many of its replicas have a node of their own."""
         for placed in job.placed:
             state = self.find(placed.site, placed.node)
+            if not _given_up(job, placed, state, self.now):
+                self._count(index, state.site.name if state else placed.site, max(0, placed.replicas))
             if state is None:
                 continue
             assigned, visible = max(0, placed.replicas), len(placed.started)
@@ -214,6 +222,7 @@ class Ledger:
         """One more replica of the job is decided for here."""
         held = state.held.setdefault(job, Held())
         held.decided += 1
+        self._count(job, state.site.name, 1)
         if held.decided > held.room:
             held.room = held.decided
             state.requested += self.requests[job]
@@ -226,9 +235,38 @@ class Ledger:
         held = state.held.setdefault(job, Held())
         held.decided -= count
         held.leaving += count
+        self._count(job, state.site.name, -count)
+
+    def _count(self, job: int, site: str, replicas: int) -> None:
+        """So many more of the job count at the site, for quotas and for the job's spread."""
+        cpu = self.requests[job].cpu
+        if site in self.site_use:
+            self.site_use[site].count(replicas, cpu)
+        self.namespace_use[self._namespaces[job]].count(replicas, cpu)
+        self.spots[job][site] += replicas
 
     def ranked(self, states: Iterable[NodeState]) -> list[NodeState]:
         return sorted(states, key=lambda state: state.rank)
+
+
+def _site_use(fleet: Fleet, states: Iterable[NodeState]) -> dict[str, Usage]:
+    """By site, those that only nodes name among them."""
+    found = {state.site.name: Usage() for state in states}
+    found.update((site.name, Usage(site.quota_replicas, site.quota_cpu)) for site in fleet.sites)
+    return found
+
+
+def _namespace_use(fleet: Fleet) -> dict[str, Usage]:
+    found = {job.namespace: Usage() for job in fleet.jobs}
+    found.update((item.name, Usage(item.max_replicas, item.max_cpu)) for item in fleet.namespaces)
+    return found
+
+
+def _given_up(job: Job, placed: Placed, state: NodeState | None, now: float) -> bool:
+    """Whether these replicas are away for so long that others may take their place; they then count for no quota."""
+    if placed.lost_since is None or not job.replace_lost or (state and state.node.ready and state.site.connected):
+        return False
+    return now - placed.lost_since >= job.lost_after
 
 
 _OWN_NAME = frozenset({"kubernetes.io/hostname"})
