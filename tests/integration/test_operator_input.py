@@ -143,10 +143,10 @@ def test_a_field_that_protects_something_and_does_not_work_yet(
 
 
 def test_a_field_that_does_not_work_yet_and_protects_nothing(world: World, operator: Operator, namespace: str) -> None:
-    world.job(namespace, "scaled", scaling={"minReplicas": 1, "maxReplicas": 6})
-    ignored = world.await_condition(namespace, "scaled", "FeaturesIgnored", "True")
-    assert "spec.scaling" in ignored["message"]
-    world.await_ready(namespace, "scaled")
+    world.job(namespace, "hopeful", offload={"job": "bigger"})
+    ignored = world.await_condition(namespace, "hopeful", "FeaturesIgnored", "True")
+    assert "spec.offload" in ignored["message"]
+    world.await_ready(namespace, "hopeful")
 
 
 def test_a_service_of_the_same_name_is_not_taken_over(world: World, operator: Operator, namespace: str) -> None:

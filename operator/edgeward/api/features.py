@@ -63,7 +63,7 @@ INFERENCE_JOB_ROWS: tuple[Row, ...] = (
     _works("spec.model", "a pin that differs from the release is NoRunnableModel, which the planner says"),
     _works("spec.replicas", "counts over the fleet"),
     _protects("spec.replicaScope", "PerSite taken as Total would leave all sites but one without the model"),
-    _ignored("spec.scaling", "spec.replicas holds until arrivals are measured"),
+    _works("spec.scaling", "sizes the job by measured arrivals"),
     _works("spec.priority", "orders the plan"),
     _works("spec.resources", "cpu and memory are checked here, the rest by the stock scheduler"),
     _ignored("spec.slo", "a wish; nothing is promised to a third party"),
@@ -185,4 +185,6 @@ def unavailable(spec: Spec) -> Features:
     for row in TABLE[type(spec)]:
         if row.state is not State.WORKS and _in_use(row, _at(spec, row.path.split(".")[1:])):
             found[row.state].append(row.path)
+    if isinstance(spec, InferenceJobSpec) and spec.scaling is not None and spec.replica_scope == "PerSite":
+        found[State.IGNORED].append("spec.scaling beside replicaScope PerSite")
     return Features(protecting=tuple(found[State.PROTECTS]), ignored=tuple(found[State.IGNORED]))

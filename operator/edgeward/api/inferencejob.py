@@ -384,6 +384,13 @@ class InferenceJob(KubeObject):
                 priority=1,
                 description="Score of the first site, per thousand",
             ),
+            Column(
+                name="Sized",
+                path=".status.scaling.replicas",
+                type="integer",
+                priority=1,
+                description="Replicas wanted by spec.scaling",
+            ),
             Column(name="Message", path='.status.conditions[?(@.type=="Ready")].message', priority=1),
         ),
     )

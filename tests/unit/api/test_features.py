@@ -21,7 +21,6 @@ OTHER = {"match": {"tier": "edge"}, "artifact": {"uri": "https://x/y", "digest":
 ASKING: dict[type[BaseModel], dict[str, Any]] = {
     InferenceJobSpec: {
         "spec.replicaScope": "PerSite",
-        "spec.scaling": {"maxReplicas": 3},
         "spec.slo": {"latency": "80ms"},
         "spec.data.source": ANY_SITE,
         "spec.data.requestSize": "1Ki",
@@ -76,6 +75,7 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
         "model": {"name": "m", "version": "1"},
         "replicas": 3,
         "replicaScope": "Total",
+        "scaling": {"minReplicas": 0, "maxReplicas": 3},
         "priority": {"importance": 5},
         "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}},
         "placement": {
@@ -188,6 +188,12 @@ def test_a_field_that_does_not_work_is_named(spec: type[BaseModel], path: str) -
 @pytest.mark.parametrize("spec", SPECS)
 def test_what_works_and_what_asks_for_nothing_is_passed_over(spec: Any) -> None:
     assert unavailable(parse(spec, WORKING[spec], strict=True)) == Features()
+
+
+def test_a_job_at_every_site_is_not_sized() -> None:
+    asked = {"model": {"name": "m"}, "scaling": {"maxReplicas": 3}, "replicaScope": "PerSite"}
+    found = unavailable(parse(InferenceJobSpec, asked, strict=True))
+    assert found.ignored == ("spec.scaling beside replicaScope PerSite",)
 
 
 def test_what_protects_is_never_ignored() -> None:
