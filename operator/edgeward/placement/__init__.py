@@ -3,6 +3,7 @@
 from edgeward.placement.model import (
     Explanation,
     Figures,
+    Guidance,
     JobPlan,
     Move,
     Placement,
@@ -17,6 +18,7 @@ from edgeward.placement.settings import PlanSettings, Weights
 __all__ = [
     "Explanation",
     "Figures",
+    "Guidance",
     "JobPlan",
     "Move",
     "Placement",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from edgeward.fleet.model import Exclusion, Moves, ProposedMove, Resources
+from edgeward.fleet.model import Exclusion, Moves, Nomination, ProposedMove, Resources
 from edgeward.placement.scaling import Sizing
 
 
@@ -100,6 +100,8 @@ class Explanation:
     """seconds, of the cpu sample of that node; None when there is none that is believed"""
     notes: tuple[str, ...] = ()
     """what was not believed and why, and what else a reader should know"""
+    share_of_bound: float | None = None
+    """of the job's priority tier, as the solver found it, 0..1; None when its place was found without the solver"""
     order: str = ""
     """"priority tier 4, P 0.8000, 2nd of 5\""""
 
@@ -111,6 +113,23 @@ class Move:
     source: str
     target: str
     gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class GivesWay:
+    """A node that replicas of a job leave for a job of a higher priority tier, from the nomination until that one is
+    there. Whoever publishes lets them go even where nothing replaces them."""
+
+    site: str
+    node: str
+    winner: str
+    """namespace/name"""
+    why: str
+    """for people: who needed what, where"""
+    taken: int = 0
+    """replicas that this very plan took; 0 when an earlier one did"""
+    patient: bool = True
+    """whether there is still time to wait for what replaces them elsewhere"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +157,9 @@ class JobPlan:
     proposed: ProposedMove | None = None
     moves: Moves = field(default_factory=Moves)
     moved: tuple[Move, ...] = ()
+    nomination: Nomination | None = None
+    """the room that is being made free for this job"""
+    gives_way: tuple[GivesWay, ...] = ()
     sizing: Sizing | None = None
     """how many replicas from the next plan on, for a job that is sized by its arrivals"""
 
@@ -153,8 +175,48 @@ class JobPlan:
             self.exclusions,
             self.proposed,
             self.moves,
+            self.nomination,
             self.sizing.decision if self.sizing else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TierShare:
+    """How near one priority tier's new replicas come to the best that anybody could do with what was free for them."""
+
+    tier: int
+    replicas: int
+    """that wanted a place"""
+    placed: int
+    score: float
+    """sum of the scores of those placed, as they are when the whole tier is there"""
+    bound: float
+    """no placement of this tier, on what the tiers above left, has a larger sum; 0 when nothing can be placed"""
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.score / self.bound) if self.bound > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What the solver advises for the replicas of one Fleet that want a place. A plan is a function of the Fleet, the
+    settings and this, so a replay that is given the same guidance takes the same way, whatever the clock did."""
+
+    made_at: float
+    """Fleet.now of the Fleet that was solved"""
+    targets: Mapping[str, tuple[tuple[str, str, int], ...]] = field(default_factory=dict)
+    """(site, node, replicas) for new replicas, by job"""
+    tiers: tuple[TierShare, ...] = ()
+    """highest first, those in which a replica wanted a place"""
+    backstop: bool = False
+    """whether the wall clock ended the solve before its counts did"""
+
+    @property
+    def share_of_bound(self) -> float | None:
+        """Of all tiers together; None when nothing wanted a place."""
+        bound = sum(tier.bound for tier in self.tiers)
+        return min(1.0, sum(tier.score for tier in self.tiers) / bound) if bound > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +232,8 @@ class Plan:
     known_nodes: int = 0
     """nodes with any confidence at all"""
     total_nodes: int = 0
+    guidance: Guidance | None = None
+    """the advice that this plan followed, with its distance from the bound; None when it had none"""
     _by_key: Mapping[str, JobPlan] = field(default_factory=dict, compare=False, repr=False)
 
     def job(self, key: str) -> JobPlan | None:

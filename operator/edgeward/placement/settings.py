@@ -68,10 +68,20 @@ class PlanSettings:
     move_window: float = 3600.0
     lift_after: float = 600.0
     """a job whose replicas have had no place for so long is served one priority tier higher"""
+    preemption: bool = True
+    """what finds no place may take that of a lower priority tier"""
+    min_run_time: float = 300.0
+    """a replica that was decided for, or whose pod started, less than this ago is not taken"""
+    nomination_ttl: float = 120.0
+    """room that is made free for a job is kept for it this long"""
     gone_after: float = 600.0
     """a node that is no longer in the Fleet loses what it held after this long"""
     exclusion_memory: float = 3600.0
     """how long an expired exclusion is remembered, so that the next refusal of the same node doubles the back-off"""
+    guidance_expiry: float = 60.0
+    """the solver's advice is followed for so long after the Fleet that it looked at"""
+    worth_solving: int = 8
+    """replicas that want a place from which on a solve is worth its time"""
     runners_up: int = 3
     rejected: int = 10
     notes: int = 10
