@@ -6,7 +6,6 @@ Every pass may be the last: killed between any two writes and started again, it 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -15,11 +14,8 @@ from typing import Any
 
 from edgeward import __version__
 from edgeward.api.assignment import Assignment
-from edgeward.api.common import ApiError as InvalidObject
 from edgeward.api.common import KubeObject, Model, to_dict
 from edgeward.api.inferencejob import InferenceJob
-from edgeward.api.modelrelease import ModelRelease
-from edgeward.api.site import Site
 from edgeward.cluster.cache import Cache
 from edgeward.cluster.client import ApiError, Client, WriteRefused
 from edgeward.cluster.events import Recorder
@@ -32,22 +28,19 @@ from edgeward.cluster.resources import (
     SITES,
     Object,
     Resource,
-    key_of,
 )
-from edgeward.fleet.build import BuildSettings, build
-from edgeward.fleet.model import Fleet, Job, Live
+from edgeward.fleet.build import BuildSettings
+from edgeward.fleet.model import Job, Live
 from edgeward.fleet.reading import Reader
-from edgeward.fleet.sites import membership
 from edgeward.fleet.traffic import Measured
-from edgeward.placement.model import JobPlan, Plan
-from edgeward.placement.plan import plan as make_plan
+from edgeward.placement.model import JobPlan
 from edgeward.placement.settings import PlanSettings
-from edgeward.rollout.step import RolloutStep
-from edgeward.rollout.step import step as roll
 
+from .aside import aside
 from .narrate import tell_jobs, tell_releases
-from .pace import Pace
-from .publish import publish
+from .observe import Facts, Observed, Seen, decide, observe
+from .pace import Breath, Pace
+from .publish import Published
 from .refused import Refused
 from .status import job_status, release_status, site_status, unreadable_status
 from .sweep import Sweep
@@ -58,6 +51,9 @@ FIRST_CONFLICT, FIRST_REFUSAL = 0.2, 1.0
 """seconds until the next try of a write that came too late, and of one that the API server will not have"""
 WATCHED = (INFERENCE_JOBS, MODEL_RELEASES, SITES, ASSIGNMENTS, NODES, PODS)
 """what the cache of a hub must hold"""
+ASIDE_PAIRS, ASIDE_SECONDS = 2000, 0.05
+"""A pass over so many pairs of a job and a node, or after one that took so long, is computed in a thread beside the event
+loop: the loop must not stand still for 100 ms. Below, a thread would only make a plan later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +68,6 @@ class HubSettings:
     writes_at_once: int = 16
     build: BuildSettings = field(default_factory=BuildSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
-
-
-@dataclass(slots=True)
-class Observed:
-    """One pass: what was seen and what was made of it. Kept for /metrics and for whoever explains."""
-
-    fleet: Fleet
-    plan: Plan
-    rollout: RolloutStep
-    seconds: float
 
 
 class Hub:
@@ -151,9 +137,10 @@ class Hub:
 
     async def once(self) -> Observed:
         """One pass of the loop."""
-        observed, jobs, releases, assignments = self._observe()
-        await self._publish(observed, jobs, assignments)
-        await self._report(observed, jobs, releases, assignments)
+        seen = self._look()
+        facts, observed, published = await self._think(seen)
+        await self._publish(published)
+        await self._report(observed, facts)
         await self._sweep.once()
         self.last = observed
         self.passes += 1
@@ -161,12 +148,9 @@ class Hub:
 
     # Observe and plan --------------------------------------------------------------------------------------------
 
-    def _observe(
-        self,
-    ) -> tuple[Observed, dict[str, InferenceJob], dict[str, ModelRelease], list[Assignment]]:
-        begun = time.perf_counter()
+    def _look(self) -> Seen:
         live, problem = self._live()
-        fleet = build(
+        return Seen(
             now=self._clock(),
             nodes=self._cache[NODES].all(),
             pods=self._cache[PODS].all(),
@@ -174,42 +158,26 @@ class Hub:
             releases=self._cache[MODEL_RELEASES].all(),
             sites=self._cache[SITES].all(),
             assignments=self._cache[ASSIGNMENTS].all(),
-            live=live,
-            measured=self._measured(),
+            live=dict(live),
             metrics_problem=problem,
-            settings=self._settings.build,
-            reader=self._reader,
+            measured=tuple(self._measured()),
         )
-        rollout = roll(fleet)
-        plan = make_plan(fleet, self._settings.plan)
-        observed = Observed(fleet=fleet, plan=plan, rollout=rollout, seconds=time.perf_counter() - begun)
-        jobs = self._readable(INFERENCE_JOBS, InferenceJob)
-        releases = self._readable(MODEL_RELEASES, ModelRelease)
-        assignments = list(self._readable(ASSIGNMENTS, Assignment).values())
-        return observed, jobs, releases, assignments
 
-    def _readable(self, resource: Resource, model: type[Any]) -> dict[str, Any]:
-        """Parsed objects by key. What cannot be read is left out here; the Fleet holds it with its Problem."""
-        found: dict[str, Any] = {}
-        for raw in self._cache[resource].all():
-            if "deletionTimestamp" in raw["metadata"] and resource is not ASSIGNMENTS:
-                continue
-            whole = resource is ASSIGNMENTS
-            with contextlib.suppress(InvalidObject):
-                found[key_of(raw)] = self._reader.parse(model, raw) if whole else self._reader.read(model, raw)
-        return found
+    async def _think(self, seen: Seen) -> tuple[Facts, Observed, Published]:
+        settings = self._settings
+
+        def think() -> tuple[Facts, Observed, Published]:
+            facts = observe(seen, settings=settings.build, reader=self._reader)
+            return facts, *decide(facts, settings=settings.plan, namespace=settings.namespace)
+
+        took = self.last.seconds if self.last else 0.0
+        if len(seen.jobs) * len(seen.nodes) < ASIDE_PAIRS and took < ASIDE_SECONDS:
+            return think()
+        return await aside(think)
 
     # Publish -----------------------------------------------------------------------------------------------------
 
-    async def _publish(self, observed: Observed, jobs: dict[str, InferenceJob], assignments: list[Assignment]) -> None:
-        published = publish(
-            observed.fleet,
-            observed.plan,
-            observed.rollout,
-            jobs=jobs,
-            present=assignments,
-            namespace=self._settings.namespace,
-        )
+    async def _publish(self, published: Published) -> None:
         for job, why in published.failed:
             self.failed += 1
             log.error("the plan of job %s does not fit an Assignment: %s", job, why)
@@ -228,31 +196,28 @@ class Hub:
 
     # Report ------------------------------------------------------------------------------------------------------
 
-    async def _report(
-        self,
-        observed: Observed,
-        jobs: dict[str, InferenceJob],
-        releases: dict[str, ModelRelease],
-        assignments: list[Assignment],
-    ) -> None:
+    async def _report(self, observed: Observed, facts: Facts) -> None:
         fleet, plan, rollout = observed.fleet, observed.plan, observed.rollout
         by_job: dict[str, list[Assignment]] = {}
-        for item in assignments:
+        for item in facts.assignments:
             by_job.setdefault(f"{item.spec.job.namespace}/{item.spec.job.name}", []).append(item)
         writes: list[Awaitable[None]] = []
-        for facts in fleet.jobs:
-            raw, job, job_plan = self._cache[INFERENCE_JOBS].get(facts.key), jobs.get(facts.key), plan.job(facts.key)
+        breath = Breath()
+        for job in fleet.jobs:
+            await breath.take()
+            raw, job_plan = self._cache[INFERENCE_JOBS].get(job.key), plan.job(job.key)
             if raw is None or job_plan is None:
                 continue
             try:
-                writes += self._job_writes(observed, raw, facts, job, job_plan, by_job.get(facts.key, []))
+                readable_job = facts.jobs.get(job.key)
+                writes += self._job_writes(observed, raw, job, readable_job, job_plan, by_job.get(job.key, []))
             except Exception:  # what is odd about one job must not keep the others' statuses back
                 self.failed += 1
-                log.exception("the status of job %s could not be made", facts.key)
+                log.exception("the status of job %s could not be made", job.key)
         for release in fleet.releases:
             raw, readable, step = (
                 self._cache[MODEL_RELEASES].get(release.key),
-                releases.get(release.key),
+                facts.releases.get(release.key),
                 rollout.release(release.key),
             )
             if raw is None or step is None:
@@ -267,7 +232,13 @@ class Hub:
             if changed:
                 writes.append(tell_releases(self._recorder, raw, readable.status, said))
             writes += changed
-        writes += self._site_writes(fleet, plan)
+        for name, site in facts.sites.items():
+            await breath.take()
+            raw = self._cache[SITES].get(name)
+            if raw is not None:
+                overlaps = facts.overlaps.get(name, ())
+                about = site_status(site, plan=plan, fleet=fleet, overlaps=overlaps, version=__version__)
+                writes += self._status(SITES, raw, to_dict(about), known=site)
         await self._all(writes)
 
     def _job_writes(
@@ -301,20 +272,6 @@ class Hub:
         else:
             self._said[facts.key] = facts_now
         return changed
-
-    def _site_writes(self, fleet: Fleet, plan: Plan) -> list[Awaitable[None]]:
-        sites = self._readable(SITES, Site)
-        if not sites:
-            return []
-        labels = {node["metadata"]["name"]: node["metadata"].get("labels") or {} for node in self._cache[NODES].all()}
-        overlaps = membership(labels, sites.values()).overlaps
-        writes: list[Awaitable[None]] = []
-        for name, site in sites.items():
-            raw = self._cache[SITES].get(name)
-            if raw is not None:
-                status = site_status(site, plan=plan, fleet=fleet, overlaps=overlaps.get(name, ()), version=__version__)
-                writes += self._status(SITES, raw, to_dict(status), known=site)
-        return writes
 
     def _status(
         self, resource: Resource, raw: Object, wanted: dict[str, Any], known: KubeObject | None = None

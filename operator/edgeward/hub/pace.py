@@ -1,6 +1,9 @@
-"""How long a planner that was just told of a change waits for more of them."""
+"""When the planner waits: for more of what it was just told, and for others who need the event loop."""
 
 from __future__ import annotations
+
+import asyncio
+import time
 
 
 class Pace:
@@ -19,3 +22,16 @@ class Pace:
     def planned(self, seconds: float, *, now: float) -> None:
         """A plan that took so long to make, its writes not counted, has just been carried out."""
         self._earliest = now + min(2 * seconds, self._longest)
+
+
+class Breath:
+    """For a long row of small steps on the event loop: taken at each, it lets others go first every `every` seconds."""
+
+    def __init__(self, every: float = 0.02) -> None:
+        self._every = every
+        self._since = time.monotonic()
+
+    async def take(self) -> None:
+        if time.monotonic() - self._since >= self._every:
+            await asyncio.sleep(0)
+            self._since = time.monotonic()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
 
+import pytest
+
+import edgeward.hub.hub
 from edgeward.cluster.cache import Cache
 from edgeward.cluster.client import ApiError
 from edgeward.cluster.events import Recorder
 from edgeward.hub.hub import WATCHED, Hub, HubSettings
+from edgeward.hub.pace import Breath
 from tests.fakes import FakeClient
 from tests.unit.fleet.objects import NOW, Raw, assignment, job, node, release
 
@@ -71,3 +77,76 @@ def test_a_refused_deletion_does_not_stop_the_statuses() -> None:
         assert hub.failed == 1 and client.server.requests[-1][0] == "DELETE"
 
     asyncio.run(once())
+
+
+def hub_of(nodes: int, jobs: int) -> Hub:
+    client, cache = FakeClient(), Cache()
+    objects = {
+        "nodes": [node(f"n{number}") for number in range(nodes)],
+        "inferencejobs": [job(f"j{number}") for number in range(jobs)],
+    }
+    for resource in WATCHED:
+        cache.add(resource).seed(objects.get(resource.plural, []))
+    recorder = Recorder(client, "test")
+    return Hub(
+        client=client,
+        cache=cache,
+        settings=HubSettings(),
+        recorder=recorder,
+        live=lambda: ({}, ""),
+        clock=lambda: NOW,
+    )
+
+
+def test_a_large_fleet_is_planned_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan ends when the loop has gone on meanwhile: on the loop it would never end."""
+    went_on = threading.Event()
+    decide = edgeward.hub.hub.decide
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        assert went_on.wait(60), "the event loop stood still"
+        return decide(*arguments, **options)
+
+    monkeypatch.setattr(edgeward.hub.hub, "decide", slow)
+
+    async def once() -> None:
+        hub = hub_of(nodes=200, jobs=10)
+        planning = asyncio.create_task(hub.once())
+        await asyncio.sleep(0)
+        went_on.set()
+        assert len((await planning).plan.jobs) == 10
+
+    asyncio.run(once())
+
+
+def test_a_small_fleet_is_planned_on_the_spot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread would make the demo's plans later."""
+    threads: list[threading.Thread] = []
+    decide = edgeward.hub.hub.decide
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread())
+        return decide(*arguments, **options)
+
+    monkeypatch.setattr(edgeward.hub.hub, "decide", noted)
+
+    async def once() -> None:
+        await hub_of(nodes=5, jobs=3).once()
+
+    asyncio.run(once())
+    assert threads == [threading.main_thread()]
+
+
+def test_the_loop_breathes_in_a_long_row_of_small_steps() -> None:
+    async def play() -> None:
+        others: list[int] = []
+        breath = Breath(every=0)
+        asyncio.get_running_loop().call_soon(others.append, 1)
+        await breath.take()
+        assert others == [1]
+        breath = Breath(every=3600)
+        asyncio.get_running_loop().call_soon(others.append, 2)
+        await breath.take()
+        assert others == [1], "not at each step: a turn of the loop costs more than most of them"
+
+    asyncio.run(play())
