@@ -10,11 +10,11 @@ import math
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgeward.fleet.traffic import NO_LATENCIES, Measured, quantile
 
-from .exposition import Counts, Page
+from .exposition import MOST_VERSIONS, Counts, Page
 
 HOUR = 3600.0
 SLOT = 300.0
@@ -56,6 +56,8 @@ class _Slot:
     """where the first interval in it begins, which may be before"""
     latency: array[float] = field(default_factory=lambda: array("d", NO_LATENCIES))
     errors: float = 0.0
+    sums: dict[str, Counts] = field(default_factory=dict)
+    """by digest, without the latencies: those are of all together"""
     cpu: Counter[int] = field(default_factory=Counter)
     memory: Counter[int] = field(default_factory=Counter)
 
@@ -117,7 +119,9 @@ class Windows:
         while pod.intervals and pod.intervals[0][1] <= at - 2 * self._window:
             pod.intervals.popleft()
         slot = self._slot(pod.key, since, at)
-        for delta in deltas.values():
+        for digest, delta in deltas.items():
+            if digest in slot.sums or len(slot.sums) < MOST_VERSIONS:
+                slot.sums[digest] = slot.sums.get(digest, Counts()) + replace(delta, latency=NO_LATENCIES)
             slot.errors += delta.errors
             for index, count in enumerate(delta.latency):
                 slot.latency[index] += count
@@ -159,6 +163,7 @@ class Windows:
         own = totals.get(digest, Counts())
         covered = min(end - begin, self._window)
         slots = self._hours.get(key, ())
+        hour = sum((slot.sums.get(digest, Counts()) for slot in slots), Counts())
         latency = [sum(column) for column in zip(*(slot.latency for slot in slots), strict=True)] or list(NO_LATENCIES)
         return Measured(
             job=key.job,
@@ -175,6 +180,10 @@ class Windows:
             hour_latency=tuple(latency),
             hour_errors=sum(slot.errors for slot in slots),
             hour_window=max(0.0, end - slots[0].begun) if slots else 0.0,
+            hour_samples=hour.served,
+            hour_service_seconds=hour.busy / hour.served if hour.served >= 1 else None,
+            hour_transfers=hour.transfers,
+            hour_transfer_seconds=hour.transfer / hour.transfers if hour.transfers >= 1 else None,
             cpu_p95=_p95(sum((slot.cpu for slot in slots), Counter())),
             memory_p95=_p95(sum((slot.memory for slot in slots), Counter())),
         )

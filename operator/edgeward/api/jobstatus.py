@@ -183,6 +183,7 @@ class LearnedSite(Model):
     execution: Figure | None = Field(None, description="Measured over predicted time of execution.")
     transfer: Figure | None = Field(None, description="Measured over predicted time of transfer.")
     samples: NonNegative = Field(0, description="Requests behind it.")
+    measured_at: Time | None = Field(None, description="When it was last found so.")
 
 
 class RightSizing(Model):
@@ -198,6 +199,7 @@ class Learned(Model):
 
     satisfaction: PerMille | None = Field(None, description="Share of requests within slo, per thousand.")
     window: str | None = Field(None, max_length=32, description="Time that the share covers.")
+    service_seconds: Figure | None = Field(None, description="Seconds of one request at speed 1.")
     sites: tuple[LearnedSite, ...] = Field((), max_length=20, description="By site.", json_schema_extra=_ATOMIC)
     right_sizing: RightSizing | None = Field(None, description="A proposal.")
 

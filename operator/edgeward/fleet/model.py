@@ -217,6 +217,8 @@ class Placed:
     """when this node was decided for"""
     lost_since: float | None = None
     """since when the node has been not ready or gone; None while it is there"""
+    protected: str = ""
+    """namespace/name of a PodDisruptionBudget of the user's that allows no disruption of these pods now"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,11 +297,62 @@ class Traffic:
     hour_requests: int = 0
     """in the last hour, or since the measuring began if that is less"""
     hour_window: float = 0.0
-    """seconds that the two above cover"""
+    """seconds that all of the last hour covers"""
+    hour_samples: int = 0
+    """requests of `digest` behind hour_service_seconds"""
+    hour_service_seconds: float | None = None
+    """as service_seconds, over the last hour"""
+    hour_transfers: int = 0
+    """requests behind hour_transfer_seconds"""
+    hour_transfer_seconds: float | None = None
+    """as transfer_seconds, over the last hour"""
     cpu_p95: float | None = None
     """cores in use by one replica, 95th percentile over the last hour"""
     memory_p95: float | None = None
     """bytes in use by one replica, 95th percentile over the last hour"""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLesson:
+    """How a model's times at a site differ from what was predicted: measured over predicted, None when not measured."""
+
+    site: str
+    execution: float | None = None
+    transfer: float | None = None
+    samples: int = 0
+    """requests behind it when it was told"""
+    at: float = 0.0
+    """when it was told, or last found to hold"""
+
+
+@dataclass(frozen=True, slots=True)
+class RightSize:
+    """Requests that the measured use of one replica suggests; None: what is asked for is about right."""
+
+    cpu: int | None = None
+    """millicores"""
+    memory: int | None = None
+    """bytes"""
+    basis: str = ""
+    """from what, for a person"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a job's runtimes taught, as its status tells it. It is written only when it changes by more than noise, and
+    read back, so that a new leader goes on from what the one before had learned."""
+
+    digest: str = ""
+    """the model that it is about; the times of another one teach nothing about this"""
+    service_seconds: float | None = None
+    """of one request on a node of speed 1, where nothing but measurements says it"""
+    satisfaction: float | None = None
+    """share of the last hour's requests within slo.latency"""
+    window: float = 0.0
+    """seconds that the share covers"""
+    sites: tuple[SiteLesson, ...] = ()
+    """by name"""
+    right_size: RightSize | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,9 +426,13 @@ class Job:
     scaled: Scaled | None = None
     traffic: tuple[Traffic, ...] = ()
     """by site, the digest that it serves now"""
+    learned: Lesson = Lesson()
+    """as it was told last"""
     waiting_since: float | None = None
     """since when replicas of the job have had no place; None when none is missing"""
     nomination: Nomination | None = None
+    preempted: str = ""
+    """what status says of who took its room and why; empty when nobody did"""
     model_name: str = ""
     model_digest: str = ""
     """what the job is meant to run; empty when the release does not say yet"""

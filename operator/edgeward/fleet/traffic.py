@@ -44,6 +44,10 @@ class Measured:
     """answered requests by latency, see LATENCY_BOUNDS"""
     hour_errors: float = 0.0
     hour_window: float = 0.0
+    hour_samples: float = 0.0
+    hour_service_seconds: float | None = None
+    hour_transfers: float = 0.0
+    hour_transfer_seconds: float | None = None
     cpu_p95: float | None = None
     memory_p95: float | None = None
 
@@ -114,6 +118,10 @@ def _traffic(item: Measured, slo_latency: float | None) -> Traffic:
         within_slo=int(within + 1e-6),
         hour_requests=int(answered + item.hour_errors + 1e-6),
         hour_window=item.hour_window,
+        hour_samples=int(item.hour_samples + 1e-6),
+        hour_service_seconds=item.hour_service_seconds,
+        hour_transfers=int(item.hour_transfers + 1e-6),
+        hour_transfer_seconds=item.hour_transfer_seconds,
         cpu_p95=item.cpu_p95,
         memory_p95=item.memory_p95,
     )
