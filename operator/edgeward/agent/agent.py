@@ -46,6 +46,7 @@ from edgeward.fleet.names import (
     LABEL_SITE,
     LABEL_TIER,
     MANAGED_BY,
+    is_pool,
 )
 from edgeward.fleet.sites import membership
 
@@ -363,7 +364,7 @@ class Agent:
 
     async def _report(self, assignment: Assignment, raw: Object, problem: str) -> None:
         reason, _, message = problem.partition(" ")
-        conditions = [
+        conditions: list[dict[str, Any]] = [
             {
                 "type": "Applied",
                 "status": "False" if problem else "True",
@@ -373,11 +374,7 @@ class Agent:
             },
             {
                 "type": "StorePersistent",
-                "status": "True" if self._persistent else "False",
-                "reason": "NodeLocalClass" if self._persistent else "NoStorageClass",
-                "message": ""
-                if self._persistent
-                else f"no StorageClass {self._settings.store_class!r}; models are fetched again when a pod is replaced",
+                **self._store(assignment),
                 "observedGeneration": assignment.generation,
             },
         ]
@@ -402,6 +399,20 @@ class Agent:
         body = {"metadata": {"name": assignment.name, "namespace": assignment.namespace}, "status": wanted}
         answer = await self._client.apply(ASSIGNMENTS, body, manager=MANAGER, subresource="status")
         self._cache[ASSIGNMENTS].put(answer)
+
+    def _store(self, assignment: Assignment) -> dict[str, str]:
+        """Whether models outlive their pods, as a condition's status, reason and message."""
+        again = "models are fetched again when a pod is replaced"
+        if any(is_pool(node.name) for node in assignment.spec.nodes):
+            return {
+                "status": "False",
+                "reason": "ElasticSite",
+                "message": f"the nodes of the site come and go; {again}",
+            }
+        if not self._persistent:
+            message = f"no StorageClass {self._settings.store_class!r}; {again}"
+            return {"status": "False", "reason": "NoStorageClass", "message": message}
+        return {"status": "True", "reason": "NodeLocalClass", "message": ""}
 
     async def _watch_runtimes(self) -> None:
         """Ask the runtimes: often while something is under way, seldom once it is settled."""

@@ -1,7 +1,8 @@
 """What one Assignment wants in its cluster, as plain objects. No I/O.
 
-One Deployment per (job, node), pinned by required node affinity on metadata.name and never edited for a score. The
-stock scheduler still has the last word on fit. Model changes go through the ConfigMap and leave the pods alone.
+One Deployment per (job, node), pinned by required node affinity on metadata.name and never edited for a score; at an
+elastic site one for the site, with the job's constraints as affinity. The stock scheduler has the last word on fit.
+Model changes go through the ConfigMap and leave the pods alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeward.api.assignment import Assignment
+from edgeward.api.assignment import AssignedNode, Assignment
 from edgeward.cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -34,6 +35,7 @@ from edgeward.fleet.names import (
     LABEL_TIER,
     MANAGED_BY,
     derived_name,
+    is_pool,
 )
 from edgeward.placement.formulas import priority_tier
 
@@ -46,6 +48,7 @@ STORE_DIR = "/var/lib/edgeward/store"
 USER = 65532
 CONTRACT = 1
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 """of every container's securityContext, by the Pod Security Standard of that name; the rest is said for the pod"""
 
@@ -104,7 +107,11 @@ def children(
     """
     spec = assignment.spec
     claimed = {str(item["metadata"]["name"]): _has_claim(item) for item in deployments if item is not None}
-    stores = {node.name: claimed.get(placement_name(assignment, node.name), persistent) for node in spec.nodes}
+    # Where a pod of a pool will run is not known before it does, and a claim of its own would tie it to that node.
+    stores = {
+        node.name: not is_pool(node.name) and claimed.get(placement_name(assignment, node.name), persistent)
+        for node in spec.nodes
+    }
     wanted = [Child(CONFIG_MAPS, _config_map(assignment, config))]
     wanted += [
         Child(VOLUME_CLAIMS, _claim(assignment, node.name, settings)) for node in spec.nodes if stores[node.name]
@@ -120,8 +127,7 @@ def children(
             DEPLOYMENTS,
             _deployment(
                 assignment,
-                node.name,
-                node.replicas + node.leaving,
+                node,
                 _tier(assignment, tiers.get(node.name, "")),
                 settings,
                 stores[node.name],
@@ -257,16 +263,16 @@ def _budget(assignment: Assignment) -> Object:
 
 
 def _deployment(
-    assignment: Assignment, node: str, replicas: int, tier: str, settings: AgentSettings, persistent: bool
+    assignment: Assignment, node: AssignedNode, tier: str, settings: AgentSettings, persistent: bool
 ) -> Object:
-    name = placement_name(assignment, node)
+    name = placement_name(assignment, node.name)
     labels = {**_own(assignment), LABEL_PLACEMENT: name}
     pod = _pod_template(assignment, node, tier, settings, persistent, labels)
     over = assignment.spec.pod_template or {}
     return {
-        "metadata": {**_meta(assignment, name, **labels), "annotations": {ANNOTATION_NODE: node}},
+        "metadata": {**_meta(assignment, name, **labels), "annotations": {ANNOTATION_NODE: node.name}},
         "spec": {
-            "replicas": replicas,
+            "replicas": node.replicas + node.leaving,
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": {LABEL_PLACEMENT: name}},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
@@ -285,30 +291,34 @@ def _hardened(template: Object) -> Object:
 
 
 def _pod_template(
-    assignment: Assignment, node: str, tier: str, settings: AgentSettings, persistent: bool, labels: Mapping[str, str]
+    assignment: Assignment,
+    node: AssignedNode,
+    tier: str,
+    settings: AgentSettings,
+    persistent: bool,
+    labels: Mapping[str, str],
 ) -> Object:
     marks = assignment.spec.effective.priority
-    claim = {"persistentVolumeClaim": {"claimName": store_name(assignment.spec.job.namespace, node)}}
+    pool = is_pool(node.name)
+    claim = {"persistentVolumeClaim": {"claimName": store_name(assignment.spec.job.namespace, node.name)}}
     return {
         "metadata": {
             "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: assignment.spec.job.name, **labels},
-            "annotations": {ANNOTATION_NODE: node},
+            # The cluster autoscaler keeps a node whose pod has an emptyDir, unless the pod says that it may go.
+            "annotations": {ANNOTATION_NODE: node.name, **({SAFE_TO_EVICT: "true"} if pool else {})},
         },
         "spec": {
             "affinity": {
                 "nodeAffinity": {
-                    "requiredDuringSchedulingIgnoredDuringExecution": {
-                        "nodeSelectorTerms": [
-                            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
-                        ]
-                    }
+                    "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [_which_nodes(node)]}
                 }
             },
+            **({"topologySpreadConstraints": [_apart(labels)]} if pool else {}),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "priorityClassName": f"edgeward-tier-{priority_tier(marks.importance, marks.urgency, marks.satisfaction)}",
             "terminationGracePeriodSeconds": 30,
-            "tolerations": _tolerations(assignment, tier),
+            "tolerations": _tolerations(assignment, "" if pool else tier),
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": USER,
@@ -324,6 +334,28 @@ def _pod_template(
                 {"name": "tmp", "emptyDir": {}},
             ],
         },
+    }
+
+
+def _which_nodes(node: AssignedNode) -> Object:
+    """The node itself; of a pool, the nodes that the job may use, whichever are there when a pod needs one."""
+    if not is_pool(node.name):
+        return {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node.name]}]}
+    if node.pool is None:
+        raise ValueError(f"{node.name} has no pool: nothing says which nodes belong to it")
+    wanted = [(key, [value]) for key, value in sorted(node.pool.labels.items())]
+    if node.pool.architectures:
+        wanted.append(("kubernetes.io/arch", list(node.pool.architectures)))
+    return {"matchExpressions": [{"key": key, "operator": "In", "values": values} for key, values in wanted]}
+
+
+def _apart(labels: Mapping[str, str]) -> Object:
+    """Replicas of one pool on different nodes where there are such; a wish, as the pool may have only one."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {LABEL_PLACEMENT: labels[LABEL_PLACEMENT]}},
     }
 
 
@@ -367,7 +399,10 @@ def _probe(path: str, *, period: int, failures: int) -> Object:
 
 
 def _tolerations(assignment: Assignment, tier: str) -> list[dict[str, Any]]:
-    """The job's own, and at edge and fog sites no time limit on a lost node: Edgeward decides about replacement."""
+    """The job's own, and at edge and fog sites no time limit on a lost node: Edgeward decides about replacement.
+
+    Of a pool (no tier) the cluster does: its nodes come and go, and Edgeward does not follow them one by one.
+    """
     own = [
         {key: value for key, value in toleration.model_dump(by_alias=True, exclude_none=True).items() if value != ""}
         for toleration in assignment.spec.effective.placement.tolerations

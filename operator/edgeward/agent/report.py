@@ -11,7 +11,7 @@ from edgeward.api.common import to_dict
 from edgeward.api.quantity import format_decimal
 from edgeward.cluster.resources import Object
 from edgeward.fleet.failures import BROKEN_CONTAINER
-from edgeward.fleet.names import ANNOTATION_NODE
+from edgeward.fleet.names import ANNOTATION_NODE, is_pool
 
 LONGEST_MESSAGE = 1024
 LONGEST_WORD = 128
@@ -117,10 +117,11 @@ def _node(
 ) -> dict[str, Any]:
     ready = sum(is_ready(pod) for pod in pods)
     report: dict[str, Any] = {"name": name, "replicas": replicas, "ready": ready}
-    if node is None:
+    # The nodes of a pool come and go; what becomes of its pods is all there is to say.
+    if node is None and not is_pool(name):
         return {**report, "reason": "NodeGone", "message": f"node {name} is not in the cluster"}
-    lost = _condition(node, "Ready")
-    if is_lost(node):
+    if node is not None and is_lost(node):
+        lost = _condition(node, "Ready")
         return {**report, **_says("NodeNotReady", lost.get("message"), lost.get("lastTransitionTime"))}
     if ready >= replicas:
         return {**report, **_updating(pods, runtimes, deployment)}

@@ -73,15 +73,27 @@ class Effective(Model):
     capture: Capture | None = Field(None, description="What the runtime keeps of requests for learning.")
 
 
+class NodePool(Model):
+    """The nodes of an elastic site that a job may use."""
+
+    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict, max_length=64, description="Labels that they have."
+    )
+    architectures: tuple[Annotated[str, Field(max_length=63)], ...] = Field(
+        (), max_length=8, description="Processors that they have.", json_schema_extra=_ATOMIC
+    )
+
+
 class AssignedNode(Model):
     """Replicas on one node."""
 
-    name: str = Field(min_length=1, max_length=253, description="Node.")
+    name: str = Field(min_length=1, max_length=253, description="Node; SITE/* stands for any node of an elastic site.")
     replicas: int = Field(ge=0, le=10000, description="Replicas on it.")
     leaving: int = Field(
         0, ge=0, le=10000, description="Replicas beyond those, which go once what replaces them elsewhere serves."
     )
     since: Time | None = Field(None, description="When this node was decided for.")
+    pool: NodePool | None = Field(None, description="With SITE/*: which nodes may take the replicas.")
 
 
 class AssignedModel(Model):

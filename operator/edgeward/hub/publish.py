@@ -9,12 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from edgeward.api.assignment import AssignedModel, AssignedNode, Assignment, AssignmentSpec, Effective, JobRef
+from edgeward.api.assignment import (
+    AssignedModel,
+    AssignedNode,
+    Assignment,
+    AssignmentSpec,
+    Effective,
+    JobRef,
+    NodePool,
+)
 from edgeward.api.common import format_bytes, format_cpu, format_time, to_dict
 from edgeward.api.inferencejob import InferenceJob, Resources
 from edgeward.cluster.resources import Object
 from edgeward.fleet.build import request_of
-from edgeward.fleet.model import Fleet, Job, ModelVersion
+from edgeward.fleet.model import Fleet, Job, ModelVersion, Site
 from edgeward.fleet.names import (
     FINALIZER,
     LABEL_JOB,
@@ -24,6 +32,7 @@ from edgeward.fleet.names import (
     LABEL_TIER,
     MANAGED_BY,
     derived_name,
+    is_pool,
 )
 from edgeward.placement.model import JobPlan, Plan
 from edgeward.rollout.step import RolloutStep
@@ -65,6 +74,7 @@ def publish(
         key = f"{assignment.spec.job.namespace}/{assignment.spec.job.name}"
         by_job.setdefault(key, []).append(assignment)
     facts = {job.key: job for job in fleet.jobs}
+    sites = {site.name: site for site in fleet.sites}
     writes: list[Write] = []
     empty: list[str] = []
     failed: list[tuple[str, str]] = []
@@ -73,7 +83,7 @@ def publish(
         if job is None or known is None:
             continue
         try:
-            mine, left = _of_job(job, known, job_plan, by_job.get(job_plan.key, []), rollout, namespace)
+            mine, left = _of_job(job, known, job_plan, by_job.get(job_plan.key, []), rollout, namespace, sites)
         except ValueError as error:  # what does not fit an Assignment keeps back this job alone
             failed.append((job_plan.key, str(error)))
             continue
@@ -83,7 +93,13 @@ def publish(
 
 
 def _of_job(
-    job: InferenceJob, known: Job, plan: JobPlan, current: list[Assignment], rollout: RolloutStep, namespace: str
+    job: InferenceJob,
+    known: Job,
+    plan: JobPlan,
+    current: list[Assignment],
+    rollout: RolloutStep,
+    namespace: str,
+    sites: Mapping[str, Site],
 ) -> tuple[list[Write], list[str]]:
     writes: list[Write] = []
     empty: list[str] = []
@@ -101,6 +117,7 @@ def _of_job(
         # A site that is new, or whose job names another model by now, has been told nothing of it yet.
         new = there is None or all(model.name != job.spec.model.name for model in there.spec.models)
         told = first if new else rollout.told(plan.key, site)
+        nodes = tuple(_with_pool(node, known, sites.get(site), there) for node in nodes)
         wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec)
         if there is not None and _same(there.spec, wanted):
             continue
@@ -133,6 +150,21 @@ def _nodes(plan: JobPlan, current: Iterable[Assignment]) -> dict[str, tuple[Assi
             node = AssignedNode(name=at[1], replicas=replicas, leaving=leaving, since=since)
             result[at[0]] = (*result[at[0]], node)
     return result
+
+
+def _with_pool(node: AssignedNode, job: Job, site: Site | None, there: Assignment | None) -> AssignedNode:
+    """A pool with the labels of the nodes that the job may use there. The stock scheduler sees to taints and room.
+
+    Where the site is elastic no more, its pods keep what they were made with until they leave.
+    """
+    if not is_pool(node.name):
+        return node
+    if site is None or not site.elastic:
+        known = next((item for item in (there.spec.nodes if there else ()) if item.name == node.name), None)
+        return node.model_copy(update={"pool": known.pool if known else None})
+    labels = {**job.node_selector, **site.node_labels}
+    pool = NodePool(labels=labels, architectures=tuple(sorted(job.architectures)))
+    return node.model_copy(update={"pool": pool})
 
 
 def _first_model(
