@@ -12,7 +12,8 @@ from pathlib import Path
 from edgeward import __version__
 from edgeward.api import crdgen
 
-from . import operator
+from . import explain, operator, snapshot
+from .errors import CommandError, Exit
 from .settings import SettingsError, load
 
 
@@ -28,10 +29,31 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument("--check-config", action="store_true", help="read the settings, print them and stop")
     crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
     crds.add_argument("folder", type=Path)
+    explain.add_commands(commands)
+    snapshot.add_commands(commands)
     arguments = parser.parse_args(argv)
     if arguments.command == "crds":
         return crdgen.main([str(arguments.folder)])
-    return _operator(arguments)
+    if arguments.command == "operator":
+        return _operator(arguments)
+    return _for_a_person(arguments)
+
+
+def _for_a_person(arguments: argparse.Namespace) -> int:
+    # What libraries log is not for whoever asked; what is wrong comes back as an error.
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        return int(arguments.run(arguments))
+    except CommandError as error:
+        print(f"edgeward: {error.message}", file=sys.stderr)
+        if error.remedy:
+            print(f"  {error.remedy}", file=sys.stderr)
+        return int(error.code)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        sys.stderr.close()
+        return int(Exit.DONE)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _operator(arguments: argparse.Namespace) -> int:
