@@ -48,7 +48,7 @@ def _model(job: InferenceJob) -> str:
     pin = job.spec.model
     told = job.status.model_version
     pinned = f" pinned to {pin.version or pin.digest}" if pin.version or pin.digest else ""
-    return f"{pin.name}{pinned}" + (f", version {told} at present" if told else ", no version to run yet")
+    return f"{pin.name}{pinned}" + (f", version {told} at present" if told else "")
 
 
 def _replicas(spec: InferenceJobSpec) -> str:
@@ -102,7 +102,7 @@ def _data(spec: InferenceJobSpec) -> str:
 
 def _override(spec: InferenceJobSpec, at: int) -> str:
     one = spec.overrides[at]
-    parts = [f"{one.replicas} replicas"] if one.replicas is not None else []
+    parts = [f"replicas {one.replicas}"] if one.replicas is not None else []
     if one.resources is not None:
         named = {**one.resources.limits, **one.resources.requests}
         parts += [", ".join(f"{amount} {name}" for name, amount in sorted(named.items()))]

@@ -39,12 +39,14 @@ def lines_of(one: Standing, page: Page) -> list[str]:
 def _head(one: Standing, page: Page) -> list[str]:
     ready = one.ready
     if ready is None:
-        state, message = page.paint("not looked at yet", "yellow"), "the operator has not planned for it"
+        plain, colour, message = "not looked at yet", "yellow", "the operator has not planned for it"
     elif ready.status == "True":
-        state, message = page.paint(f"Ready ({ready.reason})", "green"), ready.message
+        plain, colour, message = f"Ready ({ready.reason})", "green", ready.message
     else:
-        state, message = page.paint(f"not Ready: {ready.reason}", "red"), ready.message
-    lines = [f"{page.title(one.key)}  {state}"]
+        plain, colour, message = f"not Ready: {ready.reason}", "red", ready.message
+    state = page.paint(plain, colour)
+    beside = len(one.key) + 2 + len(plain) <= page.width
+    lines = [f"{page.title(one.key)}  {state}"] if beside else [page.title(one.key), f"  {state}"]
     # While it waits, the message stands where the waiting is told.
     if message and not one.waits:
         lines += page.wrap(message)
