@@ -211,6 +211,8 @@ class Guidance:
     """highest first, those in which a replica wanted a place"""
     backstop: bool = False
     """whether the wall clock ended the solve before its counts did"""
+    problem: str = ""
+    """why there is no newer advice though there should be; becomes a note of the plan"""
 
     @property
     def share_of_bound(self) -> float | None:
