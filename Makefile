@@ -44,7 +44,7 @@ test-unit: venv ## pure code, in seconds
 test-integration: venv ## against a real API server, etcd, scheduler and Prometheus
 	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages $(PLANE_PACKAGES)
 	$(STEP) "programs for the tests" env $(RUN) -m tests.cluster build control-plane kwok helm
-	$(STEP) "integration tests" $(PYTEST) tests/integration -q -m "not full"
+	$(STEP) "integration tests" $(PYTEST) tests/integration -q -m "not full" -n 2 --dist loadfile
 
 .PHONY: test-e2e
 test-e2e: venv ## on the embedded real cluster: the demo's story as assertions
