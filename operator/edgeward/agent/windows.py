@@ -12,11 +12,10 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from edgeward.fleet.traffic import NO_LATENCIES, Measured, quantile
+from edgeward.fleet.traffic import HOUR, NO_LATENCIES, Measured, quantile
 
 from .exposition import MOST_VERSIONS, Counts, Page
 
-HOUR = 3600.0
 SLOT = 300.0
 """seconds of one slot of the hour: twelve slots of a few hundred bytes, however many requests"""
 MOST_PER_SECOND = 1e6

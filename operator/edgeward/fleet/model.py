@@ -342,10 +342,9 @@ class Lesson:
     """What a job's runtimes taught, as its status tells it. It is written only when it changes by more than noise, and
     read back, so that a new leader goes on from what the one before had learned."""
 
-    digest: str = ""
-    """the model that it is about; the times of another one teach nothing about this"""
     service_seconds: float | None = None
-    """of one request on a node of speed 1, where nothing but measurements says it"""
+    """of one request on a node of speed 1, where nothing but measurements says it; what the version before took is the
+    first guess for a new one, and so are the sites' figures"""
     satisfaction: float | None = None
     """share of the last hour's requests within slo.latency"""
     window: float = 0.0

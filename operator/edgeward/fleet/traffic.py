@@ -13,6 +13,7 @@ from .model import Job, Traffic
 
 LATENCY_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """upper bounds of the latency histogram in seconds, those of the runtime; one more bucket takes what is above"""
+HOUR = 3600.0
 NO_LATENCIES = (0.0,) * (len(LATENCY_BOUNDS) + 1)
 
 
@@ -82,15 +83,45 @@ def quantile(latencies: Sequence[float], share: float) -> float | None:
     return LATENCY_BOUNDS[-1]
 
 
-def with_traffic(jobs: Iterable[Job], measured: Iterable[Measured]) -> tuple[Job, ...]:
-    """The jobs with what was measured of them; one of which nothing was measured stays as it is."""
+STEADY = 50
+"""requests that make a share sure enough to replace the one that was told"""
+STEP = 0.01
+"""a share that differs by less from what was told is the same: noise must not change the order of jobs"""
+
+
+def with_traffic(jobs: Iterable[Job], measured: Iterable[Measured], *, learning: bool = True) -> tuple[Job, ...]:
+    """The jobs with what was measured of them. learning: whether how content their clients are counts as well."""
     found: dict[str, list[Measured]] = {}
     for item in measured:
         found.setdefault(item.job, []).append(item)
-    return tuple(
-        replace(job, traffic=facts(found[job.key], slo_latency=job.slo_latency)) if job.key in found else job
-        for job in jobs
-    )
+    return tuple(_with_traffic(job, found.get(job.key, ()), learning) for job in jobs)
+
+
+def _with_traffic(job: Job, measured: Sequence[Measured], learning: bool) -> Job:
+    traffic = facts(measured, slo_latency=job.slo_latency)
+    content = satisfaction(job, traffic) if learning else None
+    if not traffic and content is None:
+        return job
+    return replace(job, traffic=traffic, satisfaction_shortfall=None if content is None else round(1 - content, 3))
+
+
+def satisfaction(job: Job, traffic: Sequence[Traffic]) -> float | None:
+    """Live satisfaction: the share of the last hour's requests that were answered within slo.latency, in hundredths.
+    None without such a bound, or when there were no requests.
+
+    What status tells stands while nobody has measured long enough to know better, as after a change of leader.
+    """
+    told = job.learned.satisfaction
+    if job.slo_latency is None:
+        return None
+    requests = sum(item.hour_requests for item in traffic)
+    measured_whole = bool(traffic) and min(item.hour_window for item in traffic) >= HOUR
+    if requests < STEADY and not measured_whole and (told is not None or not requests):
+        return told
+    if not requests:
+        return None
+    share = sum(item.within_slo for item in traffic) / requests
+    return told if told is not None and abs(share - told) < STEP else round(share, 2)
 
 
 def facts(measured: Iterable[Measured], *, slo_latency: float | None) -> tuple[Traffic, ...]:

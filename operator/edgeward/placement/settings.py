@@ -38,11 +38,42 @@ class ScalingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LearningSettings:
+    """What is taken from what the runtimes measured. Durations in seconds, sizes in requests."""
+
+    enabled: bool = True
+    prior: float = 30.0
+    """requests as predicted that are counted in, so that few measurements change little"""
+    few: float = 10.0
+    """fewer change nothing"""
+    enough: float = 300.0
+    """more make a figure no surer"""
+    bound: float = 4.0
+    """no prediction is corrected by more than this factor, up or down"""
+    band: float = 0.1
+    """a figure that differs by less from what was told is noise"""
+    holds: float = 3600.0
+    """what was learned counts in full for so long after it was last measured"""
+    half_life: float = 3600.0
+    """then half as much after each of these"""
+    forgotten: float = 0.125
+    """and what is left of it below this is dropped"""
+    coverage: float = 3300.0
+    """use that is measured for less time proposes no other requests"""
+    differs: float = 0.2
+    """a proposal that differs by less from what is requested, or from the one before, is none"""
+    headroom_cpu: float = 1.15
+    headroom_memory: float = 1.3
+    """what a proposal is above the 95th percentile of the use; too little memory ends a process"""
+
+
+@dataclass(frozen=True, slots=True)
 class PlanSettings:
     """Frozen: a plan that is replayed needs the settings it was made with. Durations in seconds."""
 
     weights: Weights = Weights()
     scaling: ScalingSettings = ScalingSettings()
+    learning: LearningSettings = LearningSettings()
     fresh_scrapes: float = 2.0
     """a sample is believed in full up to this many scrape intervals of age"""
     expiry: float = 180.0
