@@ -22,6 +22,8 @@ MOST_ARRIVALS = 1e9
 """requests a second at one site; more is garbage"""
 SECONDS_OF_ONE = (1e-6, 3600.0)
 """between which one execution can be believed to take"""
+ROUNDING = 1e-9
+"""part of a demand that is an error of reckoning, and no reason for one replica more"""
 NAMED_SITES = 3
 
 
@@ -100,7 +102,7 @@ def desired(job: Job, *, now: float, settings: ScalingSettings) -> Sizing | None
 
 
 def _within(bounds: Bounds, demand: float) -> int:
-    return bounds.highest if demand > bounds.highest else max(bounds.lowest, math.ceil(demand))
+    return bounds.highest if demand > bounds.highest else max(bounds.lowest, math.ceil(demand * (1 - ROUNDING)))
 
 
 def _waited(held: Scaled, fewer: int | None, *, now: float, settings: ScalingSettings) -> Scaled:
