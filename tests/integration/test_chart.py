@@ -79,6 +79,7 @@ FULL: dict[str, Any] = {
             "tick": 1,
             "coalesce": 0,
             "refusedAfter": 6,
+            "poolPatience": 12,
             "dwell": 0,
             "evaluationInterval": 2,
             "goneAfter": 1000000,

@@ -118,7 +118,7 @@ MODEL_RELEASE_ROWS: tuple[Row, ...] = (
 SITE_ROWS: tuple[Row, ...] = (
     _works("spec.tier", "wins over the nodes' labels"),
     _works("spec.nodeSelector", "says which nodes belong to the site"),
-    _ignored("spec.nodes", "an autoscaled pool is placed node by node, as if fixed"),
+    _works("spec.nodes", "Elastic: one Deployment for the site, for whatever nodes its autoscaler brings"),
     _works("spec.region", "a label for siteSelector"),
     _ignored("spec.timeZone", "only windows ask for it"),
     _protects("spec.connection", "another cluster's nodes cannot be reached: nothing placed there would run"),

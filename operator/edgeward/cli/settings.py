@@ -84,6 +84,7 @@ class TimingSettings(_Section):
     tick: float = Field(5.0, gt=0)
     coalesce: float = Field(1.0, ge=0)
     refused_after: float = Field(60.0, gt=0)
+    pool_patience: float = Field(600.0, gt=0)
     dwell: float = Field(600.0, ge=0)
     evaluation_interval: float = Field(15.0, gt=0)
     gone_after: float = Field(600.0, gt=0)
@@ -128,6 +129,7 @@ class OperatorSettings(_Section):
             coalesce=timing.coalesce,
             build=BuildSettings(
                 refused_after=timing.refused_after,
+                pool_patience=timing.pool_patience,
                 scrape_interval=self.metrics.scrape_interval,
                 architectures=frozenset(self.runtime.architectures),
             ),

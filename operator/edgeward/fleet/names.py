@@ -8,6 +8,10 @@ LABEL_JOB = "edgeward.dev/job"
 LABEL_JOB_NAMESPACE = "edgeward.dev/job-namespace"
 LABEL_SITE = "edgeward.dev/site"
 LABEL_TIER = "edgeward.dev/tier"
+LABEL_MAX_REPLICAS = "edgeward.dev/max-replicas"
+LABEL_MAX_CPU = "edgeward.dev/max-cpu"
+LABEL_MAX_PRIORITY_TIER = "edgeward.dev/max-priority-tier"
+"""on a Namespace: what its jobs may have together, and the highest priority tier that any of them may be of"""
 LABEL_ASSIGNMENT = "edgeward.dev/assignment"
 LABEL_PLACEMENT = "edgeward.dev/placement"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -33,6 +37,11 @@ def pool_name(site: str) -> str:
 
 def is_pool(node: str) -> bool:
     return node.endswith(POOL_SUFFIX)
+
+
+def site_of_pool(node: str) -> str:
+    """Empty for a node."""
+    return node.removesuffix(POOL_SUFFIX) if is_pool(node) else ""
 
 
 def derived_name(*, namespace: str, name: str, site: str, node: str = "") -> str:

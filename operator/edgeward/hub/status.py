@@ -33,7 +33,7 @@ from edgeward.api.modelrelease import ModelRelease, ModelReleaseStatus, ReleaseE
 from edgeward.api.site import Counts, SiteStatus
 from edgeward.api.site import Site as SiteObject
 from edgeward.fleet.model import OWN_CLUSTER, Fleet, Job, Release
-from edgeward.fleet.names import LABEL_JOB
+from edgeward.fleet.names import LABEL_JOB, site_of_pool
 from edgeward.placement import model as plan_model
 from edgeward.placement.model import JobPlan, Plan
 from edgeward.rollout.step import ReleaseStep, SiteState
@@ -363,7 +363,7 @@ def _exclusions(plan: JobPlan, fleet: Fleet) -> tuple[Exclusion, ...]:
     return tuple(
         Exclusion(
             node=item.node,
-            site=sites.get(item.node, ""),
+            site=site_of_pool(item.node) or sites.get(item.node, ""),
             reason=item.reason,
             message=item.message[:1024],
             count=item.count,
@@ -540,6 +540,7 @@ def site_status(site: SiteObject, *, plan: Plan, fleet: Fleet, overlaps: tuple[s
     """The status of a Site object. Default sites, which are nodes' labels only, have no object and no status."""
     nodes = [node for node in fleet.nodes if node.site == site.name]
     up = [node for node in nodes if node.ready]
+    elastic = site.spec.nodes == "Elastic"
     placements = [item for job in plan.jobs for item in job.placements if item.site == site.name]
     holders = {job.key for job in plan.jobs if any(item.site == site.name for item in job.placements)}
     ready = sum(min(item.ready, item.replicas) for job in fleet.jobs for item in job.placed if item.site == site.name)
@@ -547,10 +548,11 @@ def site_status(site: SiteObject, *, plan: Plan, fleet: Fleet, overlaps: tuple[s
     conditions = set_condition(
         site.status.conditions,
         type=ConditionType.CONNECTED,
-        status=bool(up),
-        reason=Reason.LOCAL if up else Reason.DISCONNECTED,
+        # An elastic site may be scaled down to nothing, and is no less there.
+        status=bool(up) or elastic,
+        reason=Reason.LOCAL if up or elastic else Reason.DISCONNECTED,
         message=""
-        if up
+        if up or elastic
         else "no node of this site is ready"
         if nodes
         else "no node belongs to this site; see spec.nodeSelector",
@@ -566,7 +568,7 @@ def site_status(site: SiteObject, *, plan: Plan, fleet: Fleet, overlaps: tuple[s
     else:
         for kind in (ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED):
             conditions = remove_condition(conditions, kind)
-    fresh = bool(up) and all(node.live.cpu is not None for node in up) and not fleet.metrics_problem
+    fresh = (bool(up) or elastic) and all(node.live.cpu is not None for node in up) and not fleet.metrics_problem
     conditions = set_condition(
         conditions,
         type=ConditionType.METRICS_FRESH,

@@ -57,7 +57,6 @@ ASKING: dict[type[BaseModel], dict[str, Any]] = {
         "spec.rollback": {"automatic": False},
     },
     SiteSpec: {
-        "spec.nodes": "Elastic",
         "spec.timeZone": "Europe/Zurich",
         "spec.connection": {"mode": "Pull"},
         "spec.prometheus": {"url": "http://x"},
@@ -106,6 +105,7 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
         "paused": True,
     },
     SiteSpec: {
+        "nodes": "Elastic",
         "tier": "edge",
         "nodeSelector": {"a": "b"},
         "region": "eu",

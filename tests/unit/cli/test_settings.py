@@ -107,7 +107,7 @@ def test_what_is_set_arrives(tmp_path: Path) -> None:
             },
             "runtime": {"image": "r", "pullPolicy": "Always", "architectures": ["arm64"]},
             "store": {"storageClassName": "", "size": "1Gi"},
-            "timing": {"dwell": 1, "refusedAfter": 2, "goneAfter": 3, "evaluationInterval": 4},
+            "timing": {"dwell": 1, "refusedAfter": 2, "poolPatience": 9, "goneAfter": 3, "evaluationInterval": 4},
             "placement": {"weights": {"load": 7}, "gain": 0.3, "evaluations": 5},
         },
     )
@@ -118,6 +118,7 @@ def test_what_is_set_arrives(tmp_path: Path) -> None:
         2,
         frozenset({"arm64"}),
     )
+    assert hub.build.pool_patience == 9
     plan = hub.plan
     assert (plan.dwell, plan.gone_after, plan.evaluation_interval, plan.expiry) == (1, 3, 4, 90)
     assert (plan.gain, plan.evaluations, plan.weights.load, plan.weights.stay) == (0.3, 5, 7, 0.5)
