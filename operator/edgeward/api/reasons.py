@@ -12,6 +12,7 @@ class Rejection(StrEnum):
 
     INVALID_SPEC = "InvalidSpec"
     POLICY_FORBIDS = "PolicyForbids"
+    RESIDENCY_FORBIDS = "ResidencyForbids"
     NO_RUNNABLE_MODEL = "NoRunnableModel"
     TOO_BIG_FOR_ANY_NODE = "TooBigForAnyNode"
     QUOTA_EXCEEDED = "QuotaExceeded"
@@ -29,7 +30,11 @@ class NodeRejection(StrEnum):
     SITE_MISMATCH = "SiteMismatch"
     NODE_SELECTOR_MISMATCH = "NodeSelectorMismatch"
     UNTOLERATED_TAINT = "UntoleratedTaint"
+    RESIDENCY_FORBIDS = "ResidencyForbids"
     ARCH_MISMATCH = "ArchMismatch"
+    LATENCY_TOO_HIGH = "LatencyTooHigh"
+    BANDWIDTH_TOO_LOW = "BandwidthTooLow"
+    DRAIN_TOO_SLOW = "DrainTooSlow"
     NODE_NOT_READY = "NodeNotReady"
     NODE_UNSCHEDULABLE = "NodeUnschedulable"
     SITE_UNSCHEDULABLE = "SiteUnschedulable"
@@ -38,7 +43,14 @@ class NodeRejection(StrEnum):
     INSUFFICIENT_CPU = "InsufficientCpu"
     INSUFFICIENT_MEMORY = "InsufficientMemory"
     INSUFFICIENT_PODS = "InsufficientPods"
+    INSUFFICIENT_STORAGE = "InsufficientStorage"
+    INSUFFICIENT_EXTENDED = "InsufficientExtended"
+    INSUFFICIENT_MEMORY_PEAK = "InsufficientMemoryPeak"
+    BACKLOG_TOO_LONG = "BacklogTooLong"
     EXCLUDED = "Excluded"
+    SPREAD_EXCEEDED = "SpreadExceeded"
+    SITE_QUOTA_EXCEEDED = "SiteQuotaExceeded"
+    NAMESPACE_QUOTA_EXCEEDED = "NamespaceQuotaExceeded"
 
 
 _SEVERITY = {reason: rank for rank, reason in enumerate(Rejection)}

@@ -6,32 +6,20 @@ and a text for the one that is nearest. To add a constraint, add a Check at its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from edgeward.api.common import LabelSelector
 from edgeward.api.reasons import NodeRejection
 from edgeward.fleet.build import KNOWN_OTHERWISE
-from edgeward.fleet.model import Exclusion, Job, Resources, Site, Taint
-from edgeward.placement.ledger import NodeState, bounded_request
+from edgeward.fleet.model import Taint
+from edgeward.fleet.names import LABEL_MAX_CPU, LABEL_MAX_REPLICAS
+from edgeward.placement import links, quotas, room
+from edgeward.placement.ask import Ask
+from edgeward.placement.distance import site_labels
+from edgeward.placement.ledger import NodeState
 
 _BINDING = frozenset({"NoSchedule", "NoExecute"})
-
-
-class Ask:
-    """One job as the checks see it; made once a job, so that what does not depend on the node is computed once."""
-
-    def __init__(self, index: int, job: Job, now: float) -> None:
-        self.index = index
-        self.job = job
-        self.now = now
-        self.request: Resources = bounded_request(job)
-
-    @cached_property
-    def excluded(self) -> Mapping[str, Exclusion]:
-        """The exclusions in force, by node."""
-        return {exclusion.node: exclusion for exclusion in self.job.exclusions if exclusion.until > self.now}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +125,6 @@ _OF_A_NODE = frozenset(
 )
 
 
-def site_labels(site: Site) -> Mapping[str, str]:
-    """What a siteSelector sees: the Site's labels, and its own name, tier and region even without any."""
-    own = {"edgeward.dev/site": site.name, "edgeward.dev/tier": site.tier}
-    if site.region:
-        own["topology.kubernetes.io/region"] = site.region
-    return {**own, **site.labels}
-
-
 def selector_text(selector: LabelSelector) -> str:
     """As kubectl writes it."""
     parts = [f"{key}={value}" for key, value in sorted(selector.match_labels.items())]
@@ -154,18 +134,6 @@ def selector_text(selector: LabelSelector) -> str:
         else:
             parts.append(item.key if item.operator == "Exists" else f"!{item.key}")
     return ",".join(parts)
-
-
-def cpu_text(millicores: int) -> str:
-    return f"{millicores // 1000}" if millicores % 1000 == 0 else f"{millicores}m"
-
-
-def memory_text(amount: int) -> str:
-    """In the largest binary unit that keeps it exact to one decimal, as a person would say it."""
-    for unit, size in (("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)):
-        if amount >= size:
-            return f"{amount / size:.1f}".rstrip("0").rstrip(".") + unit
-    return str(amount)
 
 
 def blocking_taints(ask: Ask, state: NodeState, effects: frozenset[str] = _BINDING) -> list[Taint]:
@@ -293,36 +261,35 @@ def _site_connected_miss(_: Ask, state: NodeState) -> str:
     return f"site {state.site.name} of {state.node.name} is not connected"
 
 
-def _own_room(ask: Ask, state: NodeState) -> bool:
-    return bool(state.held) and state.has_room_held(ask.index)
+def _spread(ask: Ask, state: NodeState) -> float | None:
+    if ask.job.max_per_site is None and ask.job.min_sites is None:
+        return None
+    return quotas.spread_lacks(ask.job, ask.spots, state.site.name)
 
 
-def _cpu(ask: Ask, state: NodeState) -> float | None:
-    lack = ask.request.cpu - (state.node.allocatable.cpu - state.requested.cpu)
-    return None if lack <= 0 or _own_room(ask, state) else float(lack)
+def _spread_miss(ask: Ask, state: NodeState) -> str:
+    return quotas.spread_text(ask.job, ask.spots, state.site.name)
 
 
-def _cpu_miss(ask: Ask, state: NodeState) -> str:
-    return f"{state.node.name} lacks {cpu_text(ask.request.cpu - state.free.cpu)} cpu"
+def _site_quota(ask: Ask, state: NodeState) -> float | None:
+    return ask.site_use[state.site.name].lacks(ask.request.cpu)
 
 
-def _memory(ask: Ask, state: NodeState) -> float | None:
-    lack = ask.request.memory - (state.node.allocatable.memory - state.requested.memory)
-    return None if lack <= 0 or _own_room(ask, state) else float(lack)
+def _site_quota_miss(ask: Ask, state: NodeState) -> str:
+    return f"site {state.site.name}: {ask.site_use[state.site.name].text(ask.request.cpu)}"
 
 
-def _memory_miss(ask: Ask, state: NodeState) -> str:
-    return f"{state.node.name} lacks {memory_text(ask.request.memory - state.free.memory)} memory"
+def _namespace_quota(ask: Ask, _: NodeState) -> float | None:
+    return ask.namespace_use.lacks(ask.request.cpu)
 
 
-def _pods(ask: Ask, state: NodeState) -> float | None:
-    lack = ask.request.pods - (state.node.allocatable.pods - state.requested.pods)
-    return None if lack <= 0 or _own_room(ask, state) else float(lack)
+def _namespace_quota_miss(ask: Ask, _: NodeState) -> str:
+    return namespace_quota_text(ask)
 
 
-def _pods_miss(ask: Ask, state: NodeState) -> str:
-    lack = ask.request.pods - state.free.pods
-    return f"{state.node.name} has room for {lack} pod{'s' if lack > 1 else ''} too few"
+def namespace_quota_text(ask: Ask) -> str:
+    labels = {"replicas": LABEL_MAX_REPLICAS, "of_cpu": LABEL_MAX_CPU}
+    return f"namespace {ask.job.namespace}: {ask.namespace_use.text(ask.request.cpu, **labels)}"
 
 
 def _excluded(ask: Ask, state: NodeState) -> float | None:
@@ -341,7 +308,11 @@ SPEC_CHECKS: tuple[Check, ...] = (
     Check(NodeRejection.SITE_MISMATCH, _site, _site_miss, binds_incumbents=True),
     Check(NodeRejection.NODE_SELECTOR_MISMATCH, _node_selector, _node_selector_miss, binds_incumbents=True),
     Check(NodeRejection.UNTOLERATED_TAINT, _taint, _taint_miss),
+    Check(NodeRejection.RESIDENCY_FORBIDS, links.residency, links.residency_miss, binds_incumbents=True),
     Check(NodeRejection.ARCH_MISMATCH, _arch, _arch_miss, binds_incumbents=True),
+    Check(NodeRejection.LATENCY_TOO_HIGH, links.latency, links.latency_miss),
+    Check(NodeRejection.BANDWIDTH_TOO_LOW, links.bandwidth, links.bandwidth_miss),
+    Check(NodeRejection.DRAIN_TOO_SLOW, links.drain, links.drain_miss),
 )
 """what the job says; a node that fails one of these is no place for it at any hour"""
 
@@ -355,14 +326,24 @@ STATE_CHECKS: tuple[Check, ...] = (
 """what the node and its site say now"""
 
 FIT_CHECKS: tuple[Check, ...] = (
-    Check(NodeRejection.INSUFFICIENT_CPU, _cpu, _cpu_miss),
-    Check(NodeRejection.INSUFFICIENT_MEMORY, _memory, _memory_miss),
-    Check(NodeRejection.INSUFFICIENT_PODS, _pods, _pods_miss),
+    Check(NodeRejection.INSUFFICIENT_CPU, room.cpu, room.cpu_miss),
+    Check(NodeRejection.INSUFFICIENT_MEMORY, room.memory, room.memory_miss),
+    Check(NodeRejection.INSUFFICIENT_PODS, room.pods, room.pods_miss),
+    Check(NodeRejection.INSUFFICIENT_STORAGE, room.storage, room.storage_miss),
+    Check(NodeRejection.INSUFFICIENT_EXTENDED, room.extended, room.extended_miss),
+    Check(NodeRejection.INSUFFICIENT_MEMORY_PEAK, room.peak, room.peak_miss),
+    Check(NodeRejection.BACKLOG_TOO_LONG, links.backlog, links.backlog_miss),
     Check(NodeRejection.EXCLUDED, _excluded, _excluded_miss),
+    Check(NodeRejection.SPREAD_EXCEEDED, _spread, _spread_miss),
+    Check(NodeRejection.SITE_QUOTA_EXCEEDED, _site_quota, _site_quota_miss),
+    Check(NodeRejection.NAMESPACE_QUOTA_EXCEEDED, _namespace_quota, _namespace_quota_miss),
 )
 """what changes while a plan is made, and what the cluster refused"""
 
 CHECKS = SPEC_CHECKS + STATE_CHECKS + FIT_CHECKS
+
+MOVE_CHECKS = tuple(check for check in FIT_CHECKS if check.reason is not NodeRejection.NAMESPACE_QUOTA_EXCEEDED)
+"""of a move: it adds nothing to the namespace"""
 
 INCUMBENT_CHECKS: tuple[Check, ...] = (
     *(check for check in SPEC_CHECKS if check.binds_incumbents),

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgeward.api.reasons import Rejection
-from edgeward.fleet.model import Exclusion, Moves, ProposedMove
-from edgeward.placement.constraints import FIT_CHECKS, SPEC_CHECKS, STATE_CHECKS, Ask, Miss, can_grow, first_miss
+from edgeward.fleet.model import Exclusion, Moves, Nomination, ProposedMove
+from edgeward.placement.ask import Ask
+from edgeward.placement.claims import claim
+from edgeward.placement.constraints import (
+    FIT_CHECKS,
+    MOVE_CHECKS,
+    SPEC_CHECKS,
+    STATE_CHECKS,
+    Miss,
+    can_grow,
+    first_miss,
+)
 from edgeward.placement.explain import explain, sift, why_missing
 from edgeward.placement.greedy import fill
 from edgeward.placement.hysteresis import SiteBudget, judge
 from edgeward.placement.incumbents import Crowd, Standing, drop_surplus, sort_out, standing_score
 from edgeward.placement.ledger import Ledger, NodeState
-from edgeward.placement.model import Explanation, JobPlan, Move, Placement
+from edgeward.placement.model import Explanation, GivesWay, Guidance, JobPlan, Move, Placement
 from edgeward.placement.order import Turn
 from edgeward.placement.scaling import desired
 from edgeward.placement.scoring import Scorer
@@ -56,16 +66,24 @@ class Decision:
     settled: bool = False
     """nothing of this job changed in this plan or is still under way, so a move may be thought about"""
     explanation: Explanation = field(default_factory=Explanation)
+    share_of_bound: float | None = None
+    """of its priority tier, where the solver found its place"""
     notes: list[str] = field(default_factory=list)
     proposed: ProposedMove | None = None
     moves: Moves = field(default_factory=Moves)
     moved: tuple[Move, ...] = ()
+    claim: NodeState | None = None
+    """where room is reserved for one replica of it while others leave, by its nomination"""
+    exclusions: tuple[Exclusion, ...] = ()
+    """those of the job, and what this plan adds"""
+    nomination: Nomination | None = None
+    gives_way: tuple[GivesWay, ...] = ()
 
 
 def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
     """What stays, what is too much, and how many replicas want a place."""
-    job, ask = turn.job, Ask(turn.index, turn.job, ledger.now)
-    decision = Decision(turn, ask, Scorer(ask, ledger.sites, settings), moves=job.moves)
+    job, ask = turn.job, Ask(turn.index, turn.job, ledger)
+    decision = Decision(turn, ask, Scorer(ask, settings), moves=job.moves, exclusions=job.exclusions)
     had = sort_out(ask, ledger, settings)
     decision.standings, decision.lost, decision.notes = had.kept, had.lost, had.notes
     wanted = max(0, job.replicas)
@@ -92,8 +110,25 @@ def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
     need = max(0, wanted - had.healthy)
     if need:
         decision.needs = [Need(None, need)]
+    _claim(decision, ledger, settings)
     decision.calm = wanted > 0 and surplus <= 0 and need == 0 and not had.misplaced and not had.lost
     return decision
+
+
+def _claim(decision: Decision, ledger: Ledger, settings: PlanSettings) -> None:
+    """The replica that was nominated for a node comes first of its whole tier: it goes there, or its room is kept."""
+    nomination = decision.turn.job.nomination
+    if nomination is None or not settings.preemption or not decision.turn.job.model_digest:
+        return
+    need = next((n for n in decision.needs if n.count > 0 and n.site in (None, nomination.site)), None)
+    if need is None:
+        return
+    state, free = claim(decision.ask, ledger, settings)
+    if state is not None and free:
+        settle_at(decision, [state], ledger.now)
+        need.count -= 1
+    else:
+        decision.claim = state
 
 
 def finish(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_notes: Sequence[str]) -> None:
@@ -114,6 +149,28 @@ def finish(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_
         # The dearest part of a decision by far, and for most jobs of most plans the same as ever.
         _explain(decision, ledger, settings, fleet_notes)
     decision.placements = _placements(decision)
+
+
+def follow(decision: Decision, advice: Guidance, ledger: Ledger) -> None:
+    """New replicas go where the solver wants them, as far as they still fit there; `place` does the rest."""
+    share = next((tier.share for tier in advice.tiers if tier.tier == decision.turn.tier), None)
+    targets = advice.targets.get(decision.turn.job.key, ())
+    if not targets or not decision.turn.job.model_digest:
+        return
+    decision.share_of_bound = share
+    allowed = {(state.site.name, state.node.name): state for state in decision.allowed}
+    chosen = []
+    for site, node, count in targets:
+        state = allowed.get((site, node))
+        need = next((n for n in decision.needs if n.count > 0 and n.site in (None, site)), None)
+        while state is not None and need is not None and count > 0 and need.count > 0:
+            if first_miss(decision.ask, state, FIT_CHECKS) is not None:
+                break
+            ledger.place(decision.ask.index, state)
+            chosen.append(state)
+            need.count -= 1
+            count -= 1
+    settle_at(decision, chosen, ledger.now)
 
 
 def place(decision: Decision, ledger: Ledger) -> None:
@@ -234,6 +291,8 @@ def _explain(decision: Decision, ledger: Ledger, settings: PlanSettings, fleet_n
         order=decision.turn.note,
         notes=[*decision.notes, *fleet_notes, *doubted],
     )
+    if decision.share_of_bound is not None:
+        decision.explanation = replace(decision.explanation, share_of_bound=decision.share_of_bound)
 
 
 def consider_move(
@@ -246,7 +305,7 @@ def consider_move(
     verdict = judge(
         decision.turn.job,
         decision.standings,
-        [state for state in decision.allowed if first_miss(ask, state, FIT_CHECKS) is None],
+        [state for state in decision.allowed if first_miss(ask, state, MOVE_CHECKS) is None],
         scorer=decision.scorer,
         now=ledger.now,
         budget=budget,
@@ -283,12 +342,27 @@ def job_plan(decision: Decision, settings: PlanSettings) -> JobPlan:
         reason=decision.reason,
         message=decision.message,
         explanation=decision.explanation,
-        exclusions=remembered(job.exclusions, decision.ask.now, settings),
+        exclusions=remembered(decision.exclusions, decision.ask.now, settings),
         proposed=decision.proposed,
         moves=decision.moves,
         moved=decision.moved,
+        nomination=decision.nomination,
+        gives_way=decision.gives_way,
         sizing=desired(job, now=decision.ask.now, settings=settings.scaling),
     )
+
+
+def place_elsewhere(decision: Decision, count: int, ledger: Ledger, *, site: str | None) -> int:
+    """Places for replicas that have to give theirs up; how many were found. site: None when any will do."""
+    return _fill(decision, Need(site, count), ledger)
+
+
+def retell(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_notes: Sequence[str]) -> None:
+    """After replicas came or went since the job's own turn: placements, scores and explanation as they are now."""
+    decision.standings = [s for s in decision.standings if s.count > 0]
+    decision.settled = False
+    _explain(decision, ledger, settings, fleet_notes)
+    decision.placements = _placements(decision)
 
 
 def _placements(decision: Decision) -> tuple[Placement, ...]:

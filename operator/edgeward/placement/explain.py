@@ -6,20 +6,20 @@ import heapq
 from collections.abc import Sequence
 
 from edgeward.api.reasons import NodeRejection, Rejection
+from edgeward.placement.ask import Ask
 from edgeward.placement.constraints import (
     CHECKS,
     FIT_CHECKS,
     SPEC_CHECKS,
-    Ask,
     Check,
     Miss,
-    cpu_text,
     first_miss,
-    memory_text,
+    namespace_quota_text,
 )
 from edgeward.placement.incumbents import Crowd, Standing
 from edgeward.placement.ledger import NodeState
 from edgeward.placement.model import Explanation, Rejected, RunnerUp, Term
+from edgeward.placement.room import lacking_text, shares_of
 from edgeward.placement.scoring import Scorer
 from edgeward.placement.settings import PlanSettings
 
@@ -43,6 +43,10 @@ class Misses:
         nearest = self._nearest.get(reason)
         if nearest is None or entry[:2] < nearest[:2]:
             self._nearest[reason] = entry
+
+    @property
+    def reasons(self) -> frozenset[NodeRejection]:
+        return frozenset(self._count)
 
     def deepest(self) -> NodeRejection | None:
         """The constraint that removed the last node: of those that were met, the one that is checked last."""
@@ -86,11 +90,15 @@ def why_missing(ask: Ask, states: Sequence[NodeState], misses: Misses) -> tuple[
         shown = entry.reason == deepest or entry.reason in _FIT
         parts.append(f"{entry.count} {entry.reason}" + (f" (nearest: {entry.nearest_miss})" if shown else ""))
     counts = f"0/{len(states)} nodes fit: " + ", ".join(parts)
+    if ask.namespace_use.lacks(ask.request.cpu) is not None:
+        return Rejection.QUOTA_EXCEEDED.value, f"{namespace_quota_text(ask)}; {counts}"
     if deepest is None or deepest not in _FIT:
         return (deepest.value if deepest else Rejection.NO_CAPACITY.value), counts
     too_big = _too_big(ask, states)
     if too_big:
         return Rejection.TOO_BIG_FOR_ANY_NODE.value, f"{too_big}; {counts}"
+    if not misses.reasons & (_FIT - {NodeRejection.SITE_QUOTA_EXCEEDED}):
+        return Rejection.QUOTA_EXCEEDED.value, counts
     return Rejection.NO_CAPACITY.value, counts
 
 
@@ -106,22 +114,11 @@ def _too_big(ask: Ask, states: Sequence[NodeState]) -> str:
         return ""
 
     def overshoot(state: NodeState) -> tuple[float, int]:
-        has = state.node.allocatable
-        pairs = ((ask.request.cpu, has.cpu), (ask.request.memory, has.memory), (ask.request.pods, has.pods))
-        return max((need / had if had > 0 else float("inf")) for need, had in pairs if need > 0), state.rank
+        return max(shares_of(ask.request, state.node.allocatable)), state.rank
 
     biggest = min(allowed, key=overshoot)
-    has, need = biggest.node.allocatable, ask.request
-    lacks = [
-        text
-        for lack, text in (
-            (need.cpu - has.cpu, f"{cpu_text(need.cpu - has.cpu)} cpu"),
-            (need.memory - has.memory, f"{memory_text(need.memory - has.memory)} memory"),
-            (need.pods - has.pods, f"{need.pods - has.pods} pods"),
-        )
-        if lack > 0
-    ]
-    return f"even empty, {biggest.node.name}, the biggest node that it may use, lacks {' and '.join(lacks)}"
+    lacks = lacking_text(ask.request, biggest.node.allocatable)
+    return f"even empty, {biggest.node.name}, the biggest node that it may use, lacks {lacks}"
 
 
 def explain(

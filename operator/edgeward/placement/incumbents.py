@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from edgeward.fleet.model import Placed
 from edgeward.fleet.names import is_pool
-from edgeward.placement.constraints import INCUMBENT_CHECKS, Ask, first_miss
+from edgeward.placement.ask import Ask
+from edgeward.placement.constraints import INCUMBENT_CHECKS, first_miss
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.scoring import Company, Scorer
 from edgeward.placement.settings import PlanSettings

@@ -19,6 +19,7 @@ from edgeward.placement.columns import Columns, Floats, floats
 from edgeward.placement.freshness import Reading, read
 from edgeward.placement.pools import charge, pool_node, pool_reading
 from edgeward.placement.quotas import Usage
+from edgeward.placement.learning import Learned
 from edgeward.placement.settings import PlanSettings
 
 
@@ -52,6 +53,8 @@ class NodeState:
     """of a pool: its nodes, which are no places of their own"""
     usable: dict[int, tuple[NodeState, ...]] = field(default_factory=dict)
     """of a pool: the members that a job may use at all, once that was asked, by index of the job"""
+    yielding: set[int] = field(default_factory=set)
+    """jobs that give way here to one of a higher priority tier: the room that they leave is not theirs to take back"""
 
     @property
     def free(self) -> Resources:
@@ -60,7 +63,7 @@ class NodeState:
     def has_room_held(self, job: int) -> bool:
         """Whether one more replica of this job takes the room of one that is leaving, and so none of its own."""
         held = self.held.get(job)
-        return held is not None and held.decided < held.room
+        return held is not None and held.decided < held.room and job not in self.yielding
 
     def calm(self) -> bool:
         """Whether nothing is leaving: only then do the figures tell what the node is like."""
@@ -79,8 +82,10 @@ class Ledger:
 
     def __init__(self, fleet: Fleet, settings: PlanSettings) -> None:
         self.now = fleet.now
+        self.learned = Learned(fleet, settings)
         self.sites = {site.name: site for site in fleet.sites}
         self.requests = tuple(bounded_request(job) for job in fleet.jobs)
+        self.index_of = {job.key: index for index, job in enumerate(fleet.jobs)}
         alone: list[NodeState] = []
         members: dict[str, list[NodeState]] = {site.name: [] for site in fleet.sites if site.elastic}
         for index, node in enumerate(fleet.nodes):
@@ -229,6 +234,18 @@ class Ledger:
             state.in_flight += self.requests[job]
             if state.pool:
                 charge(state, job, self.requests[job])
+            self.refresh(state)
+
+    def refresh(self, state: NodeState) -> None:
+        """Whoever changes what is used on a node, other than by `place`, calls this."""
+        if "columns" not in self.__dict__:
+            return
+        table, row = self.columns, state.index
+        table.requested_cpu[row] = state.requested.cpu
+        table.requested_memory[row] = state.requested.memory
+        table.requested_pods[row] = state.requested.pods
+        table.in_flight_cpu[row] = state.in_flight.cpu
+        table.in_flight_memory[row] = state.in_flight.memory
 
     def withdraw(self, job: int, state: NodeState, count: int = 1) -> None:
         """Replicas of the job are to leave. Their room stays taken: until they are gone they use it."""
@@ -244,6 +261,11 @@ class Ledger:
             self.site_use[site].count(replicas, cpu)
         self.namespace_use[self._namespaces[job]].count(replicas, cpu)
         self.spots[job][site] += replicas
+
+    def reserve(self, job: int, state: NodeState, count: int = 1) -> None:
+        """Keep room for replicas of the job that come once others have left; a negative count gives it back."""
+        self._count(job, state.site.name, count)
+        state.requested += self.requests[job].times(count)
 
     def ranked(self, states: Iterable[NodeState]) -> list[NodeState]:
         return sorted(states, key=lambda state: state.rank)

@@ -6,14 +6,13 @@ the request added; the two can then be compared, for a choice and for a move ali
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import NamedTuple
 
-from edgeward.fleet.model import Job, Resources, Site
+from edgeward.fleet.model import Resources, Site
 from edgeward.placement import formulas
+from edgeward.placement.ask import Ask
 from edgeward.placement.columns import MANY, ONE, TINY, Floats, Number, Ops, Rows, floats
-from edgeward.placement.constraints import Ask, site_labels
 from edgeward.placement.freshness import blend
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.model import Figures, Term
@@ -40,6 +39,8 @@ class SiteFacts(NamedTuple):
 
     transfer: float
     """T_d in seconds; 0 where no request was measured or nothing is known"""
+    slowness: float = 1.0
+    """measured over predicted seconds of one request, as far as it was learned"""
 
 
 class Facts(NamedTuple):
@@ -81,32 +82,28 @@ class Values(NamedTuple):
 class Scorer:
     """Scores of one job; what does not depend on the node is computed once."""
 
-    def __init__(self, ask: Ask, sites: Mapping[str, Site], settings: PlanSettings) -> None:
-        job = ask.job
+    def __init__(self, ask: Ask, settings: PlanSettings) -> None:
         self.ask = ask
         self.settings = settings
-        self.measured = job.service_seconds is not None and 0 < job.service_seconds < float("inf")
-        self.reference = job.service_seconds if self.measured and job.service_seconds is not None else 1.0
-        self.sources = data_sources(job, sites)
-        self._transfers: dict[str, tuple[float | None, float]] = {}
+        predicted = ask.learned.service_seconds(ask.job)
+        self.measured = predicted is not None
+        self.reference = 1.0 if predicted is None else predicted
         self._site_facts: dict[str, SiteFacts] = {}
         weights: dict[str, float] = {name: max(0.0, getattr(settings.weights, name)) for name in TERMS}
         total = sum(weights.values()) or 1.0
         self.weights = {name: weight / total for name, weight in weights.items()}
 
-    def transfer(self, site: Site) -> tuple[float | None, float]:
-        """T_d in seconds from the nearest source to this site, and the confidence in it; None when the job does not
-        say where its data is or how big. An unknown rtt or bandwidth adds nothing and costs confidence."""
-        known = self._transfers.get(site.name)
-        if known is None:
-            known = self._transfers[site.name] = _nearest_transfer(self.ask.job, self.sources, site)
-        return known
+    def transfer(self, site: Site) -> float | None:
+        """T_d in seconds, corrected by what was learned; None when nothing is known of the way."""
+        seconds = self.ask.way(site).seconds
+        return None if seconds is None else seconds * self.ask.learned.transfer(self.ask.job, site.name)
 
     def site_facts(self, site: Site) -> SiteFacts:
         known = self._site_facts.get(site.name)
         if known is None:
-            transfer = (self.transfer(site)[0] or 0.0) if self.measured else 0.0
-            known = self._site_facts[site.name] = SiteFacts(transfer)
+            transfer = (self.transfer(site) or 0.0) if self.measured else 0.0
+            slowness = self.ask.learned.execution(self.ask.job, site.name)
+            known = self._site_facts[site.name] = SiteFacts(transfer, slowness)
         return known
 
     def values(self, state: NodeState, *, present: bool) -> Values:
@@ -171,7 +168,7 @@ class Scorer:
         spare_cpu = op.where(cores > 0, 1.0 - facts.requested_cores / op.maximum(cores, TINY), 0.0)
         spare_memory = op.where(bytes_ > 0, 1.0 - taken / op.maximum(bytes_, TINY), 0.0)
 
-        service = self.reference / op.where(facts.speed > 0, facts.speed, 1.0)
+        service = self.reference * facts.site.slowness / op.where(facts.speed > 0, facts.speed, 1.0)
         completion = formulas.completion(formulas.backlog_seconds(load, service, op), facts.site.transfer, service, op)
         return Values(
             headroom=op.minimum(1.0, op.maximum(0.0, op.minimum(spare_cpu, spare_memory))),
@@ -213,7 +210,7 @@ class Scorer:
         """The addends of `score`, each with how far its figures are believed."""
         values = self.values(state, present=present)
         believed = state.cpu.confidence
-        timed = (self.transfer(state.site)[1] if self.measured else 0.0) * believed
+        timed = (self.ask.way(state.site).confidence if self.measured else 0.0) * believed
         rows = {
             "headroom": (values.headroom, 1.0),
             "load": (values.load_term, believed),
@@ -251,7 +248,7 @@ class Scorer:
             in_flight_cores=values.in_flight_cores,
             load=values.load,
             capability_share=formulas.shares_of_best((own, best_capability))[0],
-            transfer_seconds=self.transfer(state.site)[0],
+            transfer_seconds=self.transfer(state.site),
             completion_seconds=values.completion if self.measured else None,
         )
 
@@ -261,30 +258,3 @@ def _capability(state: NodeState, values: Values) -> float:
 
 
 TERMS: tuple[str, ...] = tuple(field.name for field in fields(Weights))
-
-
-def data_sources(job: Job, sites: Mapping[str, Site]) -> tuple[Site, ...]:
-    """The sites where the job's data comes from; none when it does not say, or none matches."""
-    selector = job.source_selector
-    if selector is None:
-        return ()
-    return tuple(site for _, site in sorted(sites.items()) if selector.matches(site_labels(site)))
-
-
-def _nearest_transfer(job: Job, sources: tuple[Site, ...], site: Site) -> tuple[float | None, float]:
-    """Between two sites the way goes over the hub, so both uplinks count: rtts add up, the narrower bandwidth holds."""
-    if not sources:
-        return None, 1.0 if job.source_selector is None else 0.5
-    size = max(0, job.request_bytes or 0) + max(0, job.response_bytes or 0)
-    sized = job.request_bytes is not None
-    best: tuple[float, float] | None = None
-    for source in sources:
-        if source.name == site.name:
-            return 0.0, 1.0
-        rtts = [rtt for rtt in (source.rtt, site.rtt) if rtt is not None]
-        bandwidths = [band for band in (source.bandwidth, site.bandwidth) if band is not None and band > 0]
-        seconds = formulas.link_seconds(size=size, bandwidth=min(bandwidths, default=None), rtt=sum(rtts))
-        believed = (len(rtts) + len(bandwidths)) / 4 * (1.0 if sized else 0.5)
-        if best is None or (seconds, -believed) < (best[0], -best[1]):
-            best = (seconds, believed)
-    return best if best is not None else (None, 0.5)

@@ -8,14 +8,17 @@ from edgeward.api.common import LabelSelector
 from edgeward.fleet.model import (
     Exclusion,
     Job,
+    Live,
     Node,
     Resources,
+    Sample,
     Site,
     Taint,
     Toleration,
 )
 from edgeward.placement import JobPlan, plan
-from edgeward.placement.constraints import cpu_text, memory_text, selector_text
+from edgeward.placement.constraints import selector_text
+from edgeward.placement.room import cpu_text, memory_text
 from tests.unit.placement.strategies import GI, MI, NOW, fleet, job, node
 
 
@@ -69,6 +72,112 @@ def test_a_constraint_keeps_the_node_out_and_says_by_how_much(
     assert decided.message == f"0/1 nodes fit: 1 {reason} (nearest: {miss})"
     capacity = reason.startswith("Insufficient") or reason == "Excluded"
     assert decided.reason == ("NoCapacity" if capacity else reason)
+
+
+SHOP = LabelSelector(match_labels={"edgeward.dev/site": "shop"})
+FAR = Site("yard", "edge", region="north", rtt=0.03, bandwidth=1e8)
+"""a second site; the data comes from shop. 30 ms from the hub, so 50 ms from shop."""
+HERE = Site("shop", "edge", region="south", rtt=0.02, bandwidth=2e7)
+
+BEYOND = [
+    pytest.param(node(site="yard"), job(source_selector=SHOP, residency="Site"), (HERE, FAR), "ResidencyForbids",
+                 "site yard of n is none that the data comes from (data.residency Site)", id="residency site"),
+    pytest.param(node(site="yard"), job(source_selector=SHOP, residency="Region"), (HERE, FAR), "ResidencyForbids",
+                 "site yard of n is in region north, the data's is south (data.residency Region)", id="residency region"),
+    pytest.param(node(site="yard"), job(source_selector=SHOP, residency="Region"),
+                 (replace(HERE, region=""), replace(FAR, region="")), "ResidencyForbids",
+                 "site yard of n is in region (not declared), the data's is none that is declared"
+                 " (data.residency Region)", id="residency, two regions that nobody declared are not the same"),
+    pytest.param(node(site="yard"), job(source_selector=LabelSelector(match_labels={"camera": "yes"}), residency="Site"),
+                 (HERE, FAR), "ResidencyForbids",
+                 "site yard of n: no site matches data.source, so the data may not leave for any (data.residency)",
+                 id="residency without a source"),
+    # 150 kB and 50 kB over the narrower of 20 and 100 Mbit/s are 80 ms, the rtts 50 ms, and 20 ms of work at half speed.
+    pytest.param(node(site="yard", speed=0.5),
+                 job(source_selector=SHOP, slo_latency=0.1, service_seconds=0.01, request_bytes=150_000,
+                     response_bytes=50_000), (HERE, FAR), "LatencyTooHigh",
+                 "n would answer in 150 ms, 50 ms over slo.latency 100 ms: 130 ms on the way from shop, 20 ms of work",
+                 id="latency"),
+    pytest.param(node(speed=0.1), job(slo_latency=0.08, service_seconds=0.01), (HERE,), "LatencyTooHigh",
+                 "n would answer in 100 ms, 20 ms over slo.latency 80 ms: 0 ms on the way, 100 ms of work",
+                 id="latency, a slow node beside its data"),
+    # 3 of 4 cores in use: a request of 10 ms meets 10 ms * .75/.25 = 30 ms of others' work.
+    pytest.param(node(live=Live(cpu=Sample(3.0, NOW - 10))), job(slo_latency=0.03, service_seconds=0.01), (HERE,),
+                 "BacklogTooLong",
+                 "n would answer in 40 ms, 10 ms over slo.latency 30 ms: 0 ms on the way, 10 ms of work,"
+                 " 30 ms for what it has to do already", id="backlog"),
+    pytest.param(node(), job(min_bandwidth=5e7), (HERE,), "BandwidthTooLow",
+                 "site shop of n has 20Mbit/s uplink, minBandwidth is 50Mbit/s", id="bandwidth"),
+    # 10 requests a second of 100 kB are 8 Mbit a second: .4 s of the 20 Mbit/s link.
+    pytest.param(node(site="yard"), job(source_selector=SHOP, max_drain=0.3, slo_throughput=10.0, request_bytes=100_000),
+                 (HERE, FAR), "DrainTooSlow",
+                 "n: the link of 20Mbit/s from shop to yard drains in 400 ms, maxDrain is 300 ms", id="drain"),
+    # 50 a second are 40 Mbit/s, more than the link carries: no time is long enough.
+    pytest.param(node(site="yard"), job(source_selector=SHOP, max_drain=60.0, slo_throughput=50.0, request_bytes=100_000),
+                 (HERE, FAR), "DrainTooSlow",
+                 "n: the link of 20Mbit/s from shop to yard never drains 40Mbit/s of requests, maxDrain is 60 s",
+                 id="drain never"),
+    pytest.param(node(allocatable=Resources(4000, 8 * GI, 110, storage=GI), foreign=Resources(storage=GI // 2)),
+                 job(request=Resources(500, GI, 1, storage=GI)), (HERE,), "InsufficientStorage",
+                 "n lacks 512Mi ephemeral-storage", id="storage"),
+    pytest.param(node(allocatable=Resources(4000, 8 * GI, 110, extended=(("x.io/npu", 2),)),
+                      foreign=Resources(extended=(("x.io/npu", 1),))),
+                 job(request=Resources(500, GI, 1, extended=(("x.io/npu", 2),))), (HERE,), "InsufficientExtended",
+                 "n lacks 1 x.io/npu", id="extended"),
+    pytest.param(node(allocatable=Resources(4000, 2 * GI, 110), foreign=Resources(0, GI, 1)),
+                 job(memory_peak=3 * GI // 2), (HERE,), "InsufficientMemoryPeak",
+                 "n lacks 512Mi memory for a peak of 1.5Gi a replica", id="memory peak"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spot", "one", "sites", "reason", "miss"), BEYOND)
+def test_a_constraint_of_data_time_or_room_keeps_the_node_out_and_says_by_how_much(
+    spot: Node, one: Job, sites: tuple[Site, ...], reason: str, miss: str
+) -> None:
+    decided = decide([spot], one, sites=sites)
+    assert (decided.placements, decided.missing) == ((), 1)
+    assert [(r.reason, r.count, r.nearest_miss) for r in decided.explanation.rejected] == [(reason, 1, miss)]
+    assert f"1 {reason} (nearest: {miss})" in decided.message
+
+
+PASSES = [
+    pytest.param(node(), job(source_selector=SHOP, residency="Site"), id="the source itself"),
+    pytest.param(node(site="yard"), job(source_selector=SHOP, residency="Anywhere"), id="anywhere"),
+    pytest.param(node(site="port"), job(source_selector=SHOP, residency="Region"), id="the same region"),
+    pytest.param(node(site="dark"), job(source_selector=SHOP, slo_latency=0.001, min_bandwidth=1e9, max_drain=0.001,
+                                        slo_throughput=9.0), id="all that is unknown"),
+    pytest.param(node(site="yard", live=Live()), job(source_selector=SHOP, slo_latency=0.15, service_seconds=0.02,
+                                        request_bytes=200_000), id="latency to the point"),
+    pytest.param(node(live=Live(cpu=Sample(3.9, NOW - 500))), job(slo_latency=0.02, service_seconds=0.01),
+                 id="a busy figure that is not believed"),
+    pytest.param(node(site="yard"), job(source_selector=SHOP, max_drain=0.4, slo_throughput=10.0,
+                                        request_bytes=100_000), id="drain to the point"),
+    pytest.param(node(), job(source_selector=SHOP, max_drain=0.001, slo_throughput=1e6, request_bytes=1_000_000),
+                 id="nothing has to travel"),
+    pytest.param(node(), job(memory_peak=8 * GI), id="the whole node as peak"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spot", "one"), PASSES)
+def test_what_is_met_or_not_known_keeps_nobody_out(spot: Node, one: Job) -> None:
+    dark = Site("dark", "edge")
+    shop = replace(HERE, rtt=None, bandwidth=None) if spot.site == "dark" else HERE
+    assert decide([spot], one, sites=(shop, FAR, replace(FAR, name="port", region="south"), dark)).missing == 0
+
+
+def test_the_peaks_of_all_replicas_on_a_node_must_fit_together() -> None:
+    """512Mi requested, 1Gi at the peak, 4Gi: four replicas of eight that requests would allow."""
+    spot = node(allocatable=Resources(64000, 4 * GI, 110))
+    assert decide([spot], job(replicas=9)).missing == 1
+    assert decide([spot], job(replicas=9, memory_peak=GI)).missing == 5
+
+
+def test_too_big_names_every_resource_that_the_biggest_node_lacks() -> None:
+    spot = node(allocatable=Resources(4000, 8 * GI, 110, storage=GI, extended=(("x.io/npu", 1),)))
+    one = job(request=Resources(500, GI, 1, storage=2 * GI, extended=(("x.io/npu", 3),)))
+    decided = decide([spot], one)
+    assert decided.reason == "TooBigForAnyNode"
+    assert "lacks 1Gi ephemeral-storage and 2 x.io/npu; 0/1" in decided.message
 
 
 @pytest.mark.parametrize(("spot", "one", "site", "reason", "miss"), CASES)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from edgeward.fleet.model import Fleet, Job, Live, Node, Priority, ProposedMove, Resources
 from edgeward.placement import JobPlan, Plan, plan
-from edgeward.placement.constraints import SPEC_CHECKS, STATE_CHECKS, Ask, first_miss
+from edgeward.placement.ask import Ask
+from edgeward.placement.constraints import SPEC_CHECKS, STATE_CHECKS, first_miss
 from edgeward.placement.freshness import confidence
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.settings import PlanSettings
@@ -77,7 +78,7 @@ def test_new_replicas_never_exceed_capacity_and_always_fit_every_constraint(one:
     for j, site, name, count in came:
         state = ledger.find(site, name)
         assert state is not None
-        ask = Ask(one.jobs.index(j), j, one.now)
+        ask = Ask(one.jobs.index(j), j, ledger)
         assert first_miss(ask, state, (*SPEC_CHECKS, *STATE_CHECKS)) is None
         used[site, name] += j.request.times(count)
     for _, site, name, _ in came:

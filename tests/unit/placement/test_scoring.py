@@ -3,7 +3,7 @@
 from edgeward.api.common import LabelSelector
 from edgeward.fleet.model import Job, Live, Node, Placed, Sample, Site
 from edgeward.placement import PlanSettings, plan
-from edgeward.placement.constraints import Ask
+from edgeward.placement.ask import Ask
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.scoring import Company, Scorer
 from tests.unit.placement.strategies import GI, NOW, fleet, job, node
@@ -13,7 +13,7 @@ HALF_OLD = Live(cpu=Sample(1.5, NOW - 105), memory=Sample(2.0 * GI, NOW - 105))
 
 def scorer(spot: Node, one: Job, **changes: object) -> tuple[Ledger, Scorer]:
     ledger = Ledger(fleet([spot], [one], **changes), PlanSettings())
-    return ledger, Scorer(Ask(0, one, NOW), ledger.sites, PlanSettings())
+    return ledger, Scorer(Ask(0, one, ledger), PlanSettings())
 
 
 def test_the_score_that_chose_is_the_score_that_is_shown() -> None:
@@ -62,17 +62,17 @@ def test_the_nearest_source_counts_and_the_way_is_over_the_hub() -> None:
         source_selector=LabelSelector(match_labels={"camera": "yes"}),
     )
     _, score = scorer(node(), one, sites=sites)
-    seconds, believed = score.transfer(sites[0])
+    seconds, believed = score.ask.way(sites[0])[:2]
     assert seconds is not None
     assert abs(seconds - (0.1 + 0.02 + 8 * 1e6 / 8e6)) < 1e-9
     assert believed == 1.0
-    assert score.transfer(sites[1]) == (0.0, 1.0), "0 within a site"
+    assert score.ask.way(sites[1])[:2] == (0.0, 1.0), "0 within a site"
 
 
 def test_a_source_that_matches_no_site_is_unknown_not_near() -> None:
     one = job(service_seconds=0.1, source_selector=LabelSelector(match_labels={"camera": "yes"}))
     _, score = scorer(node(), one)
-    assert score.transfer(Site("shop", "edge")) == (None, 0.5)
+    assert score.ask.way(Site("shop", "edge"))[:2] == (None, 0.5)
     decided = plan(fleet([node()], [one])).jobs[0]
     assert decided.explanation.figures is not None
     assert decided.explanation.figures.transfer_seconds is None

@@ -1,0 +1,56 @@
+"""One job as the checks and the scores see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from edgeward.fleet.model import Exclusion, Job, Resources, Site
+from edgeward.placement.distance import Way, data_sources, nearest_way
+from edgeward.placement.ledger import Ledger
+from edgeward.placement.quotas import Usage
+
+
+class Ask:
+    """Made once a job, so that what does not depend on the node is computed once, and what depends on the site alone
+    once a site."""
+
+    def __init__(self, index: int, job: Job, ledger: Ledger) -> None:
+        self.index = index
+        self.job = job
+        self.now = ledger.now
+        self.learned = ledger.learned
+        self.request: Resources = ledger.requests[index]
+        self.sites = ledger.sites
+        self.site_use: Mapping[str, Usage] = ledger.site_use
+        """what is placed at each site, by all jobs; kept true by the ledger, as the two below"""
+        self.namespace_use: Usage = ledger.namespace_use[job.namespace]
+        self.spots: Mapping[str, int] = ledger.spots[index]
+        """replicas of this job by site, without those that are lost and may be replaced"""
+        self._ways: dict[str, Way] = {}
+
+    @cached_property
+    def excluded(self) -> Mapping[str, Exclusion]:
+        """The exclusions in force, by node."""
+        return {exclusion.node: exclusion for exclusion in self.job.exclusions if exclusion.until > self.now}
+
+    @cached_property
+    def sources(self) -> tuple[Site, ...]:
+        """The sites where the data comes from."""
+        return data_sources(self.job, self.sites)
+
+    @cached_property
+    def source_regions(self) -> frozenset[str]:
+        return frozenset(site.region for site in self.sources if site.region)
+
+    @cached_property
+    def service(self) -> float | None:
+        """Seconds of one request on a node of speed 1; None when nothing was measured, or nothing sane."""
+        seconds = self.job.service_seconds
+        return seconds if seconds is not None and 0 < seconds < float("inf") else None
+
+    def way(self, site: Site) -> Way:
+        known = self._ways.get(site.name)
+        if known is None:
+            known = self._ways[site.name] = nearest_way(self.job, self.sources, site)
+        return known
