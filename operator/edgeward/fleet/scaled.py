@@ -20,8 +20,7 @@ def bounds(job: InferenceJob) -> Bounds | None:
     asked = job.spec.scaling
     if asked is None or job.spec.replica_scope == "PerSite":
         return None
-    lowest = max(1, asked.min_replicas)
-    return Bounds(lowest, max(lowest, asked.max_replicas))
+    return Bounds(max(1, asked.min_replicas), asked.max_replicas)
 
 
 def scaled(job: InferenceJob) -> Scaled | None:

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -328,11 +329,11 @@ def test_more_arrivals_never_mean_fewer(one: Job, some: float, more: float, here
 
 
 def changes(said: list[Scaled]) -> int:
-    return sum(1 for before, after in zip(said, said[1:], strict=False) if before.replicas != after.replicas)
+    return sum(1 for before, after in pairwise(said) if before.replicas != after.replicas)
 
 
 def writes(said: list[Scaled]) -> int:
-    return sum(1 for before, after in zip(said, said[1:], strict=False) if before != after)
+    return sum(1 for before, after in pairwise(said) if before != after)
 
 
 @pytest.mark.parametrize("demand", [0.5, 1.0, 2.0, 2.05, 2.5, 2.95, 3.0, 3.1, 4.98])
@@ -353,7 +354,7 @@ def test_a_noisy_constant_load_settles(demand: float, noise: float) -> None:
 def test_whatever_the_load_does_writes_are_few_beside_scaling_up(rates: list[float]) -> None:
     """Beside going up, which is at once, an hour has at most 12 windows, each opened, raised and closed."""
     said = replay(sized(3), lambda s: rates[int(s // 15) % 240], seconds=3585)
-    up = sum(1 for before, after in zip(said, said[1:], strict=False) if after.replicas > before.replicas)
+    up = sum(1 for before, after in pairwise(said) if after.replicas > before.replicas)
     down = changes(said) - up
     assert down <= 12
     assert writes(said) <= 2 * up + 12 * (2 + 6)
