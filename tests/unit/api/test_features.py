@@ -112,7 +112,6 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
         "unschedulable": True,
         "frozen": True,
         "connection": {"mode": "Local"},
-        "nodes": "Fixed",
         "quota": {},
     },
 }
