@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeward.api.common import LabelSelector, format_bytes, format_cpu
 from edgeward.api.inferencejob import InferenceJob, InferenceJobSpec
-from edgeward.fleet.build import request_of
+from edgeward.fleet.amounts import request_of
 
 
 def asks(job: InferenceJob) -> list[tuple[str, str]]:

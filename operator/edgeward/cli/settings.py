@@ -12,10 +12,10 @@ from pydantic.alias_generators import to_camel
 
 from edgeward.agent.settings import AgentSettings
 from edgeward.cluster.lease import LeaseSettings
-from edgeward.fleet.build import BuildSettings
+from edgeward.fleet.settings import BuildSettings
 from edgeward.hub.hub import HubSettings
 from edgeward.metrics.profiles import METRICS_API, PROFILES, Profile, Query
-from edgeward.placement.settings import PlanSettings, ScalingSettings, Weights
+from edgeward.placement.settings import LearningSettings, PlanSettings, ScalingSettings, Weights
 
 
 class SettingsError(Exception):
@@ -101,6 +101,15 @@ class PlacementSettings(_Section):
     evaluations: int = Field(3, ge=1)
 
 
+class LearningSection(_Section):
+    """What is taken from what the runtimes measured."""
+
+    enabled: bool = True
+    bound: float = Field(4.0, ge=1, allow_inf_nan=False)
+    headroom_cpu: float = Field(1.15, ge=1, allow_inf_nan=False)
+    headroom_memory: float = Field(1.3, ge=1, allow_inf_nan=False)
+
+
 class ScalingSection(_Section):
     """Of jobs with spec.scaling; durations in seconds."""
 
@@ -120,6 +129,7 @@ class OperatorSettings(_Section):
     timing: TimingSettings = TimingSettings()
     placement: PlacementSettings = PlacementSettings()
     scaling: ScalingSection = ScalingSection()
+    learning: LearningSection = LearningSection()
 
     def hub(self) -> HubSettings:
         timing, placement = self.timing, self.placement
@@ -132,9 +142,11 @@ class OperatorSettings(_Section):
                 pool_patience=timing.pool_patience,
                 scrape_interval=self.metrics.scrape_interval,
                 architectures=frozenset(self.runtime.architectures),
+                learning=self.learning.enabled,
             ),
             plan=PlanSettings(
                 weights=Weights(**placement.weights),
+                learning=LearningSettings(**self.learning.model_dump()),
                 gain=placement.gain,
                 evaluations=placement.evaluations,
                 evaluation_interval=timing.evaluation_interval,

@@ -11,6 +11,9 @@ from .model import Resources
 
 Raw = Mapping[str, Any]
 
+DEFAULT_REQUEST = Resources(cpu=100, memory=128 * 1024 * 1024, pods=1)
+"""what one replica is taken to need when its job names nothing: the runtime with a small model"""
+
 
 def pod_request(pod: Raw) -> Resources:
     """What the scheduler counts for a pod: the sum of its containers, or its largest init container, plus overhead.
@@ -80,3 +83,14 @@ def _amount(reader: Any, value: object) -> int:
         return int(reader(value))
     except QuantityError:
         return 0
+
+
+def request_of(requests: Raw, limits: Raw) -> Resources:
+    """What one replica requests. As in a pod, a limit without a request is the request; what neither names is a default."""
+    cpu = requests.get("cpu", limits.get("cpu"))
+    memory = requests.get("memory", limits.get("memory"))
+    return Resources(
+        cpu=DEFAULT_REQUEST.cpu if cpu is None else parse_cpu(cpu),
+        memory=DEFAULT_REQUEST.memory if memory is None else parse_bytes(memory),
+        pods=1,
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from edgeward.api.common import ApiError, Model, parse
+from edgeward.api.common import ApiError, Model, parse, parse_time
 from edgeward.api.features import Features, Spec, unavailable
+
+from .model import Problem
 
 M = TypeVar("M", bound=Model)
 Raw = Mapping[str, Any]
@@ -75,3 +77,21 @@ def _read(model: type[M], raw: Raw, part: str) -> M | ApiError:
         return parse(model, {key: value for key, value in raw.items() if key != "status"})
     except ApiError as error:
         return error
+
+
+def not_yet(protecting: tuple[str, ...]) -> Problem | None:
+    """The Problem of an object that asks for protections which do not work yet, by the paths of their fields."""
+    if not protecting:
+        return None
+    return Problem(
+        reason="FeatureNotYetAvailable",
+        message=f"{', '.join(protecting)}: this version cannot honour it; remove the field, or wait for a version that can",
+        path=protecting[0],
+    )
+
+
+def time_of(text: str | None) -> float | None:
+    try:
+        return parse_time(text) if text else None
+    except ValueError:
+        return None

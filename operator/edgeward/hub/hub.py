@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeward import __version__
 from edgeward.api.assignment import Assignment
@@ -29,9 +29,9 @@ from edgeward.cluster.resources import (
     Object,
     Resource,
 )
-from edgeward.fleet.build import BuildSettings
 from edgeward.fleet.model import Job, Live
 from edgeward.fleet.reading import Reader
+from edgeward.fleet.settings import BuildSettings
 from edgeward.fleet.traffic import Measured
 from edgeward.placement.model import JobPlan
 from edgeward.placement.settings import PlanSettings
@@ -40,12 +40,14 @@ from .aside import aside
 from .narrate import tell_jobs, tell_releases
 from .observe import Facts, Observed, Seen, decide, observe
 from .pace import Breath, Pace
+from .planner import Planner, PlannerSettings
 from .publish import Published
 from .refused import Refused
 from .status import job_status, release_status, site_status, unreadable_status
 from .sweep import Sweep
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 MANAGER = "edgeward-hub"
 FIRST_CONFLICT, FIRST_REFUSAL = 0.2, 1.0
 """seconds until the next try of a write that came too late, and of one that the API server will not have"""
@@ -68,6 +70,7 @@ class HubSettings:
     writes_at_once: int = 16
     build: BuildSettings = field(default_factory=BuildSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
 
 
 class Hub:
@@ -103,6 +106,7 @@ class Hub:
         self._slots = asyncio.Semaphore(settings.writes_at_once)
         self._reader = Reader()
         self._refused = Refused()
+        self.planner = Planner(settings.planner, solved=self.mark)
         self._said: dict[str, tuple[object, ...]] = {}
         self.last: Observed | None = None
         self.passes = 0
@@ -114,6 +118,12 @@ class Hub:
 
     async def run(self) -> None:
         """Until cancelled. The cache must have been seeded."""
+        try:
+            await self._run()
+        finally:
+            await self.planner.close()
+
+    async def _run(self) -> None:
         self._dirty.set()
         pace = Pace(self._settings.coalesce)
         while True:
@@ -137,8 +147,7 @@ class Hub:
 
     async def once(self) -> Observed:
         """One pass of the loop."""
-        seen = self._look()
-        facts, observed, published = await self._think(seen)
+        facts, observed, published = await self._think()
         await self._publish(published)
         await self._report(observed, facts)
         await self._sweep.once()
@@ -163,17 +172,28 @@ class Hub:
             measured=tuple(self._measured()),
         )
 
-    async def _think(self, seen: Seen) -> tuple[Facts, Observed, Published]:
+    async def _think(self) -> tuple[Facts, Observed, Published]:
         settings = self._settings
+        facts = await self._observe()
+        if await self.planner.advise(facts.fleet, facts.wants, settings.plan):
+            # It was waited for: what there is now decides, the advice only counts as far as it still fits.
+            facts = await self._observe()
+        guidance = self.planner.advice(facts.fleet.now, settings.plan)
 
-        def think() -> tuple[Facts, Observed, Published]:
-            facts = observe(seen, settings=settings.build, reader=self._reader)
-            return facts, *decide(facts, settings=settings.plan, namespace=settings.namespace)
+        def think() -> tuple[Observed, Published]:
+            return decide(facts, guidance=guidance, settings=settings.plan, namespace=settings.namespace)
 
+        return facts, *await self._compute(think, len(facts.fleet.jobs) * len(facts.fleet.nodes))
+
+    async def _observe(self) -> Facts:
+        seen, settings = self._look(), self._settings.build
+        return await self._compute(
+            lambda: observe(seen, settings=settings, reader=self._reader), len(seen.jobs) * len(seen.nodes)
+        )
+
+    async def _compute(self, work: Callable[[], T], pairs: int) -> T:
         took = self.last.seconds if self.last else 0.0
-        if len(seen.jobs) * len(seen.nodes) < ASIDE_PAIRS and took < ASIDE_SECONDS:
-            return think()
-        return await aside(think)
+        return work() if pairs < ASIDE_PAIRS and took < ASIDE_SECONDS else await aside(work)
 
     # Publish -----------------------------------------------------------------------------------------------------
 

@@ -16,17 +16,19 @@ from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.api.site import Site
 from edgeward.cluster.resources import Object, key_of
-from edgeward.fleet.build import BuildSettings, build
+from edgeward.fleet.build import build
 from edgeward.fleet.model import Fleet, Live
 from edgeward.fleet.reading import Reader
+from edgeward.fleet.settings import BuildSettings
 from edgeward.fleet.sites import membership
 from edgeward.fleet.traffic import Measured
-from edgeward.placement.model import Plan
+from edgeward.placement.model import Guidance, Plan
 from edgeward.placement.plan import plan as make_plan
 from edgeward.placement.settings import PlanSettings
 from edgeward.rollout.step import RolloutStep
 from edgeward.rollout.step import step as roll
 
+from .planner import Wants, wants
 from .publish import Published, publish
 
 M = TypeVar("M", bound=Model)
@@ -59,6 +61,7 @@ class Facts:
     assignments: list[Assignment]
     overlaps: Mapping[str, tuple[str, ...]]
     """by site: nodes that an older Site claims as well"""
+    wants: Wants
     seconds: float
 
 
@@ -97,14 +100,17 @@ def observe(seen: Seen, *, settings: BuildSettings, reader: Reader) -> Facts:
         sites=sites,
         assignments=list(_readable(seen.assignments, Assignment, reader).values()),
         overlaps=membership(labels, sites.values()).overlaps if sites else {},
+        wants=wants(fleet),
         seconds=time.perf_counter() - begun,
     )
 
 
-def decide(facts: Facts, *, settings: PlanSettings, namespace: str) -> tuple[Observed, Published]:
+def decide(
+    facts: Facts, *, guidance: Guidance | None, settings: PlanSettings, namespace: str
+) -> tuple[Observed, Published]:
     begun = time.perf_counter()
     rollout = roll(facts.fleet)
-    plan = make_plan(facts.fleet, settings)
+    plan = make_plan(facts.fleet, settings, guidance=guidance)
     published = publish(facts.fleet, plan, rollout, jobs=facts.jobs, present=facts.assignments, namespace=namespace)
     return Observed(facts.fleet, plan, rollout, facts.seconds + time.perf_counter() - begun), published
 

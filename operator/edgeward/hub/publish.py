@@ -21,7 +21,7 @@ from edgeward.api.assignment import (
 from edgeward.api.common import format_bytes, format_cpu, format_time, to_dict
 from edgeward.api.inferencejob import InferenceJob, Resources
 from edgeward.cluster.resources import Object
-from edgeward.fleet.build import request_of
+from edgeward.fleet.amounts import request_of
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Site
 from edgeward.fleet.names import (
     FINALIZER,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from edgeward.api.common import LabelSelector
 from edgeward.api.reasons import NodeRejection
-from edgeward.fleet.build import KNOWN_OTHERWISE
 from edgeward.fleet.model import Taint
 from edgeward.fleet.names import LABEL_MAX_CPU, LABEL_MAX_REPLICAS
+from edgeward.fleet.places import KNOWN_OTHERWISE
 from edgeward.placement import links, quotas, room
 from edgeward.placement.ask import Ask
 from edgeward.placement.distance import site_labels
@@ -67,7 +67,7 @@ def _pool_miss(ask: Ask, pool: NodeState, checks: Sequence[Check]) -> Miss | Non
         if distance is not None:
             return Miss(check, distance)
     rooms = [check for check in of_node if of_room(check.reason)]
-    candidates = usable(ask, pool) if len(rooms) == len(of_node) else pool.members
+    candidates = pool.members if any(check.reason in _OF_A_KIND for check in of_node) else usable(ask, pool)
     if not candidates:
         return Miss(rooms[0], float("inf")) if rooms else None
     best: tuple[int, float, Miss] | None = None
@@ -107,14 +107,14 @@ def can_grow(ask: Ask, pool: NodeState) -> bool:
 
 def of_a_node(reason: NodeRejection) -> bool:
     """Whether a constraint is about one node; all others are about its site or the job and hold for a pool at once."""
-    return of_room(reason) or reason in _OF_A_NODE
+    return of_room(reason) or reason in _OF_A_KIND or reason is NodeRejection.BACKLOG_TOO_LONG
 
 
 def of_room(reason: NodeRejection) -> bool:
     return reason.startswith("Insufficient")
 
 
-_OF_A_NODE = frozenset(
+_OF_A_KIND = frozenset(
     {
         NodeRejection.NODE_SELECTOR_MISMATCH,
         NodeRejection.UNTOLERATED_TAINT,

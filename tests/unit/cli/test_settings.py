@@ -12,7 +12,7 @@ from edgeward.agent.settings import AgentSettings
 from edgeward.cli.main import main
 from edgeward.cli.settings import OperatorSettings, SettingsError, load
 from edgeward.cluster.lease import LeaseSettings
-from edgeward.fleet.build import BuildSettings
+from edgeward.fleet.settings import BuildSettings
 from edgeward.hub.hub import HubSettings
 from edgeward.metrics.profiles import KUBELET
 from edgeward.placement.settings import PlanSettings, ScalingSettings

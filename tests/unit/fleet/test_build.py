@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeward.fleet.build import DEFAULT_REQUEST, build, pod_request
+from edgeward.fleet.amounts import DEFAULT_REQUEST, pod_request
+from edgeward.fleet.build import build
 from edgeward.fleet.model import Live, Resources, Sample, Taint
 from edgeward.placement.plan import plan
 

@@ -1,0 +1,82 @@
+"""ModelReleases and what the sites say of them, from raw objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import ApiError
+from edgeward.api.modelrelease import ModelRelease
+
+from .model import ModelVersion, Problem, Release, ServedModel, SiteModels
+from .reading import Reader, not_yet
+
+Raw = Mapping[str, Any]
+
+
+def read_release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Release:
+    meta = raw["metadata"]
+    base = {
+        "namespace": meta["namespace"],
+        "name": meta["name"],
+        "uid": meta.get("uid", ""),
+        "generation": int(meta.get("generation") or 0),
+    }
+    sites = tuple(
+        _site_models(assignment, meta["name"])
+        for assignment in assignments
+        if assignment.spec.job.namespace == meta["namespace"]
+        and not assignment.deleting
+        and (any(model.name == meta["name"] for model in assignment.spec.models))
+    )
+    try:
+        release = reader.read(ModelRelease, raw)
+    except ApiError as error:
+        path, text = error.problems[0]
+        return Release(**base, problem=Problem(reason="InvalidSpec", message=f"{path}: {text}", path=path), sites=sites)
+    spec, status = release.spec, release.status
+    problem = not_yet(reader.features(raw, spec).protecting)
+    target = None
+    if spec.artifact and spec.version:
+        target = ModelVersion(
+            name=release.name,
+            version=spec.version,
+            digest=spec.artifact.digest,
+            sources=(spec.artifact.uri, *spec.artifact.mirrors),
+            parameters=dict(spec.parameters),
+        )
+    current = None
+    if status.current_version and status.current_digest:
+        current = ModelVersion(name=release.name, version=status.current_version, digest=status.current_digest)
+    return Release(**base, target=target, current=current, paused=spec.paused, problem=problem, sites=sites)
+
+
+def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
+    told = next((model for model in assignment.spec.models if model.name == model_name), None)
+    return SiteModels(
+        job=f"{assignment.spec.job.namespace}/{assignment.spec.job.name}",
+        site=assignment.spec.site,
+        told=ModelVersion(
+            name=told.name,
+            version=told.version,
+            digest=told.digest,
+            sources=tuple(told.sources),
+            parameters=dict(told.parameters),
+        )
+        if told
+        else None,
+        served=tuple(
+            ServedModel(
+                digest=model.digest,
+                version=model.version,
+                serving=model.serving,
+                refused_step=model.refused.step if model.refused else "",
+                refused_reason=model.refused.reason if model.refused else "",
+                refused_message=model.refused.message if model.refused else "",
+            )
+            for model in assignment.status.models
+        ),
+        ready=assignment.status.ready_replicas,
+        replicas=sum(node.replicas for node in assignment.spec.nodes),
+    )
