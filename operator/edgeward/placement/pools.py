@@ -66,10 +66,15 @@ def pool_reading(readings: Sequence[Reading], capacities: Sequence[float]) -> Re
     )
 
 
-def charge(pool: NodeState, job: int, request: Resources) -> None:
+def charge(pool: NodeState, job: int, request: Resources) -> NodeState | None:
     """One more replica of the job will run on some node of the pool: as the stock scheduler would have it, on the one
-    with the most room. Where none has any, it waits for a node to come and takes room from nobody."""
+    with the most room. Where none has any, it waits for a node to come and takes room from nobody.
+
+    Returns that node.
+    """
     fitting = [member for member in pool.usable.get(job, pool.members) if member.free.covers(request)]
-    if fitting:
-        taken = max(fitting, key=lambda member: (member.free.cpu, member.free.memory, -member.rank))
-        taken.requested += request
+    if not fitting:
+        return None
+    taken = max(fitting, key=lambda member: (member.free.cpu, member.free.memory, -member.rank))
+    taken.requested += request
+    return taken
