@@ -194,6 +194,13 @@ def format_time(value: float) -> str:
     return datetime.fromtimestamp(int(value), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+class ManagedFields(Model):
+    """Who wrote a part of an object."""
+
+    manager: str = Field("", description="Name of the writer.")
+    subresource: str = Field("", description="What it was written through; empty for the object itself.")
+
+
 class ObjectMeta(Model):
     """The part of metadata that Edgeward reads."""
 
@@ -207,6 +214,7 @@ class ObjectMeta(Model):
     finalizers: tuple[str, ...] = Field((), description="What must let go before the object is removed.")
     creation_timestamp: Time | None = Field(None, description="When the object was created.")
     deletion_timestamp: Time | None = Field(None, description="When deletion was asked for; absent while it lives.")
+    managed_fields: tuple[ManagedFields, ...] = Field((), description="Who wrote what.")
 
 
 class Condition(Model):

@@ -29,6 +29,17 @@ def pod(obj: Object) -> Object:
     return {**obj, "spec": kept, "status": {key: status[key] for key in POD_STATUS if key in status}}
 
 
+def inference_job(obj: Object) -> Object:
+    """Of the managed fields only who wrote through the scale subresource, which status tells beside spec.scaling."""
+    scalers = [
+        {"manager": item.get("manager", ""), "subresource": "scale"}
+        for item in obj["metadata"].get("managedFields") or []
+        if item.get("subresource") == "scale"
+    ]
+    obj = drop_managed_fields(obj)
+    return {**obj, "metadata": {**obj["metadata"], "managedFields": scalers}} if scalers else obj
+
+
 def _quiet(condition: dict[str, Any]) -> dict[str, Any]:
     """A heartbeat is no change."""
     return {key: value for key, value in condition.items() if key != "lastHeartbeatTime"}

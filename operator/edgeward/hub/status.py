@@ -107,7 +107,7 @@ def job_status(
         )
         if plan.proposed
         else None,
-        scaling=_scaling(plan, before.scaling) if facts.scaling else None,
+        scaling=_scaling(job, plan) if facts.scaling else None,
     )
 
 
@@ -129,9 +129,9 @@ def _clusters(plan: JobPlan, assignments: Iterable[Assignment], clusters: Mappin
     return {clusters.get(site, OWN_CLUSTER) for site in held | {item.site for item in plan.placements}}
 
 
-def _scaling(plan: JobPlan, before: ScalingStatus | None) -> ScalingStatus | None:
+def _scaling(job: InferenceJob, plan: JobPlan) -> ScalingStatus | None:
     """The figures are those of the last decision. A plan without a word on it (a job with a problem) changes nothing."""
-    sizing = plan.sizing
+    sizing, before = plan.sizing, job.status.scaling
     if sizing is None:
         return before
     scaled = sizing.scaled
@@ -142,12 +142,20 @@ def _scaling(plan: JobPlan, before: ScalingStatus | None) -> ScalingStatus | Non
         measured_at=None if sizing.measured_at is None else format_time(sizing.measured_at),
         low_since=None if scaled.low_since is None else format_time(scaled.low_since),
         low_peak=scaled.low_peak,
-        message=sizing.message[:512],
+        message=(sizing.message + _overruled(job))[:512],
     )
     figures = {"arrivals", "throughput", "measured_at"}
     if before is not None and said.model_dump(exclude=figures) == before.model_dump(exclude=figures):
         return before
     return said
+
+
+def _overruled(job: InferenceJob) -> str:
+    """Two that scale the same job: an autoscaler, or a person, sees its word accepted and nothing come of it."""
+    writers = sorted({item.manager for item in job.metadata.managed_fields if item.subresource == "scale"})
+    if not writers or job.spec.replicas == 0:
+        return ""
+    return f"; spec.replicas, which {', '.join(writers)} set, is only the start value beside spec.scaling"
 
 
 def unreadable_status(raw_status: Mapping[str, object], facts: Job | Release, *, now: float) -> dict[str, object]:
@@ -266,7 +274,9 @@ def freshness(plan: Plan, fleet: Fleet, *, before: bool) -> tuple[bool, str]:
         if not plan.doubted_nodes:
             return False, "not every node has fresh figures again"
         lacking = plan.doubted_nodes
-        return False, f"{lacking} of {plan.total_nodes} nodes have no fresh figures; they are judged by requests"
+        why = "; ".join(text if count == lacking else f"{text}: {count}" for text, count in plan.doubts[:3])
+        told = f" ({why})" if why else ""
+        return False, f"{lacking} of {plan.total_nodes} nodes have no fresh figures{told}; they are judged by requests"
     return True, ""
 
 

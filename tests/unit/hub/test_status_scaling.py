@@ -11,6 +11,7 @@ import pytest
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import parse, to_dict
 from edgeward.api.inferencejob import InferenceJob
+from edgeward.cluster import trim
 from edgeward.fleet.model import Problem
 from edgeward.fleet.traffic import Measured
 from edgeward.hub.status import job_status, pod_selector
@@ -196,3 +197,30 @@ def test_stopped_says_so() -> None:
     status = told(job(replicas=0, scaling=BOUNDS), figures=[measured(75)])
     assert status["scaling"]["replicas"] == 0
     assert status["scaling"]["message"] == "stopped: spec.replicas is 0"
+
+
+def through_scale(raw: Raw, *managers: str) -> Raw:
+    """As the API server records writers, and as the cache keeps them."""
+    fields = [{"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {}}}]
+    fields += [
+        {"manager": name, "operation": "Update", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        for name in managers
+    ]
+    return trim.inference_job({**raw, "metadata": {**raw["metadata"], "managedFields": fields}})
+
+
+def test_who_scales_beside_spec_scaling_is_told_that_it_has_no_effect() -> None:
+    plain = job(replicas=1, scaling=BOUNDS)
+    assert told(through_scale(plain), here(1))["scaling"]["message"] == "held: no arrivals are measured yet"
+    both = told(through_scale(plain, "kube-controller-manager", "kubectl"), here(1))["scaling"]["message"]
+    assert both == (
+        "held: no arrivals are measured yet; spec.replicas, which kube-controller-manager, kubectl set, is only the start"
+        " value beside spec.scaling"
+    )
+    stopped = told(through_scale(job(replicas=0, scaling=BOUNDS), "kubectl"))["scaling"]["message"]
+    assert stopped == "stopped: spec.replicas is 0"
+
+
+def test_of_the_managed_fields_nothing_else_is_kept() -> None:
+    assert "managedFields" not in through_scale(job())["metadata"]
+    assert through_scale(job(), "hpa")["metadata"]["managedFields"] == [{"manager": "hpa", "subresource": "scale"}]
