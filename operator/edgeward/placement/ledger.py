@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeward.fleet.model import Fleet, Job, Node, Placed, Resources, Site
 from edgeward.placement.columns import Columns, Floats, floats
-from edgeward.placement.freshness import Reading, read
+from edgeward.placement.freshness import STANDS_STILL, Reading, earliest_starts, read, stands_still
 from edgeward.placement.pools import charge, pool_node, pool_reading
 from edgeward.placement.quotas import Usage
 from edgeward.placement.learning import Learned
@@ -30,6 +30,8 @@ class Held:
     decided: int = 0
     room: int = 0
     leaving: int = 0
+    raised: list[tuple[bool, NodeState | None]] = field(default_factory=list)
+    """of each replica placed in this plan: whether it took room of its own, and of a pool on which node"""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,7 @@ class Ledger:
         self.index_of = {job.key: index for index, job in enumerate(fleet.jobs)}
         alone: list[NodeState] = []
         members: dict[str, list[NodeState]] = {site.name: [] for site in fleet.sites if site.elastic}
+        self._running = earliest_starts(fleet.jobs)
         for index, node in enumerate(fleet.nodes):
             members.get(node.site, alone).append(self._state(index, node, fleet, settings))
         self.measured = (*alone, *(member for group in members.values() for member in group))
@@ -136,14 +139,17 @@ class Ledger:
     def _state(self, index: int, node: Node, fleet: Fleet, settings: PlanSettings) -> NodeState:
         def reading(what: str) -> Reading:
             is_cpu = what == "cpu"
+            sample, distrust = node.live.cpu if is_cpu else node.live.memory, node.live.distrust
+            if is_cpu and stands_still(sample, self._running.get(node.name), fleet.scrape_interval):
+                sample, distrust = None, STANDS_STILL
             return read(
-                node.live.cpu if is_cpu else node.live.memory,
+                sample,
                 what=f"{what} of {node.name}",
                 capacity=node.allocatable.cpu / 1000 if is_cpu else float(node.allocatable.memory),
                 now=fleet.now,
                 scrape_interval=fleet.scrape_interval,
                 settings=settings,
-                distrust=node.live.distrust,
+                distrust=distrust,
             )
 
         site = self.sites.get(node.site) or Site(name=node.site, tier=node.tier)
@@ -232,9 +238,27 @@ class Ledger:
             held.room = held.decided
             state.requested += self.requests[job]
             state.in_flight += self.requests[job]
-            if state.pool:
-                charge(state, job, self.requests[job])
+            taken = charge(state, job, self.requests[job]) if state.pool else None
+            held.raised.append((True, taken))
             self.refresh(state)
+        else:
+            held.raised.append((False, None))
+
+    def take_back(self, job: int, state: NodeState) -> None:
+        """As if the last `place` of this job here had not been."""
+        held = state.held[job]
+        raised, member = held.raised.pop()
+        held.decided -= 1
+        self._count(job, state.site.name, -1)
+        if raised:
+            held.room -= 1
+            state.requested -= self.requests[job]
+            state.in_flight -= self.requests[job]
+            if member is not None:
+                member.requested -= self.requests[job]
+            self.refresh(state)
+        if held == Held():
+            del state.held[job]
 
     def refresh(self, state: NodeState) -> None:
         """Whoever changes what is used on a node, other than by `place`, calls this."""

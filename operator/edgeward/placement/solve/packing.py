@@ -1,0 +1,160 @@
+"""Placing a tier's replicas for good or on trial: by prices, and better step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgeward.placement.columns import Floats
+from edgeward.placement.constraints import FIT_CHECKS, first_miss
+from edgeward.placement.incumbents import Crowd, Standing, standing_score
+from edgeward.placement.ledger import Ledger, NodeState
+from edgeward.placement.scoring import PRECISION
+from edgeward.placement.solve.relax import Tier
+from edgeward.placement.solve.wants import Want
+
+Where = list[list[int]]
+"""by want, the node of each of its replicas that has one, as an index of Ledger.states"""
+
+
+@dataclass(slots=True)
+class Packing:
+    """A placement of one tier, as it is in the ledger now."""
+
+    where: Where
+    score: float = 0.0
+
+
+def take_back(packing: Where, wants: Sequence[Want], ledger: Ledger) -> None:
+    for want, nodes in zip(wants, packing, strict=True):
+        for node in nodes:
+            ledger.take_back(want.decision.ask.index, ledger.states[node])
+
+
+def put(packing: Where, wants: Sequence[Want], ledger: Ledger) -> Where:
+    """Places what still fits; returns what it placed."""
+    placed: Where = []
+    for want, nodes in zip(wants, packing, strict=True):
+        ask, done = want.decision.ask, []
+        for node in nodes:
+            state = ledger.states[node]
+            if first_miss(ask, state, FIT_CHECKS) is None:
+                ledger.place(ask.index, state)
+                done.append(node)
+        placed.append(done)
+    return placed
+
+
+def score_of(packing: Where, wants: Sequence[Want], ledger: Ledger) -> float:
+    """Sum of the scores of the new replicas, as they are now that all of them are in the ledger."""
+    by_decision: dict[int, tuple[Want, list[int]]] = {}
+    for want, nodes in zip(wants, packing, strict=True):
+        by_decision.setdefault(want.decision.ask.index, (want, []))[1].extend(nodes)
+    total = 0.0
+    for want, nodes in by_decision.values():
+        total += sum(count * score for _, count, score in scores_of(want, nodes, ledger))
+    return total
+
+
+def scores_of(want: Want, nodes: Sequence[int], ledger: Ledger) -> list[tuple[int, int, float]]:
+    """(node, replicas, score of one of them) for the new replicas of one job."""
+    counts: dict[int, int] = {}
+    for node in nodes:
+        counts[node] = counts.get(node, 0) + 1
+    fresh = [
+        Standing(state.node.name, state.site.name, state.node.tier, state, count, 0, ledger.now, new=True)
+        for state, count in ((ledger.states[node], count) for node, count in counts.items())
+    ]
+    crowd = Crowd([*want.decision.standings, *fresh])
+    return [
+        (standing.state.index, standing.count, standing_score(want.decision.scorer, crowd, standing))
+        for standing in fresh
+        if standing.state is not None
+    ]
+
+
+@dataclass(slots=True)
+class Guide:
+    """What rounding goes by: the price of each node for each want, and how many of the tier are on each node so far."""
+
+    tier: Tier
+    prices: Floats
+    """[RESOURCES, nodes]"""
+    arrived: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.arrived = np.zeros(self.tier.nodes)
+
+    def cost(self, index: int) -> Floats:
+        """By row of the want: what is taken from others, by their capacity and by the load that they then see."""
+        want = self.tier.wants[index]
+        taken = (self.tier.asks[:, index] @ self.prices[:, want.rows]) * want.takes
+        cost: Floats = taken + want.cpu * self.tier.slope[want.rows] * self.arrived[want.rows]
+        return cost
+
+
+def round_up(tier: Tier, ledger: Ledger, prices: Floats, wish: Where | None = None) -> Where:
+    """Every replica in the order of turns: first where the LP has it whole (`wish`), then where its score now, less
+    what it takes from others, is largest; last, what found nothing worth its price goes wherever it fits.
+
+    The score is that of the ledger, with everything that was placed before, so no burst herds on one idle node.
+    """
+    guide = Guide(tier, prices)
+    packing: Where = [[] for _ in tier.wants]
+    if wish is not None:
+        for index, nodes in enumerate(put(wish, tier.wants, ledger)):
+            packing[index] = nodes
+            for node in nodes:
+                guide.arrived[node] += 1
+    for free_of_price in (False, True):
+        for index, want in enumerate(tier.wants):
+            short = want.count - len(packing[index])
+            if short > 0:
+                _pick(index, short, packing[index], guide, ledger, free_of_price)
+    return packing
+
+
+def _pick(index: int, need: int, nodes: list[int], guide: Guide, ledger: Ledger, free_of_price: bool) -> None:
+    """Adds to `nodes` at most `need` places, and to the ledger."""
+    want = guide.tier.wants[index]
+    scorer, ask, states = want.decision.scorer, want.decision.ask, ledger.states
+    value = scorer.column(ledger, want.rows)
+    for node in {node for node in want.on_node if node in set(want.rows.tolist())} | set(nodes):
+        at = int(np.nonzero(want.rows == node)[0][0])
+        beside = want.on_node.get(node, 0) + nodes.count(node)
+        value[at] = scorer.base(states[node], beside, present=False, stays=False)
+    cost = np.zeros(len(want.rows)) if free_of_price else guide.cost(index)
+    sites = ledger.columns.site[want.rows]
+    counts = np.zeros(len(ledger.site_list))
+    for number, site in enumerate(ledger.site_list):
+        counts[number] = want.at_site.get(site.name, 0)
+    for node in nodes:
+        counts[ledger.columns.site[node]] += 1
+    parts = 0.5 * scorer.weights["spread"] / (1.0 + counts)
+    worth = np.round(value + parts[sites] - cost, PRECISION)
+    while need > 0:
+        at = int(np.argmax(worth))
+        if worth[at] == -np.inf or (worth[at] <= 0 and not free_of_price):
+            return
+        state = states[want.rows[at]]
+        if first_miss(ask, state, FIT_CHECKS) is not None:
+            worth[at] = -np.inf
+            continue
+        _arrive(want, at, state, nodes, guide, ledger)
+        need -= 1
+        node, site = state.index, sites[at]
+        counts[site] += 1
+        parts[site] = 0.5 * scorer.weights["spread"] / (1.0 + counts[site])
+        value[at] = scorer.base(state, want.on_node.get(node, 0) + nodes.count(node), present=False, stays=False)
+        if not free_of_price:
+            cost[at] += want.cpu * guide.tier.slope[node]
+        same = (sites == site) & (worth != -np.inf)
+        worth[same] = np.round(value[same] + parts[site] - cost[same], PRECISION)
+
+
+def _arrive(want: Want, at: int, state: NodeState, nodes: list[int], guide: Guide, ledger: Ledger) -> None:
+    ledger.place(want.decision.ask.index, state)
+    nodes.append(state.index)
+    guide.arrived[state.index] += 1

@@ -1,0 +1,147 @@
+"""The full solve: where the replicas that want a place should go, priority tier by priority tier from the top."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import groupby
+
+from edgeward.fleet.model import Fleet
+from edgeward.placement.decide import Decision, begin, place, settle_at
+from edgeward.placement.ledger import Ledger
+from edgeward.placement.model import Guidance, TierShare
+from edgeward.placement.order import Turn, turns
+from edgeward.placement.settings import PlanSettings
+from edgeward.placement.solve.improve import improve
+from edgeward.placement.solve.packing import Where, put, round_up, score_of, take_back
+from edgeward.placement.solve.relax import Clock, Limits, Prices, Relaxation, Tier, bound, relax, tier_of
+from edgeward.placement.solve.wants import Want, wants_of
+
+DEFAULTS = Limits()
+
+
+def worth_solving(fleet: Fleet, settings: PlanSettings) -> bool:
+    """Whether so many replicas want a place that choosing for all of them at once pays."""
+    missing = sum(
+        max(0, job.replicas - sum(placed.replicas for placed in job.placed if placed.lost_since is None))
+        for job in fleet.jobs
+        if job.problem is None and job.model_digest
+    )
+    return missing >= settings.worth_solving
+
+
+def solve(fleet: Fleet, settings: PlanSettings, *, limits: Limits = DEFAULTS, clock: Clock | None = None) -> Guidance:
+    """Advice for `plan`. The same Fleet, settings and limits give the same advice, unless the backstop strikes, which
+    the advice then says. `clock`: seconds since the start, for tests; the wall clock otherwise."""
+    began = time.monotonic()
+    since = clock or (lambda: time.monotonic() - began)
+    ledger = Ledger(fleet, settings)
+    targets: dict[str, dict[tuple[str, str], int]] = {}
+    tiers: list[TierShare] = []
+    struck = False
+    for tier, group in groupby(turns(fleet, settings), key=lambda turn: turn.tier):
+        decisions = _begin(list(group), ledger, settings)
+        wanted = sum(need.count for d in decisions for need in d.needs if d.turn.job.model_digest)
+        if not wanted:
+            continue
+        outcome = _solve_tier(decisions, ledger, limits, since)
+        struck = struck or outcome.struck
+        placed = 0
+        for want, nodes in zip(outcome.wants, outcome.where, strict=True):
+            mine = targets.setdefault(want.decision.turn.job.key, {})
+            for node in nodes:
+                spot = ledger.states[node].site.name, ledger.states[node].node.name
+                mine[spot] = mine.get(spot, 0) + 1
+            placed += len(nodes)
+        tiers.append(TierShare(tier, wanted, placed, outcome.score, max(outcome.bound, outcome.score)))
+    return Guidance(
+        made_at=fleet.now,
+        targets={
+            key: tuple((site, node, count) for (site, node), count in sorted(spots.items()))
+            for key, spots in sorted(targets.items())
+            if spots
+        },
+        tiers=tuple(tiers),
+        backstop=struck,
+    )
+
+
+def _begin(group: list[Turn], ledger: Ledger, settings: PlanSettings) -> list[Decision]:
+    decisions = []
+    for turn in group:
+        try:
+            decisions.append(begin(turn, ledger, settings))
+        except Exception:  # noqa: S112 the plan says what is odd about this job; here it only must not stop the others
+            continue
+    return decisions
+
+
+class _Outcome:
+    def __init__(self, wants: Sequence[Want]) -> None:
+        self.wants = wants
+        self.where: Where = [[] for _ in wants]
+        self.score = 0.0
+        self.bound = 0.0
+        self.struck = False
+
+
+def _solve_tier(decisions: list[Decision], ledger: Ledger, limits: Limits, since: Clock) -> _Outcome:
+    """The best of several packings, which stays in the ledger."""
+    wants = wants_of(decisions, ledger)
+    outcome = _Outcome(wants)
+    if not wants:
+        return outcome
+    tier = tier_of(wants, ledger)
+    relaxed = relax(tier, ledger, limits, since)
+    outcome.struck = relaxed.struck
+    sites = ledger.columns.site
+    nothing = Prices.nothing(tier.nodes)
+    outcome.bound = min(bound(tier, relaxed.prices, sites), bound(tier, nothing, sites))
+
+    best: tuple[float, Where] | None = None
+    for attempt in (
+        lambda: _greedy(wants, ledger),
+        lambda: round_up(tier, ledger, relaxed.prices.capacity),
+        lambda: round_up(tier, ledger, relaxed.prices.capacity, _whole(tier, relaxed)),
+    ):
+        where = attempt()
+        score = score_of(where, wants, ledger)
+        take_back(where, wants, ledger)
+        if best is None or score > best[0] + 1e-9:
+            best = (score, where)
+    assert best is not None
+    where = put(best[1], wants, ledger)
+    improve(where, tier, ledger, limits.trials)
+    outcome.where, outcome.score = where, score_of(where, wants, ledger)
+    for want, nodes in zip(wants, where, strict=True):
+        settle_at(want.decision, [ledger.states[node] for node in nodes], ledger.now)
+    return outcome
+
+
+def _greedy(wants: Sequence[Want], ledger: Ledger) -> Where:
+    """What the plan would do without advice."""
+    where: Where = []
+    for want in wants:
+        standings, before = list(want.decision.standings), want.need.count
+        others = [(need, need.count) for need in want.decision.needs if need is not want.need]
+        for need, _ in others:
+            need.count = 0
+        place(want.decision, ledger)
+        added = want.decision.standings[len(standings) :]
+        where.append([s.state.index for s in added if s.state is not None for _ in range(s.count)])
+        want.decision.standings = standings
+        want.need.count = before
+        for need, count in others:
+            need.count = count
+    return where
+
+
+def _whole(tier: Tier, relaxed: Relaxation) -> Where:
+    """What the LP places in whole replicas."""
+    where: Where = []
+    for want, (at, amounts) in zip(tier.wants, relaxed.amounts or [((), ())] * len(tier.wants), strict=True):
+        nodes: list[int] = []
+        for position, amount in zip(at, amounts, strict=True):
+            nodes += [int(want.rows[position])] * int(amount + 1e-6)
+        where.append(nodes[: want.count])
+    return where

@@ -1,0 +1,176 @@
+"""Fleets to measure placement on, drawn from the distributions below; the same seed gives the same fleet anywhere.
+
+    python -m tests.bench.placement_fleets           # sha256 of every instance, as results/placement-instances.json holds
+
+Only `random.Random(seed)` is used, whose sequence Python keeps between versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+from pathlib import Path
+
+from edgeward.api.common import LabelSelector
+from edgeward.fleet.model import Fleet, Job, Live, Node, Priority, Resources, Sample, Site, Taint, Toleration
+
+SIZES = ((20, 50), (50, 100), (100, 200), (200, 500), (1000, 5000))
+"""jobs, nodes"""
+SEEDS = 20
+NOW = 1_700_000_000.0
+MI, GI = 1 << 20, 1 << 30
+INSTANCES = Path(__file__).parent / "results" / "placement-instances.json"
+
+TIERS = {
+    # share of the nodes, nodes per site, cores, GiB of memory, GiB of storage, speed, uplink in Mbit/s, rtt to the hub in s
+    "edge": (0.70, (3, 8), (2, 4, 4, 8), (4, 8, 8, 16), (16, 32), (0.5, 1.0), (5, 50), (0.02, 0.12)),
+    "fog": (0.20, (4, 10), (8, 16), (16, 32), (64, 128), (1.0, 1.5), (100, 500), (0.005, 0.03)),
+    "cloud": (0.10, (10, 40), (16, 32, 64), (64, 128), (200, 400), (1.5, 3.0), (1000, 10000), (0.001, 0.005)),
+}
+CPU = (100, 200, 250, 500, 500, 750, 1000, 1500, 2000)
+"""millicores of a replica"""
+MEMORY = (64, 128, 256, 256, 512, 1024, 2048)
+"""MiB"""
+STORAGE = (0, 100, 500, 1000, 4000)
+"""MiB"""
+LOAD = 0.85
+"""of all cpu is requested once every replica has a place, foreign pods included"""
+MODELS = 40
+
+
+def fleet(jobs: int, nodes: int, seed: int) -> Fleet:
+    """A fleet in which nothing is placed yet."""
+    draw = random.Random(f"{jobs}x{nodes}/{seed}")
+    sites, places = _places(draw, nodes)
+    wanted = LOAD * sum(n.allocatable.cpu for n in places) - sum(n.foreign.cpu for n in places)
+    shapes = [(draw.choice(CPU), min(8.0, draw.expovariate(0.7) + 0.2)) for _ in range(jobs)]
+    scale = wanted / sum(cpu * weight for cpu, weight in shapes)
+    tasks = tuple(
+        _job(draw, index, cpu, max(1, round(weight * scale)), [site.name for site in sites if site.tier == "edge"])
+        for index, (cpu, weight) in enumerate(shapes)
+    )
+    return Fleet(now=NOW, nodes=tuple(places), sites=tuple(sites), jobs=tasks)
+
+
+def _places(draw: random.Random, count: int) -> tuple[list[Site], list[Node]]:
+    sites: list[Site] = []
+    nodes: list[Node] = []
+    for tier, (share, per_site, cores, memory, storage, speed, uplink, rtt) in TIERS.items():
+        left = round(share * count)
+        while left > 0:
+            size = min(left, draw.randint(*per_site))
+            left -= size
+            name = f"{tier}-{len(sites):04d}"
+            region = draw.choice(("north", "south", "east", "west"))
+            sites.append(
+                Site(
+                    name,
+                    tier,
+                    region=region,
+                    bandwidth=1e6 * draw.uniform(*uplink) if draw.random() < 0.9 else None,
+                    rtt=draw.uniform(*rtt) if draw.random() < 0.9 else None,
+                    cost_cpu_hour=draw.choice((None, 0.02, 0.05, 0.1)),
+                    watts_per_cpu=draw.choice((None, 5.0, 15.0)),
+                    quota_replicas=size * 6 if draw.random() < 0.05 else None,
+                )
+            )
+            kind = draw.choice(cores), draw.choice(memory), draw.choice(storage)
+            nodes += [_node(draw, f"{name}-{at:02d}", sites[-1], kind, draw.uniform(*speed)) for at in range(size)]
+    return sites, nodes
+
+
+def _node(draw: random.Random, name: str, site: Site, kind: tuple[int, int, int], speed: float) -> Node:
+    """Live load has little to do with what is requested: between a third and twice of it."""
+    cores, memory, storage = kind
+    allocatable = Resources(cores * 1000 - 100, memory * GI - 256 * MI, 110, storage * GI)
+    busy = draw.uniform(0.05, 0.45)
+    foreign = Resources(
+        int(allocatable.cpu * busy), int(allocatable.memory * busy * draw.uniform(0.5, 1.2)), draw.randint(2, 8),
+        int(allocatable.storage * draw.uniform(0.05, 0.3)),
+    )  # fmt: skip
+    live = min(0.98, busy * draw.uniform(0.35, 2.0)) * allocatable.cpu / 1000
+    at = NOW - draw.uniform(1, 29)
+    return Node(
+        name=name,
+        site=site.name,
+        tier=site.tier,
+        arch="arm64" if site.tier == "edge" and draw.random() < 0.4 else "amd64",
+        labels={"disk": "ssd"} if draw.random() < 0.5 else {},
+        taints=(Taint("dedicated", "vision", "NoSchedule"),) if draw.random() < 0.1 else (),
+        allocatable=allocatable,
+        foreign=foreign,
+        live=Live(cpu=Sample(live, at), memory=Sample(foreign.memory * draw.uniform(0.5, 1.1), at)),
+        models=frozenset(f"sha256:{draw.randrange(MODELS):02d}" for _ in range(draw.randint(0, 3))),
+        speed=round(speed, 3),
+    )
+
+
+def _job(draw: random.Random, index: int, cpu: int, replicas: int, edge_sites: list[str]) -> Job:
+    model = draw.randrange(MODELS)
+    where = draw.random()
+    tiers = (
+        frozenset({"edge"}) if where < 0.25
+        else frozenset({"fog", "cloud"}) if where < 0.4
+        else frozenset({"edge", "fog", "cloud"})
+    )  # fmt: skip
+    selector = LabelSelector()
+    if draw.random() < 0.15:
+        some = draw.sample(("north", "south", "east", "west"), 2)
+        selector = LabelSelector.model_validate(
+            {"matchExpressions": [{"key": "topology.kubernetes.io/region", "operator": "In", "values": some}]}
+        )
+    source = None
+    if draw.random() < 0.5:
+        source = LabelSelector.model_validate({"matchLabels": {"edgeward.dev/site": draw.choice(edge_sites)}})
+    return Job(
+        namespace=f"team-{index % 7}",
+        name=f"job-{index:04d}",
+        uid=f"uid-{index:04d}",
+        created_at=NOW - draw.randint(1, 10_000),
+        priority=Priority(draw.randint(1, 5), draw.randint(1, 5), draw.randint(1, 5)),
+        replicas=replicas,
+        request=Resources(cpu, draw.choice(MEMORY) * MI, 1, draw.choice(STORAGE) * MI),
+        tiers=tiers,
+        site_selector=selector,
+        node_selector={"disk": "ssd"} if draw.random() < 0.1 else {},
+        tolerations=(Toleration("dedicated", "Exists"),) if draw.random() < 0.3 else (),
+        architectures=frozenset({"amd64"}) if draw.random() < 0.15 else frozenset({"amd64", "arm64"}),
+        request_bytes=draw.choice((2_000, 150_000, 2_000_000)) if source else None,
+        response_bytes=2_000 if source else None,
+        source_selector=source,
+        service_seconds=draw.choice((0.005, 0.02, 0.1, 0.5)) if draw.random() < 0.6 else None,
+        max_per_site=draw.choice((1, 2, 4)) if draw.random() < 0.15 else None,
+        model_name=f"model-{model:02d}",
+        model_digest=f"sha256:{model:02d}",
+    )
+
+
+def digest(one: Fleet) -> str:
+    """Of all that the generator drew, to the last digit."""
+    text = json.dumps([repr(one.sites), repr(one.nodes), repr(one.jobs)])
+    # A frozenset prints in the order of its hashes, which differ between processes.
+    return hashlib.sha256(_sorted_sets(text).encode()).hexdigest()
+
+
+def _sorted_sets(text: str) -> str:
+    parts = text.split("frozenset({")
+    rest = []
+    for part in parts[1:]:
+        inside, _, after = part.partition("})")
+        rest.append(", ".join(sorted(inside.split(", "))) + "})" + after)
+    return "frozenset({".join([parts[0], *rest])
+
+
+def digests() -> dict[str, list[str]]:
+    return {f"{jobs}x{nodes}": [digest(fleet(jobs, nodes, seed)) for seed in range(SEEDS)] for jobs, nodes in SIZES}
+
+
+def main() -> int:
+    INSTANCES.write_text(json.dumps(digests(), indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
