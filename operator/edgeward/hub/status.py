@@ -38,6 +38,8 @@ from edgeward.placement import model as plan_model
 from edgeward.placement.model import JobPlan, Plan
 from edgeward.rollout.step import ReleaseStep, SiteState
 
+from .learned import learned
+
 LISTED_SITES = 200
 LISTED_EXCEPTIONS = 50
 LONGEST_MESSAGE = 4096
@@ -108,6 +110,7 @@ def job_status(
         if plan.proposed
         else None,
         scaling=_scaling(job, plan) if facts.scaling else None,
+        learned=learned(plan.learned),
     )
 
 

@@ -1,10 +1,12 @@
 """How far a sample is believed; nothing unknown ever reads as zero or idle."""
 
+import math
+
 import pytest
 
-from edgeward.fleet.model import Live, Sample
+from edgeward.fleet.model import Live, Placed, Sample
 from edgeward.placement import PlanSettings, plan
-from edgeward.placement.freshness import blend, confidence, read
+from edgeward.placement.freshness import STANDS_STILL, blend, confidence, read
 from tests.unit.placement.strategies import GI, NOW, fleet, job, node
 
 SETTINGS = PlanSettings()
@@ -47,9 +49,20 @@ def test_rubbish_becomes_unknown_with_a_note(sample: Sample, says: str) -> None:
     assert reading.note.startswith("cpu of n: ")
 
 
-def test_figures_that_the_metrics_side_distrusts_are_unknown() -> None:
+@pytest.mark.parametrize(
+    ("sample", "confidence", "note"),
+    [
+        (None, 0.0, "cpu of n: two series that disagree"),
+        (Sample(1.0, NOW - 300), 0.0, "cpu of n: two series that disagree"),
+        (Sample(1.0, NOW - 105), 0.5, "cpu of n: two series that disagree"),
+        (Sample(1.0, NOW - 10), 1.0, ""),
+    ],
+)
+def test_what_was_refused_where_it_was_read_leaves_an_older_sample_that_is_judged_by_its_age(
+    sample: Sample | None, confidence: float, note: str
+) -> None:
     reading = read(
-        Sample(1.0, NOW),
+        sample,
         what="cpu of n",
         capacity=4.0,
         now=NOW,
@@ -57,7 +70,49 @@ def test_figures_that_the_metrics_side_distrusts_are_unknown() -> None:
         settings=SETTINGS,
         distrust="two series that disagree",
     )
-    assert (reading.confidence, reading.note) == (0.0, "cpu of n: two series that disagree")
+    assert (reading.confidence, reading.note) == (confidence, note)
+    assert reading.why == ("two series that disagree" if confidence < 1 else "")
+
+
+def test_a_counter_that_stands_still_is_no_idle_node() -> None:
+    """An exporter that hangs is scraped all the same, and every sample looks fresh. The node looked idle and drew
+    everything to it."""
+
+    def placed_beside(cpu: float, *, running_for: float) -> list[str]:
+        stuck = node("stuck", site="a", live=Live(cpu=Sample(cpu, NOW - 5)))
+        honest = node("honest", site="b", live=Live(cpu=Sample(0.1, NOW - 5)))
+        here = Placed(
+            node="stuck", site="a", replicas=1, ready=1, started=(NOW - running_for,), since=NOW - running_for
+        )
+        made = plan(fleet([stuck, honest], [job(name="there", placed=(here,)), job(name="new")]))
+        assert [why for why, _ in made.doubts] == ([STANDS_STILL] if cpu == 0 and running_for > 125 else [])
+        decided = made.job("test/new")
+        assert decided is not None
+        return [p.node for p in decided.placements]
+
+    assert placed_beside(0.0, running_for=3600) == ["honest"]
+    placed_beside(0.0, running_for=60)  # too young to have used any
+    placed_beside(0.001, running_for=3600)
+
+
+def test_what_is_doubted_is_counted_by_reasons_that_stay_the_same_from_scrape_to_scrape() -> None:
+    def doubts(at: float) -> tuple[tuple[str, int], ...]:
+        nodes = [
+            node("nan-1", live=Live(cpu=Sample(math.nan, at))),
+            node("nan-2", live=Live(cpu=Sample(math.inf, at))),
+            node("huge", live=Live(cpu=Sample(1e6 + at, at))),
+            node("early", live=Live(cpu=Sample(1.0, at + 500))),
+            node("late", live=Live(cpu=Sample(1.0, at - 500))),
+            node("none", live=Live()),
+            node("twice", live=Live(distrust="two series")),
+            node("fine", live=Live(cpu=Sample(1.0, at))),
+        ]
+        return plan(fleet(nodes, [])).doubts
+
+    expected = {"far beyond what the node has", "from the future", "too old", "no figure at all", "two series"}
+    assert doubts(NOW)[0] == ("not a number", 2)
+    assert set(doubts(NOW)[1:]) == {(why, 1) for why in expected}
+    assert doubts(NOW) == doubts(NOW - 7)
 
 
 def test_a_clock_that_is_a_little_ahead_is_forgiven() -> None:
