@@ -86,11 +86,17 @@ def _amount(reader: Any, value: object) -> int:
 
 
 def request_of(requests: Raw, limits: Raw) -> Resources:
-    """What one replica requests. As in a pod, a limit without a request is the request; what neither names is a default."""
-    cpu = requests.get("cpu", limits.get("cpu"))
-    memory = requests.get("memory", limits.get("memory"))
+    """What one replica requests. As in a pod, a limit without a request is the request; what neither names is a default.
+
+    Raises QuantityError for an amount that cannot be read.
+    """
+    both = {**limits, **requests}
+    cpu, memory, storage = both.get("cpu"), both.get("memory"), both.get("ephemeral-storage")
+    extended = ((name, int(parse_quantity(amount))) for name, amount in both.items() if "/" in name)
     return Resources(
         cpu=DEFAULT_REQUEST.cpu if cpu is None else parse_cpu(cpu),
         memory=DEFAULT_REQUEST.memory if memory is None else parse_bytes(memory),
         pods=1,
+        storage=0 if storage is None else parse_bytes(storage),
+        extended=tuple(sorted((name, count) for name, count in extended if count > 0)),
     )

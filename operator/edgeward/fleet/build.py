@@ -13,6 +13,7 @@ from edgeward.api.common import ApiError
 from edgeward.api.site import Site as SiteObject
 
 from .jobs import read_job
+from .limits import Limits
 from .model import Fleet, Live, Problem
 from .places import digests_by_node, read_node, read_pods, read_sites
 from .pools import pooled
@@ -34,6 +35,7 @@ def build(
     releases: Iterable[Raw],
     sites: Iterable[Raw],
     assignments: Iterable[Raw],
+    namespaces: Iterable[Raw] = (),
     live: Mapping[str, Live] | None = None,
     measured: Iterable[Measured] = (),
     metrics_problem: str = "",
@@ -74,6 +76,7 @@ def build(
     )
     by_release = {release.key: release for release in release_list}
     fleet_sites = read_sites(fleet_nodes, declared)
+    limits = Limits(namespaces, max_priority_tier=settings.max_priority_tier)
     places = pooled(by_name, fleet_sites, started)
     return Fleet(
         now=now,
@@ -87,6 +90,7 @@ def build(
                     broken,
                     places,
                     by_release,
+                    limits,
                     unlabelled=unlabelled,
                     now=now,
                     settings=settings,
@@ -98,6 +102,8 @@ def build(
             learning=settings.learning,
         ),
         releases=release_list,
+        namespaces=limits.namespaces,
+        max_priority_tier=limits.max_priority_tier,
         scrape_interval=settings.scrape_interval,
         metrics_problem=metrics_problem,
     )

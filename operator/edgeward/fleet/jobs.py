@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from edgeward.api.assignment import Assignment
-from edgeward.api.common import ApiError, LabelSelector, parse_bytes, seconds
+from edgeward.api.common import ApiError, LabelSelector, parse_bandwidth, parse_bytes, seconds
+from edgeward.api.conditions import ConditionType
 from edgeward.api.inferencejob import InferenceJob
 
 from . import scaled
 from .amounts import DEFAULT_REQUEST, request_of
 from .failures import Refused, exclusions
 from .lessons import lesson
+from .limits import Limits
 from .model import (
     Exclusion,
     Job,
@@ -38,6 +40,7 @@ def read_job(
     broken: Mapping[str, Problem],
     places: Pooled,
     releases: Mapping[str, Release],
+    limits: Limits,
     *,
     unlabelled: frozenset[str],
     now: float,
@@ -50,7 +53,7 @@ def read_job(
     placed = _placed(key, assignments, places, unlabelled=unlabelled, now=now)
     try:
         read = reader.read(InferenceJob, raw)
-        problem = not_yet(reader.features(raw, read.spec).protecting)
+        problem = not_yet(reader.features(raw, read.spec).protecting) or limits.problem(read) or _unclear(read)
         job = _readable(read, assignments, placed, releases, problem=problem, now=now, settings=settings)
         return replace(job, problem=job.problem or broken.get(key))
     except ApiError as error:
@@ -111,6 +114,16 @@ def _readable(
         response_bytes=parse_bytes(data.response_size) if data and data.response_size else None,
         source_selector=data.source.site_selector if data and data.source else None,
         lost_after=seconds(spec.disconnect.lost_after),
+        replace_lost=spec.disconnect.replace,
+        per_site=spec.replica_scope == "PerSite",
+        residency=data.residency if data else "Anywhere",
+        slo_latency=seconds(spec.slo.latency) if spec.slo and spec.slo.latency else None,
+        slo_throughput=float(spec.slo.throughput) if spec.slo and spec.slo.throughput else None,
+        max_drain=seconds(data.max_drain) if data and data.max_drain else None,
+        min_bandwidth=float(parse_bandwidth(spec.placement.min_bandwidth)) if spec.placement.min_bandwidth else None,
+        max_per_site=spec.placement.spread.max_per_site if spec.placement.spread else None,
+        min_sites=spec.placement.spread.min_sites if spec.placement.spread else None,
+        waiting_since=_waiting_since(job),
         model_name=spec.model.name,
         model_digest=_wanted_digest(job, release, assignments),
         problem=problem,
@@ -126,6 +139,30 @@ def _readable(
         proposed=_proposed(job),
         moves=Moves(time_of(status.moves.window_start) or 0.0, status.moves.count) if status.moves else Moves(),
     )
+
+
+def _unclear(job: InferenceJob) -> Problem | None:
+    """A protection that says too little to be kept."""
+    data = job.spec.data
+    if data is None:
+        return None
+    source = data.source is not None and data.source.site_selector is not None
+    if data.residency != "Anywhere" and not source:
+        text = (
+            f"spec.data.residency is {data.residency}, but spec.data.source.siteSelector does not say where the data is"
+        )
+        return Problem(reason="InvalidSpec", message=text, path="spec.data.source.siteSelector")
+    if data.max_drain and not (source and data.request_size):
+        missing = "spec.data.requestSize" if source else "spec.data.source.siteSelector"
+        text = f"spec.data.maxDrain needs {missing}: without it nobody knows what has to drain"
+        return Problem(reason="InvalidSpec", message=text, path=missing)
+    return None
+
+
+def _waiting_since(job: InferenceJob) -> float | None:
+    """Since when status says that replicas have no place."""
+    placed = next((item for item in job.status.conditions if item.type == ConditionType.PLACED), None)
+    return time_of(placed.last_transition_time) if placed and placed.status == "False" else None
 
 
 def _explained(job: InferenceJob, placed: tuple[Placed, ...]) -> bool:

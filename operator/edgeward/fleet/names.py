@@ -7,6 +7,7 @@ import hashlib
 LABEL_JOB = "edgeward.dev/job"
 LABEL_JOB_NAMESPACE = "edgeward.dev/job-namespace"
 LABEL_SITE = "edgeward.dev/site"
+LABEL_REGION = "topology.kubernetes.io/region"
 LABEL_TIER = "edgeward.dev/tier"
 LABEL_MAX_REPLICAS = "edgeward.dev/max-replicas"
 LABEL_MAX_CPU = "edgeward.dev/max-cpu"

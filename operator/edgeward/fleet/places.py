@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgeward.api.assignment import Assignment
-from edgeward.api.common import parse_bandwidth, seconds
+from edgeward.api.common import parse_bandwidth, parse_cpu, seconds
 from edgeward.api.features import unavailable
 from edgeward.api.site import Site as SiteObject
 
 from .amounts import amounts, pod_request
 from .model import OWN_CLUSTER, Live, Node, Resources, Site, Taint
-from .names import LABEL_ASSIGNMENT, LABEL_SITE, LABEL_TIER
+from .names import LABEL_ASSIGNMENT, LABEL_REGION, LABEL_SITE, LABEL_TIER
 from .reading import time_of
 from .sites import node_selector
 
@@ -70,7 +70,7 @@ def read_sites(nodes: Iterable[Node], declared: Iterable[SiteObject]) -> tuple[S
 def _site(name: str, nodes: list[Node], declared: SiteObject | None) -> Site:
     spec = declared.spec if declared else None
     tier = (spec.tier if spec else None) or (nodes[0].tier if nodes else "")
-    region = (spec.region if spec else None) or ""
+    region = (spec.region if spec else None) or _common_label(nodes, LABEL_REGION)
     own = dict(declared.metadata.labels) if declared else {}
     uplink = spec.uplink if spec else None
     elastic = bool(spec and spec.nodes == "Elastic")
@@ -91,7 +91,22 @@ def _site(name: str, nodes: list[Node], declared: SiteObject | None) -> Site:
         rtt=seconds(uplink.rtt) if uplink and uplink.rtt else None,
         elastic=elastic,
         node_labels=node_selector(declared) if declared else {},
+        cost_cpu_hour=_decimal(spec.cost.cpu_hour) if spec and spec.cost else None,
+        cost_egress_gib=_decimal(spec.cost.egress_gib) if spec and spec.cost else None,
+        watts_per_cpu=_decimal(spec.power.watts_per_cpu) if spec and spec.power else None,
+        quota_replicas=spec.quota.replicas if spec and spec.quota else None,
+        quota_cpu=parse_cpu(spec.quota.cpu) if spec and spec.quota and spec.quota.cpu is not None else None,
     )
+
+
+def _common_label(nodes: Iterable[Node], label: str) -> str:
+    """The value that all nodes have; empty when there are several, or a node has none."""
+    values = {node.labels.get(label, "") for node in nodes}
+    return values.pop() if len(values) == 1 else ""
+
+
+def _decimal(text: str | None) -> float | None:
+    return float(text) if text else None
 
 
 def digests_by_node(assignments: Iterable[Assignment]) -> dict[str, frozenset[str]]:

@@ -14,5 +14,7 @@ class BuildSettings:
     scrape_interval: float = 15.0
     architectures: frozenset[str] = frozenset({"amd64", "arm64"})
     """for which there is a runtime image"""
+    max_priority_tier: int = 5
+    """the highest of a namespace whose labels do not say"""
     learning: bool = True
     """whether live satisfaction counts"""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from edgeward.fleet.model import Job, Site
+from edgeward.fleet.names import LABEL_REGION, LABEL_SITE, LABEL_TIER
 from edgeward.placement import formulas
 
 
@@ -31,9 +32,9 @@ class Way(NamedTuple):
 
 def site_labels(site: Site) -> Mapping[str, str]:
     """What a siteSelector sees: the Site's labels, and its own name, tier and region even without any."""
-    own = {"edgeward.dev/site": site.name, "edgeward.dev/tier": site.tier}
+    own = {LABEL_SITE: site.name, LABEL_TIER: site.tier}
     if site.region:
-        own["topology.kubernetes.io/region"] = site.region
+        own[LABEL_REGION] = site.region
     return {**own, **site.labels}
 
 
