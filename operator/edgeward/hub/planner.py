@@ -16,12 +16,15 @@ import pickle
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import edgeward
+from edgeward.fleet.model import Fleet, Job
+from edgeward.placement.model import Guidance
+from edgeward.placement.settings import PlanSettings
 
 from .aside import aside
 from .worker import LENGTH, frame
@@ -31,8 +34,12 @@ LARGEST = 2**30
 """bytes of an answer; a length beyond it is no length"""
 
 
+KINDS = ("Crashed", "Hung", "Refused")
+"""why there is no answer: the process ended or talked nonsense, gave none in time, or could not solve what it was given"""
+
+
 class WorkerFailed(Exception):
-    """There is no answer; `kind` is one of Crashed, Hung, Refused, NotStarted."""
+    """There is no answer; `kind` is one of KINDS."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -43,14 +50,18 @@ class WorkerFailed(Exception):
 class PlannerSettings:
     """Seconds, unless it says otherwise."""
 
-    work: str = "edgeward.placement.plan:plan"
-    """what the worker runs, MODULE:FUNCTION"""
+    work: str = "edgeward.placement.solve:solve"
+    """what the worker runs, MODULE:FUNCTION; with a Fleet and PlanSettings, for a Guidance"""
+    least: int = 400
+    """pairs of a replica that wants a place and a node; below, the quick way is as good and a process not worth it"""
+    patience: float = 10.0
+    """the longest that many new replicas wait for advice; then they are placed without"""
     idle: float = 30.0
     """the worker ends when it had nothing to do for so long"""
     deadline: float = 60.0
     """a worker that has no answer after so long is killed; a backstop, for the work's own limits are counts"""
     every: float = 300.0
-    """a fleet of which nothing but the live figures changes is solved anew after so long"""
+    """what waits for a place in an unchanged fleet is solved anew after so long"""
     retry: float = 5.0
     """after a failure; twice as long after each further one"""
     longest_retry: float = 300.0
@@ -66,45 +77,53 @@ class Planner:
         solved: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """solved: told when there is a new solution."""
+        """solved: told when there is new advice."""
         self._settings = settings
         self._solved = solved
         self._clock = clock
         self.worker = Worker(settings.work, idle=settings.idle, deadline=settings.deadline)
-        self._waiting: tuple[int, tuple[Any, ...]] | None = None
+        self._waiting: tuple[Fleet, PlanSettings] | None = None
         self._asked: tuple[int, float] | None = None
         """the shape that was asked about last, and when"""
+        self._known: frozenset[str] = frozenset()
+        """jobs that wanted a place when it was asked last"""
         self._task: asyncio.Task[None] | None = None
         self._in_a_row = 0
         self._not_before = float("-inf")
-        self.solution: Any = None
-        """the latest; whoever uses it must hold it against what is there now"""
+        self.latest: Guidance | None = None
         self.problem = ""
         """why the last solve gave nothing; empty when it did"""
         self.failures: Counter[str] = Counter()
+        self.backstops = 0
+        """solves that the wall clock ended before their counts did"""
         self.seconds = 0.0
         """that the last solve took, the way to the worker and back included"""
         self.solved = 0
 
-    def offer(self, shape: int, *arguments: Any) -> bool:
-        """Ask for a full solve, unless one of the same shape is under way or fresh. `shape`: a hash of all that makes a
-        plan another one but for live figures. True when it will be solved."""
-        now = self._clock()
-        if self._asked is not None:
-            before, at = self._asked
-            if shape == before and now - at < self._settings.every and not self.problem:
-                return False
-        if now < self._not_before:
-            return False
-        self._asked = (shape, now)
-        self._waiting = (shape, arguments)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._work_off())
-        return True
-
     @property
     def busy(self) -> bool:
         return self._task is not None and not self._task.done()
+
+    async def advise(self, fleet: Fleet, wants: Wants, settings: PlanSettings) -> bool:
+        """Have this Fleet solved if that pays. Many replicas that nobody asked about before are worth waiting for; what
+        has waited for room already goes on waiting behind. True when it waited, so that the Fleet is older by then."""
+        if wants.replicas * len(fleet.nodes) < self._settings.least or wants.replicas < settings.worth_solving:
+            return False
+        new = sum(count for key, count in wants.jobs.items() if key not in self._known)
+        if not self._offer(fleet, wants, settings) or new < settings.worth_solving:
+            return False
+        assert self._task is not None
+        await asyncio.wait({self._task}, timeout=self._settings.patience)
+        return True
+
+    def advice(self, now: float, settings: PlanSettings) -> Guidance | None:
+        """For a plan at `now`. When there should be advice and is none, one that advises nothing and says why."""
+        known = self.latest
+        if known is not None and now - known.made_at > settings.guidance_expiry:
+            known = None
+        if self.problem:
+            return replace(known, problem=self.problem) if known else Guidance(made_at=now, problem=self.problem)
+        return known
 
     async def close(self) -> None:
         if self._task is not None:
@@ -112,17 +131,36 @@ class Planner:
             await asyncio.gather(self._task, return_exceptions=True)
         await self.worker.close()
 
+    def _offer(self, fleet: Fleet, wants: Wants, settings: PlanSettings) -> bool:
+        """False when it is not to be solved: one of the same shape was, or the last failure is too near."""
+        now = self._clock()
+        if self._asked is not None and not self.problem:
+            before, at = self._asked
+            if wants.shape == before and now - at < self._settings.every:
+                return False
+        if now < self._not_before:
+            return False
+        self._asked, self._known = (wants.shape, now), frozenset(wants.jobs)
+        self._waiting = (fleet, settings)
+        if not self.busy:
+            self._task = asyncio.get_running_loop().create_task(self._work_off())
+        return True
+
     async def _work_off(self) -> None:
         while self._waiting is not None:
-            (_, arguments), self._waiting = self._waiting, None
+            (fleet, settings), self._waiting = self._waiting, None
             begun = self._clock()
             try:
-                self.solution = await self.worker.ask(*arguments)
+                guidance = await self.worker.ask(fleet, settings)
+                if not isinstance(guidance, Guidance):
+                    raise WorkerFailed("Refused", f"answered with a {type(guidance).__name__}")
             except WorkerFailed as error:
                 self._failed(error)
                 return
             self.seconds = self._clock() - begun
             self.solved += 1
+            self.backstops += guidance.backstop
+            self.latest = guidance
             if self.problem:
                 log.info("the full solve works again")
             self.problem, self._in_a_row = "", 0
@@ -137,8 +175,49 @@ class Planner:
         self._waiting = None
         self.failures[error.kind] += 1
         # No figure that differs from one failure to the next: the words are shown in a plan's notes.
-        self.problem = f"the solver process {error}; plans go on without the full solve"
+        self.problem = f"the solver process {error}; replicas are placed without its advice"
         log.warning("the solver process %s; tried again in %g s", error, delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """The replicas of a Fleet that want a place, by job, and a hash of all that decides about them but live figures."""
+
+    jobs: Mapping[str, int]
+    shape: int
+
+    @property
+    def replicas(self) -> int:
+        return sum(self.jobs.values())
+
+
+def wants(fleet: Fleet) -> Wants:
+    """What is asked for and not assigned: a look at sums, cheap enough for every pass."""
+    jobs: dict[str, int] = {}
+    for job in fleet.jobs:
+        places = len(fleet.sites) if job.per_site else 1
+        short = job.replicas * places - sum(held for _, held in _places(job, fleet.now))
+        if short > 0 and job.problem is None and job.model_digest:
+            jobs[job.key] = short
+    if not jobs:
+        return Wants(jobs, 0)
+    shape = hash(
+        (
+            tuple((job.key, job.generation, jobs.get(job.key), _places(job, fleet.now)) for job in fleet.jobs),
+            tuple((n.name, n.site, n.ready, n.unschedulable, n.allocatable, n.foreign, n.taints) for n in fleet.nodes),
+            tuple((site.name, site.connected, site.unschedulable, site.frozen) for site in fleet.sites),
+        )
+    )
+    return Wants(jobs, shape)
+
+
+def _places(job: Job, now: float) -> tuple[tuple[str, int], ...]:
+    """What the job holds, without what is lost and due to be replaced."""
+    return tuple(
+        (placed.node, placed.replicas)
+        for placed in job.placed
+        if placed.replicas > 0 and (placed.lost_since is None or now - placed.lost_since < job.lost_after)
+    )
 
 
 class Worker:

@@ -6,13 +6,17 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgeward.hub.planner import Planner, PlannerSettings, Worker, WorkerFailed
+from edgeward.fleet.model import Fleet, Job, Live, Node, Placed, Problem, Resources, Sample
+from edgeward.hub.planner import Planner, PlannerSettings, Worker, WorkerFailed, wants
 from edgeward.hub.worker import MARGIN, allowance
+from edgeward.placement.model import Guidance
+from edgeward.placement.settings import PlanSettings
 
 WORK = "tests.unit.hub.worker_work"
 
@@ -182,12 +186,24 @@ class Slow:
         return
 
 
-def planning(play: Callable[[Planner, Slow, Clock, list[int]], Awaitable[None]]) -> None:
+NODES = tuple(Node(name=f"n{number}", site="s", tier="edge") for number in range(100))
+PLAN = PlanSettings(worth_solving=8, guidance_expiry=60)
+
+
+def fleet_of(*replicas: int, now: float = 1000.0, nodes: tuple[Node, ...] = NODES) -> Fleet:
+    """A job each, with so many replicas and none of them placed."""
+    jobs = tuple(
+        Job("shop", f"j{number}", f"u{number}", replicas=count, model_digest="sha256:1")
+        for number, count in enumerate(replicas)
+    )
+    return Fleet(now=now, nodes=nodes, jobs=jobs)
+
+
+def planning(play: Callable[[Planner, Slow, Clock, list[int]], Awaitable[None]], **settings: float) -> None:
     async def run() -> None:
         clock, worker, solved = Clock(), Slow(), list[int]()
-        planner = Planner(
-            PlannerSettings(every=300, retry=5, longest_retry=20), solved=lambda: solved.append(1), clock=clock
-        )
+        limits: dict[str, Any] = {"every": 300, "retry": 5, "longest_retry": 20, "patience": 60, **settings}
+        planner = Planner(PlannerSettings(**limits), solved=lambda: solved.append(1), clock=clock)
         planner.worker = worker  # type: ignore[assignment]
         try:
             await play(planner, worker, clock, solved)
@@ -202,53 +218,167 @@ async def rest() -> None:
         await asyncio.sleep(0)
 
 
-def test_one_solve_at_a_time_and_the_newest_fleet_wins() -> None:
+async def ask(planner: Planner, fleet: Fleet) -> bool:
+    return await planner.advise(fleet, wants(fleet), PLAN)
+
+
+ADVICE = Guidance(made_at=1000.0)
+DEAD = WorkerFailed("Crashed", "ended in the middle of its work (signal 9)")
+
+
+def test_few_replicas_are_placed_on_the_spot_and_so_are_small_fleets() -> None:
     async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
-        for shape in (1, 2, 3):
-            assert planner.offer(shape, f"fleet {shape}")
-            await rest()
-        assert worker.asked == [("fleet 1",)]
-        worker.answers.put_nowait("plan 1")
-        await rest()
-        assert worker.asked == [("fleet 1",), ("fleet 3",)] and planner.solution == "plan 1" and solved == [1]
-        worker.answers.put_nowait("plan 3")
-        await rest()
-        assert (planner.solution, planner.busy, planner.solved) == ("plan 3", False, 2)
+        assert not await ask(planner, fleet_of(1))
+        assert not await ask(planner, fleet_of(7))
+        assert not await ask(planner, fleet_of(8, nodes=NODES[:10]))
+        assert not planner.busy and not worker.asked
 
     planning(play)
+
+
+def test_many_new_replicas_wait_for_advice() -> None:
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        asking = asyncio.create_task(ask(planner, fleet_of(8)))
+        await rest()
+        assert not asking.done() and planner.advice(1000.0, PLAN) is None
+        worker.answers.put_nowait(ADVICE)
+        assert await asking and solved == [1]
+        assert planner.advice(1001.0, PLAN) == ADVICE
+
+    planning(play)
+
+
+def test_they_wait_no_longer_than_patience_and_what_comes_later_is_told() -> None:
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        assert await ask(planner, fleet_of(8)) and planner.busy
+        assert planner.advice(1000.0, PLAN) is None
+        worker.answers.put_nowait(ADVICE)
+        await rest()
+        assert solved == [1] and planner.advice(1001.0, PLAN) == ADVICE
+
+    planning(play, patience=0.0)
+
+
+def test_what_has_waited_for_room_before_is_solved_behind() -> None:
+    """Many replicas for which there is no room must not hold up each pass."""
+
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        worker.answers.put_nowait(ADVICE)
+        assert await ask(planner, fleet_of(50))
+        room = fleet_of(50, nodes=NODES[:99])
+        assert not await ask(planner, room) and planner.busy, "another fleet is solved, and nobody waits for it"
+        assert not await ask(planner, fleet_of(50, 1)), "one more is not many"
+        assert await asyncio.wait_for(_answered(planner, worker, fleet_of(50, 1, 8)), 60), "eight more are"
+
+    planning(play)
+
+
+async def _answered(planner: Planner, worker: Slow, fleet: Fleet) -> bool:
+    asking = asyncio.create_task(ask(planner, fleet))
+    for _ in range(3):
+        worker.answers.put_nowait(ADVICE)
+    return await asking
+
+
+def test_one_solve_at_a_time_and_the_newest_fleet_wins() -> None:
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        fleets = [fleet_of(8), fleet_of(8, 8), fleet_of(8, 8, 8)]
+        for fleet in fleets:
+            await ask(planner, fleet)
+        assert worker.asked == [(fleets[0], PLAN)]
+        for _ in fleets:
+            worker.answers.put_nowait(ADVICE)
+        await rest()
+        assert worker.asked == [(fleets[0], PLAN), (fleets[2], PLAN)]
+        assert (planner.busy, planner.solved) == (False, 2)
+
+    planning(play, patience=0.0)
 
 
 def test_the_same_fleet_is_solved_again_only_after_a_while() -> None:
     async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
-        worker.answers.put_nowait("plan")
-        assert planner.offer(1, "fleet")
-        await rest()
-        clock.now += 299
-        assert not planner.offer(1, "fleet with other live figures")
-        clock.now += 2
-        assert planner.offer(1, "fleet with other live figures")
-        await rest()
-        assert len(worker.asked) == 2
-
-    planning(play)
-
-
-def test_after_a_failure_it_waits_longer_each_time_and_keeps_what_it_had() -> None:
-    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
-        worker.answers.put_nowait("plan")
-        planner.offer(1, "fleet")
-        await rest()
-        for delay in (5, 10, 20, 20):
-            worker.answers.put_nowait(WorkerFailed("Crashed", "ended in the middle of its work (signal 9)"))
-            assert planner.offer(delay, "fleet") or planner.offer(1, "fleet")
+        for number, (wait, asked) in enumerate([(0, 1), (299, 1), (2, 2)]):
+            clock.now += wait
+            worker.answers.put_nowait(ADVICE)
+            # Samples and the clock go on all the time; they make no other fleet.
+            await ask(planner, fleet_of(8, now=1000.0 + number))
             await rest()
-            assert planner.solution == "plan" and "signal 9" in planner.problem
-            clock.now += delay - 1
-            assert not planner.offer(99, "fleet")
-            clock.now += 1
-        worker.answers.put_nowait("another")
-        assert planner.offer(1, "fleet"), "what failed is tried again though nothing has changed"
-        await rest()
-        assert (planner.solution, planner.problem) == ("another", "") and planner.failures == {"Crashed": 4}
+            assert len(worker.asked) == asked
 
     planning(play)
+
+
+def test_advice_is_kept_for_as_long_as_a_plan_would_follow_it() -> None:
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        worker.answers.put_nowait(ADVICE)
+        await ask(planner, fleet_of(8))
+        assert planner.advice(1060.0, PLAN) == ADVICE and planner.advice(1061.0, PLAN) is None
+
+    planning(play)
+
+
+def test_after_a_failure_it_waits_longer_each_time_says_why_and_keeps_what_it_had() -> None:
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        worker.answers.put_nowait(ADVICE)
+        await ask(planner, fleet_of(8))
+        for number, delay in enumerate((5, 10, 20, 20)):
+            worker.answers.put_nowait(DEAD)
+            await ask(planner, fleet_of(8, *[8] * (number + 1)))
+            await rest()
+            told = planner.advice(1000.0, PLAN)
+            assert told is not None and told == replace(ADVICE, problem=planner.problem)
+            assert "signal 9" in told.problem and not any(mark in told.problem for mark in ("5 s", "10 s", "20 s"))
+            clock.now += delay - 1
+            assert not await ask(planner, fleet_of(99)) and not planner.busy
+            clock.now += 1
+        later = planner.advice(2000.0, PLAN)
+        assert later == Guidance(made_at=2000.0, problem=planner.problem), "there is nothing else left to say"
+        worker.answers.put_nowait(ADVICE)
+        await ask(planner, fleet_of(8, 8, 8, 8, 8))
+        await rest()
+        assert (planner.advice(1000.0, PLAN), planner.problem) == (ADVICE, "")
+        assert planner.failures == {"Crashed": 4}
+
+    planning(play)
+
+
+def test_an_answer_of_another_kind_is_no_advice() -> None:
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        worker.answers.put_nowait("a plan")
+        await ask(planner, fleet_of(8))
+        assert planner.failures == {"Refused": 1} and planner.latest is None and not solved
+
+    planning(play)
+
+
+def test_what_wants_a_place() -> None:
+    placed = (Placed(node="n1", site="s", replicas=2),)
+    lost = (*placed, Placed(node="n2", site="s", replicas=2, lost_since=700.0))
+    jobs = (
+        Job("shop", "half", "1", replicas=3, model_digest="sha256:1", placed=placed),
+        Job("shop", "whole", "2", replicas=2, model_digest="sha256:1", placed=placed),
+        Job("shop", "fewer", "3", replicas=1, model_digest="sha256:1", placed=placed),
+        Job("shop", "lost", "6", replicas=4, model_digest="sha256:1", placed=lost, lost_after=300),
+        Job("shop", "away", "7", replicas=4, model_digest="sha256:1", placed=lost, lost_after=301),
+        Job("shop", "no-model-yet", "4", replicas=3),
+        Job("shop", "broken", "5", replicas=3, model_digest="sha256:1", problem=Problem("InvalidSpec", "no")),
+    )
+    assert wants(Fleet(now=1000.0, nodes=NODES, jobs=jobs)).jobs == {"shop/half": 1, "shop/lost": 2}
+
+
+def test_live_figures_do_not_make_another_fleet_and_all_else_does() -> None:
+    fleet = fleet_of(8)
+    same = replace(
+        fleet,
+        now=2000.0,
+        nodes=(replace(NODES[0], live=Live(cpu=Sample(1.0, 2000.0))), *NODES[1:]),
+        metrics_problem="x",
+    )
+    assert wants(same).shape == wants(fleet).shape
+    for other in (
+        fleet_of(9),
+        fleet_of(8, nodes=NODES[1:]),
+        fleet_of(8, nodes=(replace(NODES[0], ready=False), *NODES[1:])),
+        fleet_of(8, nodes=(replace(NODES[0], foreign=Resources(cpu=5)), *NODES[1:])),
+    ):
+        assert wants(other).shape != wants(fleet).shape
