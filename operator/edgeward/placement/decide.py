@@ -25,6 +25,7 @@ from edgeward.placement.incumbents import Crowd, Standing, drop_surplus, sort_ou
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.model import Explanation, GivesWay, Guidance, JobPlan, Move, Placement
 from edgeward.placement.order import Turn
+from edgeward.placement.persite import due_by_site, missing_by_site
 from edgeward.placement.scaling import desired
 from edgeward.placement.scoring import Scorer
 from edgeward.placement.settings import PlanSettings
@@ -60,6 +61,8 @@ class Decision:
     placements: tuple[Placement, ...] = ()
     """with the scores as they were when this job had its turn, so that what comes after changes none of them"""
     lost: list[Standing] = field(default_factory=list)
+    wanted: int = 0
+    """replicas in all; of a PerSite job the sum over the sites that are due some"""
     missing: int = 0
     reason: str = ""
     message: str = ""
@@ -86,9 +89,11 @@ def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
     decision = Decision(turn, ask, Scorer(ask, settings), moves=job.moves, exclusions=job.exclusions)
     had = sort_out(ask, ledger, settings)
     decision.standings, decision.lost, decision.notes = had.kept, had.lost, had.notes
-    wanted = max(0, job.replicas)
+    wanted = decision.wanted = max(0, job.replicas)
     if job.problem is not None:
         decision.standings = had.kept + had.misplaced
+        if job.per_site:
+            decision.wanted = sum(standing.count for standing in decision.standings)
         return decision
 
     for state in ledger.states:
@@ -98,21 +103,47 @@ def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
         else:
             decision.static[state.index] = miss
 
-    surplus = had.healthy - wanted
-    if surplus > 0:
+    if job.per_site:
+        surplus = _share_by_site(decision, ledger, settings)
+    else:
+        surplus = max(0, had.healthy - wanted)
         decision.notes += drop_surplus(surplus, decision.standings, decision.scorer, ledger, turn.index, settings.gain)
+        if wanted > had.healthy:
+            decision.needs = [Need(None, wanted - had.healthy)]
     if wanted == 0:
         decision.lost = []
     decision.misplaced = had.misplaced
     for standing in had.misplaced:
         if standing.state is not None:
             ledger.withdraw(turn.index, standing.state, standing.count)
-    need = max(0, wanted - had.healthy)
-    if need:
-        decision.needs = [Need(None, need)]
+    # Before a claim takes its part of a need.
+    decision.calm = wanted > 0 and not surplus and not decision.needs and not had.misplaced and not had.lost
     _claim(decision, ledger, settings)
-    decision.calm = wanted > 0 and surplus <= 0 and need == 0 and not had.misplaced and not had.lost
     return decision
+
+
+def _share_by_site(decision: Decision, ledger: Ledger, settings: PlanSettings) -> int:
+    """The needs of each site, and what is too much at each; returns how many were. Where no site at all is due
+    anything, all of one site is missing, for a reason that then is told: a selector with a slip in it should not look
+    like a job that serves."""
+    job = decision.turn.job
+    due = due_by_site(max(0, job.replicas), decision.standings, ledger.states, decision.static)
+    kept, dropped = [], 0
+    for site, count in due.items():
+        here = [standing for standing in decision.standings if standing.site == site]
+        surplus = sum(standing.count for standing in here) - count
+        if surplus > 0:
+            dropped += surplus
+            index, gain = decision.turn.index, settings.gain
+            decision.notes += drop_surplus(surplus, here, decision.scorer, ledger, index, gain)
+        elif surplus < 0:
+            decision.needs.append(Need(site, -surplus))
+        kept += here
+    decision.standings = kept
+    decision.wanted = sum(due.values())
+    if not due and not decision.lost and job.replicas > 0:
+        decision.wanted, decision.needs = job.replicas, [Need(None, job.replicas)]
+    return dropped
 
 
 def _claim(decision: Decision, ledger: Ledger, settings: PlanSettings) -> None:
@@ -136,14 +167,13 @@ def finish(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_
     they are now, so that no lower tier changes any of them."""
     job = decision.turn.job
     if job.problem is not None:
-        decision.missing = max(0, max(0, job.replicas) - sum(s.count for s in decision.standings))
+        decision.missing = max(0, decision.wanted - sum(s.count for s in decision.standings))
         decision.reason, decision.message = job.problem.reason, job.problem.message
         decision.explanation = Explanation(order=decision.turn.note)
         decision.placements = _placements(decision)
         return
-    short = sum(need.count for need in decision.needs)
-    if short:
-        _say_missing(decision, short, decision.misplaced, ledger)
+    if any(need.count for need in decision.needs):
+        _say_missing(decision, ledger)
     decision.settled = decision.calm and _at_rest(decision)
     if not (decision.settled and job.explained):
         # The dearest part of a decision by far, and for most jobs of most plans the same as ever.
@@ -235,33 +265,43 @@ def settle_at(decision: Decision, chosen: Sequence[NodeState], now: float) -> No
         )
 
 
-def _say_missing(decision: Decision, short: int, misplaced: list[Standing], ledger: Ledger) -> None:
+def _say_missing(decision: Decision, ledger: Ledger) -> None:
     """Replicas without a better place stay where they are, even where they should not be; the rest is missing."""
     ask, job = decision.ask, decision.turn.job
+    by_site = {need.site: need.count for need in decision.needs if need.site is not None and need.count}
     if not job.model_digest:
         decision.reason = Rejection.NO_RUNNABLE_MODEL.value
         decision.message = f"model {job.model_name or '(none)'} has no version to run yet"
+    elif by_site:
+        decision.reason, decision.message = missing_by_site(ask, ledger.states, decision.static, by_site)
     else:
         _, misses = sift(ask, ledger.states, decision.static)
         decision.reason, decision.message = why_missing(ask, ledger.states, misses)
-    stayed = 0
-    for standing in sorted(misplaced, key=lambda s: (-s.ready, s.since, s.state.rank if s.state else 0)):
-        if stayed == short:
-            break
-        standing.count = min(standing.count, short - stayed)
-        standing.ready = min(standing.ready, standing.count)
-        stayed += standing.count
-        decision.standings.append(standing)
-        if standing.state is not None:
-            ledger.withdraw(ask.index, standing.state, -standing.count)
-        decision.notes.append(f"{standing.why}; stays there until another node fits")
-    decision.missing = short - stayed
-    wanted = max(0, job.replicas)
+    stayed = sum(_stay(decision, need, ledger) for need in decision.needs)
+    decision.missing = sum(need.count for need in decision.needs) - stayed
+    wanted = decision.wanted
     if stayed:
         what = "1 replica stays" if stayed == 1 else f"{stayed} replicas stay"
         decision.message = f"{what} where it should not be for want of another node; {decision.message}"
     if 0 < decision.missing < wanted:
         decision.message = f"{wanted - decision.missing} of {wanted} replicas have a node; {decision.message}"
+
+
+def _stay(decision: Decision, need: Need, ledger: Ledger) -> int:
+    """How many misplaced replicas stay because what would replace them has no place."""
+    stayed = 0
+    misplaced = [standing for standing in decision.misplaced if need.site in (None, standing.site)]
+    for standing in sorted(misplaced, key=lambda s: (-s.ready, s.since, s.state.rank if s.state else 0)):
+        if stayed == need.count:
+            break
+        standing.count = min(standing.count, need.count - stayed)
+        standing.ready = min(standing.ready, standing.count)
+        stayed += standing.count
+        decision.standings.append(standing)
+        if standing.state is not None:
+            ledger.withdraw(decision.ask.index, standing.state, -standing.count)
+        decision.notes.append(f"{standing.why}; stays there until another node fits")
+    return stayed
 
 
 def _at_rest(decision: Decision) -> bool:
@@ -336,7 +376,7 @@ def job_plan(decision: Decision, settings: PlanSettings) -> JobPlan:
         key=job.key,
         priority_tier=turn.own_tier,
         p=turn.p,
-        wanted=max(0, job.replicas),
+        wanted=decision.wanted,
         placements=decision.placements,
         missing=decision.missing,
         reason=decision.reason,
@@ -349,12 +389,16 @@ def job_plan(decision: Decision, settings: PlanSettings) -> JobPlan:
         nomination=decision.nomination,
         gives_way=decision.gives_way,
         sizing=desired(job, now=decision.ask.now, settings=settings.scaling),
+        learned=decision.ask.learned.lesson(job),
     )
 
 
 def place_elsewhere(decision: Decision, count: int, ledger: Ledger, *, site: str | None) -> int:
     """Places for replicas that have to give theirs up; how many were found. site: None when any will do."""
-    return _fill(decision, Need(site, count), ledger)
+    need = Need(site, count)
+    return _fill(
+        decision, need, ledger, decision.allowed, lambda state: first_miss(decision.ask, state, FIT_CHECKS) is None
+    )
 
 
 def retell(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_notes: Sequence[str]) -> None:

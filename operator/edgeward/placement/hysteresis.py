@@ -110,6 +110,8 @@ def _best_gain(
     if before is not None:
         for source in movable:
             for target in targets:
+                if job.per_site and target.site.name != source.site:
+                    continue
                 if (source.node, target.node.name) == (before.source, before.target):
                     gain = _gain(scorer, crowd, source, target)
                     if gain > settings.gain:
@@ -120,7 +122,7 @@ def _best_gain(
         return None
     best: Gain | None = None
     for target in targets:
-        if target is source.state:
+        if target is source.state or (job.per_site and target.site.name != source.site):
             continue
         gain = _gain(scorer, crowd, source, target, here)
         if gain > settings.gain and (best is None or (gain, -target.rank) > (best.gain, -best.target.rank)):
