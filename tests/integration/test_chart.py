@@ -89,6 +89,7 @@ FULL: dict[str, Any] = {
             "resync": 5,
             "watchDeadAfter": 15,
         },
+        "learning": {"enabled": False, "bound": 2, "headroomCpu": 1, "headroomMemory": 2},
         "placement": {
             "weights": {"headroom": 2, "load": 0, "completion": 1, "model": 0, "spread": 1, "stay": 0.25},
             "gain": 0,

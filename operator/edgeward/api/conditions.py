@@ -100,6 +100,7 @@ class Reason(StrEnum):
     ALL_JOBS_GONE = "AllJobsGone"
     READ_FAILED = "ReadFailed"
     PLAN_FAILED = "PlanFailed"
+    RESIZE_PROPOSED = "ResizeProposed"
 
 
 # What the runtime calls the step that failed -> the reason of Ready=False.

@@ -51,7 +51,18 @@ def job_events(before: InferenceJobStatus, after: InferenceJobStatus, plan: JobP
             told.append((reason, ready_after.message, False))
         elif reason not in (Reason.PODS_STARTING, Reason.NOTHING_WANTED):
             told.append((reason, ready_after.message, True))
-    return told + _metrics_events(before, after)
+    return told + _metrics_events(before, after) + _resize_events(before, after)
+
+
+def _resize_events(before: InferenceJobStatus, after: InferenceJobStatus) -> list[tuple[Reason, str, bool]]:
+    """Once, when a proposal appears; that it changes later is no news."""
+    size = after.learned.right_sizing if after.learned else None
+    if size is None or (before.learned is not None and before.learned.right_sizing is not None):
+        return []
+    requests = ", ".join(f"{name} {value}" for name, value in (("cpu", size.cpu), ("memory", size.memory)) if value)
+    return [
+        (Reason.RESIZE_PROPOSED, f"the use suggests requests of {requests} ({size.basis}); nothing was changed", False)
+    ]
 
 
 def _metrics_events(before: InferenceJobStatus, after: InferenceJobStatus) -> list[tuple[Reason, str, bool]]:

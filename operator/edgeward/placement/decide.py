@@ -390,6 +390,7 @@ def job_plan(decision: Decision, settings: PlanSettings) -> JobPlan:
         gives_way=decision.gives_way,
         sizing=desired(job, now=decision.ask.now, settings=settings.scaling),
         learned=decision.ask.learned.lesson(job),
+        learned=decision.ask.learned.lesson(job),
     )
 
 

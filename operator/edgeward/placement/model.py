@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from edgeward.fleet.model import Exclusion, Moves, Nomination, ProposedMove, Resources
+from edgeward.fleet.model import Exclusion, Lesson, Moves, Nomination, ProposedMove, Resources
 from edgeward.placement.scaling import Sizing
 
 
@@ -160,6 +160,8 @@ class JobPlan:
     nomination: Nomination | None = None
     """the room that is being made free for this job"""
     gives_way: tuple[GivesWay, ...] = ()
+    learned: Lesson = Lesson()
+    """what status is to tell of the runtimes' measurements; it changes only by more than noise"""
     sizing: Sizing | None = None
     """how many replicas from the next plan on, for a job that is sized by its arrivals"""
 
@@ -177,6 +179,7 @@ class JobPlan:
             self.moves,
             self.nomination,
             self.sizing.decision if self.sizing else None,
+            self.learned,
         )
 
 

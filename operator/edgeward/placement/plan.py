@@ -99,4 +99,5 @@ def _as_it_was(turn: Turn, error: Exception) -> JobPlan:
         exclusions=job.exclusions,
         proposed=job.proposed,
         moves=job.moves,
+        learned=job.learned,
     )
