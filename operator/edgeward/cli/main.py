@@ -12,7 +12,7 @@ from pathlib import Path
 from edgeward import __version__
 from edgeward.api import crdgen
 
-from . import explain, operator, snapshot
+from . import explain, operator, snapshot, whatif
 from .errors import CommandError, Exit
 from .settings import SettingsError, load
 
@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
     crds.add_argument("folder", type=Path)
     explain.add_commands(commands)
+    whatif.add_commands(commands)
     snapshot.add_commands(commands)
     arguments = parser.parse_args(argv)
     if arguments.command == "crds":

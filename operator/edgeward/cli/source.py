@@ -14,6 +14,7 @@ from edgeward.cluster.resources import (
     ASSIGNMENTS,
     INFERENCE_JOBS,
     MODEL_RELEASES,
+    NAMESPACES,
     NODES,
     PODS,
     SITES,
@@ -82,6 +83,7 @@ async def _from_lists(client: Client) -> Record:
         releases=await items(MODEL_RELEASES),
         sites=await items(SITES),
         assignments=await items(ASSIGNMENTS),
+        namespaces=[trim.namespace(item) for item in await items(NAMESPACES)],
         metrics_problem="this snapshot was put together without live figures",
     )
     return record(fleet, PlanSettings(), made=None, live=False)

@@ -11,7 +11,7 @@ from edgeward import __version__
 from edgeward.fleet import snapshot
 from edgeward.fleet.model import Fleet
 from edgeward.fleet.snapshot import SnapshotError
-from edgeward.placement.model import Plan
+from edgeward.placement.model import Guidance, Plan
 from edgeward.placement.plan import plan
 from edgeward.placement.settings import PlanSettings
 
@@ -28,10 +28,12 @@ class Record:
     settings: PlanSettings
     plan: str
     """"sha256:..." of the plan's canonical JSON; empty when nobody planned yet"""
+    guidance: Guidance | None
+    """the solver's advice that the plan followed: with it a replay takes the same way, whatever the clock did then"""
     fleet: Fleet
 
     def replay(self) -> Plan:
-        return plan(self.fleet, self.settings)
+        return plan(self.fleet, self.settings, guidance=self.guidance)
 
 
 def record(fleet: Fleet, settings: PlanSettings, *, made: Plan | None, live: bool = True) -> Record:
@@ -42,6 +44,7 @@ def record(fleet: Fleet, settings: PlanSettings, *, made: Plan | None, live: boo
         live=live,
         settings=settings,
         plan=digest(plan_text(made)) if made is not None else "",
+        guidance=made.guidance if made is not None else None,
         fleet=fleet,
     )
 

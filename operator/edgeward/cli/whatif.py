@@ -1,0 +1,137 @@
+"""`edgeward what-if`: the operator's own planner on a fleet with something changed in it. Nothing is written anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+
+from edgeward.fleet.model import Fleet
+from edgeward.placement.change import ChangeError, without_node, without_site
+from edgeward.placement.extra import MOST_PLANS, Search, least
+from edgeward.placement.model import Plan
+from edgeward.placement.plan import plan
+from edgeward.placement.record import Record
+from edgeward.placement.settings import PlanSettings
+from edgeward.placement.whatif import compare, run
+
+from . import reach, source
+from .errors import Exit
+from .output import add_format, show
+from .snapshot import say
+from .table import page_for
+from .whatif_input import add, added, as_command_error, with_files, with_weights
+from .whatif_text import Answer, lines_of, shape_text
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "what-if",
+        help="what a change would place, move, preempt and refuse",
+        description="Runs the operator's own planner on the fleet as it is and on the fleet with the changes, and tells "
+        "the difference, and the least extra capacity that places all that waits. Changes may be combined; without any, "
+        "it tells what waits. Nothing is written anywhere.",
+    )
+    change = parser.add_argument_group("what changes")
+    change.add_argument(
+        "-f", "--filename", metavar="FILE", action="append", default=[],
+        help="InferenceJobs and ModelReleases: new ones, or other specs for those that are there; - is standard input",
+    )  # fmt: skip
+    change.add_argument("--without-site", metavar="SITE", action="append", default=[], help="as if it were not there")
+    change.add_argument("--without-node", metavar="NODE", action="append", default=[], help="as if it were not there")
+    change.add_argument(
+        "--add-node", metavar="SHAPE", action="append", default=[],
+        help="tier=edge,cpu=4,memory=8Gi[,site=S][,count=N][,name=N][,arch=A][,pods=N][,storage=20Gi][,label.KEY=V]"
+        "[,example.com/npu=N]",
+    )  # fmt: skip
+    change.add_argument(
+        "--set-weight", metavar="TERM=WEIGHT", action="append", default=[], help="of a term of the score: load=2"
+    )
+    change.add_argument("-n", "--namespace", help="of what names none in FILE (default: that of the context)")
+    search = parser.add_argument_group("what is looked for")
+    search.add_argument(
+        "--shape", metavar="SHAPE", action="append", default=[],
+        help="kinds of node to find the least extra capacity with, as for --add-node (default: of each tier the most common)",
+    )  # fmt: skip
+    search.add_argument("--no-search", action="store_true", help="do not look for the least extra capacity")
+    where = parser.add_argument_group("which fleet")
+    where.add_argument("--snapshot", metavar="FILE", help="of `edgeward snapshot`, instead of a cluster's")
+    add_format(parser)
+    reach.add_options(parser)
+    parser.set_defaults(run=_what_if)
+
+
+def _what_if(arguments: argparse.Namespace) -> int:
+    target = reach.Target.of(arguments)
+    recorded = (
+        source.from_file(arguments.snapshot) if arguments.snapshot else asyncio.run(source.from_cluster(target, say))
+    )
+    namespace = arguments.namespace or ("default" if arguments.snapshot else target.namespace)
+    try:
+        answer = answer_of(arguments, recorded, namespace=namespace)
+    except ChangeError as error:
+        raise as_command_error(error) from error
+    if arguments.output == "table":
+        sys.stdout.write("\n".join(lines_of(answer, page_for(sys.stdout))) + "\n")
+    else:
+        show(answer.document(), arguments.output)
+    return Exit.DONE
+
+
+def answer_of(
+    arguments: argparse.Namespace, recorded: Record, *, namespace: str, clock: Callable[[], float] = time.time
+) -> Answer:
+    """namespace: of objects that name none. Raises ChangeError and CommandError."""
+    fleet, words = recorded.fleet, list[str]()
+    for name in arguments.without_site:
+        fleet = without_site(fleet, name)
+        words.append(f"site {name} is not there")
+    for name in arguments.without_node:
+        fleet = without_node(fleet, name)
+        words.append(f"node {name} is not there")
+    for text in arguments.add_node:
+        one = added("--add-node", text, recorded.fleet)
+        fleet = add(fleet, one)
+        more = "1 more node" if one.count == 1 else f"{one.count} more nodes"
+        words.append(f"{more}: {shape_text(one.shape.tier, one.shape.at, one.shape.allocatable)}")
+    before = {job.key for job in fleet.jobs}
+    if arguments.filename:
+        present = fleet
+        fleet = with_files(fleet, arguments.filename, namespace=namespace)
+        words += _job_words(present, fleet, before)
+    settings = with_weights(recorded.settings, arguments.set_weight)
+    words += [f"weight {text}" for text in arguments.set_weight]
+    shapes = [added("--shape", text, recorded.fleet).shape for text in arguments.shape]
+
+    without = run(recorded.fleet, decider(recorded.settings), recorded.settings)
+    changed = run(fleet, decider(settings), settings)
+    search = Search(waiting=0)
+    if not arguments.no_search:
+        search = least(changed.fleet, decider(settings), shapes=shapes, most_plans=MOST_PLANS)
+    caveats = []
+    if arguments.add_node or search.ways:
+        caveats.append(
+            "added nodes are taken to be idle, and to have what is not named as the tier's most common node has"
+        )
+    if not recorded.live:
+        caveats.append("the fleet has no live figures and default settings: the operator may decide otherwise")
+    age = None if arguments.snapshot else max(clock() - recorded.fleet.now, 0.0)
+    return Answer(tuple(words), compare(without, changed), search, age, tuple(caveats))
+
+
+def decider(settings: PlanSettings) -> Callable[[Fleet], Plan]:
+    """The function that decides in production."""
+    return lambda fleet: plan(fleet, settings)
+
+
+def _job_words(present: Fleet, changed: Fleet, before: set[str]) -> list[str]:
+    known = {job.key: job for job in present.jobs}
+    words = []
+    for job in changed.jobs:
+        if job.key not in before:
+            words.append(f"a new job {job.key}, {job.replicas} replicas")
+        elif known[job.key] is not job:
+            words.append(f"another spec for job {job.key}")
+    return words
