@@ -61,8 +61,8 @@ def _ignored(path: str, why: str) -> Row:
 
 INFERENCE_JOB_ROWS: tuple[Row, ...] = (
     _works("spec.model", "a pin that differs from the release is NoRunnableModel, which the planner says"),
-    _works("spec.replicas", "counts over the fleet"),
-    _protects("spec.replicaScope", "PerSite taken as Total would leave all sites but one without the model"),
+    _works("spec.replicas", "counts over the fleet, or at each site"),
+    _works("spec.replicaScope", "PerSite: each site that the job may use has its own"),
     _works("spec.scaling", "sizes the job by measured arrivals"),
     _works("spec.priority", "orders the plan"),
     _works("spec.resources", "cpu and memory are checked here, the rest by the stock scheduler"),

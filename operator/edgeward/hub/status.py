@@ -90,7 +90,7 @@ def job_status(
         model_digest=told.digest if told else None,
         replicas=sum(item.replicas for item in plan.placements if not item.lost),
         ready_replicas=_ready(plan, current),
-        selector=pod_selector(job.name, _clusters(plan, everything, clusters)),
+        selector=pod_selector(job.name, _clusters(plan, everything, clusters), per_site=facts.per_site),
         sites=_sites(plan, current, fleet),
         decisions=decisions,
         decisions_omitted=omitted,
@@ -114,16 +114,17 @@ def job_status(
     )
 
 
-def pod_selector(job: str, clusters: Collection[str]) -> str:
+def pod_selector(job: str, clusters: Collection[str], *, per_site: bool = False) -> str:
     """For the scale subresource: what selects the job's pods, where one API server has them all.
 
     A HorizontalPodAutoscaler reads pods of its own cluster only, takes their mean for the mean of all, and multiplies by
     all replicas. So a job that is also elsewhere has a selector that is valid and matches no pod, for it contradicts
     itself: a Resource metric then stops with the condition ScalingActive=False, and nothing is scaled wrongly. Whoever
     says how many replicas are wanted without looking at pods (kubectl scale, an External metric) is not concerned.
+    So has a PerSite job: counted over all sites and written as the number for each, its pods would multiply.
     """
     own = f"{LABEL_JOB}={job}"
-    return own if set(clusters) <= {OWN_CLUSTER} else f"{own},!{LABEL_JOB}"
+    return own if set(clusters) <= {OWN_CLUSTER} and not per_site else f"{own},!{LABEL_JOB}"
 
 
 def _clusters(plan: JobPlan, assignments: Iterable[Assignment], clusters: Mapping[str, str]) -> set[str]:
@@ -191,7 +192,7 @@ def judge(
     if plan.missing:
         known = plan.reason in Reason.__members__.values()
         return Verdict(Reason(plan.reason) if known else Reason.NO_CAPACITY, plan.message)
-    if plan.wanted == 0:
+    if plan.wanted == 0 and facts.replicas == 0:
         return Verdict(Reason.NOTHING_WANTED, "spec.replicas is 0")
     offline = {site.name for site in fleet.sites if not site.connected}
     due = sum(item.replicas for item in plan.placements if not item.lost and item.site not in offline)

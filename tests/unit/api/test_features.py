@@ -20,7 +20,6 @@ OTHER = {"match": {"tier": "edge"}, "artifact": {"uri": "https://x/y", "digest":
 # A value that asks for something, for every field that does not work.
 ASKING: dict[type[BaseModel], dict[str, Any]] = {
     InferenceJobSpec: {
-        "spec.replicaScope": "PerSite",
         "spec.slo": {"latency": "80ms"},
         "spec.data.source": ANY_SITE,
         "spec.data.requestSize": "1Ki",

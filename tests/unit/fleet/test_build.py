@@ -306,7 +306,6 @@ def test_an_assignment_that_cannot_be_read_is_a_problem_of_its_job_and_of_no_oth
     ("spec", "path"),
     [
         ({"data": {"residency": "Site"}}, "spec.data.residency"),
-        ({"replicaScope": "PerSite"}, "spec.replicaScope"),
         ({"disconnect": {"replace": False}}, "spec.disconnect.replace"),
     ],
 )
