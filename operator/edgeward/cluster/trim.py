@@ -40,6 +40,13 @@ def inference_job(obj: Object) -> Object:
     return {**obj, "metadata": {**obj["metadata"], "managedFields": scalers}} if scalers else obj
 
 
+def namespace(obj: Object) -> Object:
+    """Its labels, which say what its jobs may have."""
+    kept = ("name", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
+    meta = {key: obj["metadata"][key] for key in kept if key in obj["metadata"]}
+    return {**{key: obj[key] for key in ("apiVersion", "kind") if key in obj}, "metadata": meta}
+
+
 def _quiet(condition: dict[str, Any]) -> dict[str, Any]:
     """A heartbeat is no change."""
     return {key: value for key, value in condition.items() if key != "lastHeartbeatTime"}

@@ -23,6 +23,7 @@ from edgeward.cluster.resources import (
     ASSIGNMENTS,
     INFERENCE_JOBS,
     MODEL_RELEASES,
+    NAMESPACES,
     NODES,
     PODS,
     SITES,
@@ -51,7 +52,7 @@ T = TypeVar("T")
 MANAGER = "edgeward-hub"
 FIRST_CONFLICT, FIRST_REFUSAL = 0.2, 1.0
 """seconds until the next try of a write that came too late, and of one that the API server will not have"""
-WATCHED = (INFERENCE_JOBS, MODEL_RELEASES, SITES, ASSIGNMENTS, NODES, PODS)
+WATCHED = (INFERENCE_JOBS, MODEL_RELEASES, SITES, ASSIGNMENTS, NODES, PODS, NAMESPACES)
 """what the cache of a hub must hold"""
 ASIDE_PAIRS, ASIDE_SECONDS = 2000, 0.05
 """A pass over so many pairs of a job and a node, or after one that took so long, is computed in a thread beside the event
@@ -166,6 +167,7 @@ class Hub:
             jobs=self._cache[INFERENCE_JOBS].all(),
             releases=self._cache[MODEL_RELEASES].all(),
             sites=self._cache[SITES].all(),
+            namespaces=self._cache[NAMESPACES].all(),
             assignments=self._cache[ASSIGNMENTS].all(),
             live=dict(live),
             metrics_problem=problem,
@@ -352,7 +354,7 @@ def _facts(
         job_plan.decision,
         job_plan.message,
         facts.problem,
-        (fleet.metrics_problem, plan.total_nodes, plan.fresh_nodes, plan.doubted_nodes),
+        (fleet.metrics_problem, plan.total_nodes, plan.fresh_nodes, plan.doubted_nodes, plan.doubts),
         tuple(site.name for site in fleet.sites if not site.connected),
         tuple(release.key for release in fleet.releases),
     )

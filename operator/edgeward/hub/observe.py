@@ -45,6 +45,7 @@ class Seen:
     releases: list[Object]
     sites: list[Object]
     assignments: list[Object]
+    namespaces: list[Object]
     live: Mapping[str, Live]
     metrics_problem: str
     measured: tuple[Measured, ...]
@@ -85,6 +86,7 @@ def observe(seen: Seen, *, settings: BuildSettings, reader: Reader) -> Facts:
         releases=seen.releases,
         sites=seen.sites,
         assignments=seen.assignments,
+        namespaces=seen.namespaces,
         live=seen.live,
         measured=seen.measured,
         metrics_problem=seen.metrics_problem,
