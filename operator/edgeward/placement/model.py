@@ -232,6 +232,8 @@ class Plan:
     """about the whole: metrics that are missing or old"""
     fresh_nodes: int = 0
     """nodes whose cpu sample is believed in full"""
+    doubts: tuple[tuple[str, int], ...] = ()
+    """why, in words without figures, and for how many of the doubted nodes; the most frequent first"""
     doubted_nodes: int = 0
     """nodes whose cpu sample is so old, or so absent, that a user should know: one late scrape is not yet that"""
     known_nodes: int = 0

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
 
 from edgeward.api.reasons import Rejection
 from edgeward.fleet.model import Fleet
-from edgeward.placement.decide import Decision, begin, consider_move, finish, grow, job_plan, place
+from edgeward.placement.decide import Decision, begin, consider_move, finish, follow, grow, job_plan, place
 from edgeward.placement.hysteresis import SiteBudget
 from edgeward.placement.ledger import Ledger
-from edgeward.placement.model import Explanation, JobPlan, Placement, Plan
+from edgeward.placement.model import Explanation, Guidance, JobPlan, Placement, Plan
 from edgeward.placement.order import Turn, turns
+from edgeward.placement.preemption import preempt
 from edgeward.placement.settings import PlanSettings
 
 DEFAULTS = PlanSettings()
 
 
-def plan(fleet: Fleet, settings: PlanSettings = DEFAULTS) -> Plan:
+def plan(fleet: Fleet, settings: PlanSettings = DEFAULTS, *, guidance: Guidance | None = None) -> Plan:
     """Priority tier by priority tier from the top, each on what those above left; then moves.
 
-    In this order: every tier's replicas get their places; (preemption for those that found none); then one replica of
+    Without guidance it is quick: every replica that wants a place goes, in turn, where it is best off. That suits the
+    event loop, and a settled fleet costs next to nothing. `solve.solve(fleet, settings)` looks at whole tiers at once
+    and takes its time (a second or more for a large fleet), so it runs elsewhere; what it returns can be pickled, is
+    given here as `guidance`, with the same Fleet or a later one, and then decides where new replicas go as far as its
+    advice still fits. `solve.worth_solving(fleet, settings)` says whether enough is waiting for it to pay.
+
+    In this order: every tier's replicas get their places; preemption for those that found none; then one replica of
     each settled job may move. So a job's place never depends on a lower tier, and no move takes room that a pending
     replica could have had.
     """
     ledger = Ledger(fleet, settings)
-    notes = _fleet_notes(fleet, ledger)
+    advice = guidance if guidance and 0 <= fleet.now - guidance.made_at <= settings.guidance_expiry else None
+    notes = _fleet_notes(fleet, ledger) + ((advice.problem,) if advice and advice.problem else ())
     outcomes: list[Decision | JobPlan] = []
     for _, tier in groupby(turns(fleet, settings), key=lambda turn: turn.tier):
-        outcomes += _one_tier(list(tier), ledger, settings, notes)
+        outcomes += _one_tier(list(tier), ledger, settings, notes, advice)
     decisions = [outcome for outcome in outcomes if isinstance(outcome, Decision)]
-    # Preemption belongs here: every tier has its places, and what is still missing may take those of lower tiers.
+    preempt(decisions, ledger, settings, fleet_notes=notes)
     budget = SiteBudget(fleet.jobs, fleet.now, settings)
     for decision in decisions:
         consider_move(decision, ledger, budget, settings, fleet_notes=notes)
@@ -40,14 +49,16 @@ def plan(fleet: Fleet, settings: PlanSettings = DEFAULTS) -> Plan:
         notes=notes,
         fresh_nodes=sum(1 for state in ledger.measured if state.cpu.confidence >= 1),
         doubted_nodes=sum(1 for state in ledger.measured if state.cpu.confidence < settings.doubted_below),
+        doubts=_doubts(ledger, settings),
         known_nodes=sum(1 for state in ledger.measured if state.cpu.confidence > 0),
         total_nodes=len(ledger.measured),
+        guidance=advice,
         _by_key={job.key: job for job in plans},
     )
 
 
 def _one_tier(
-    tier: list[Turn], ledger: Ledger, settings: PlanSettings, notes: tuple[str, ...]
+    tier: list[Turn], ledger: Ledger, settings: PlanSettings, notes: tuple[str, ...], advice: Guidance | None
 ) -> list[Decision | JobPlan]:
     """The jobs of one priority tier, in the order of their turns. One job's odd data must not stop the others."""
     outcomes: dict[int, Decision | JobPlan] = {}
@@ -57,6 +68,7 @@ def _one_tier(
         except Exception as error:
             outcomes[turn.index] = _as_it_was(turn, error)
     steps: tuple[Callable[[Decision], None], ...] = (
+        lambda decision: follow(decision, advice, ledger) if advice else None,
         lambda decision: place(decision, ledger),
         lambda decision: grow(decision, ledger),
         lambda decision: finish(decision, ledger, settings, fleet_notes=notes),
@@ -70,6 +82,11 @@ def _one_tier(
                 except Exception as error:
                     outcomes[turn.index] = _as_it_was(turn, error)
     return [outcomes[turn.index] for turn in tier]
+
+
+def _doubts(ledger: Ledger, settings: PlanSettings) -> tuple[tuple[str, int], ...]:
+    found = Counter(state.cpu.why for state in ledger.measured if state.cpu.confidence < settings.doubted_below)
+    return tuple(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def _fleet_notes(fleet: Fleet, ledger: Ledger) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ TRIED_SETS = 400
 """sets of one size that are tried on a node, beyond which the choice is greedy"""
 EXPLAINED_AT = 20
 """nodes that are looked at to say what stood in the way"""
-HOPELESS = (Rejection.TOO_BIG_FOR_ANY_NODE, Rejection.NO_RUNNABLE_MODEL, Rejection.QUOTA_EXCEEDED)
+HOPELESS = (Rejection.TOO_BIG_FOR_ANY_NODE, Rejection.NO_RUNNABLE_MODEL)
 """reasons that no room on a node would remove"""
 AS_IF_NOT_FROZEN = tuple(check for check in CHECKS if check.reason is not NodeRejection.SITE_FROZEN)
 

@@ -105,6 +105,8 @@ def applied(before: Fleet, plan: Plan, *, seconds: float = 0.0) -> Fleet:
                 exclusions=decided.exclusions,
                 proposed=decided.proposed,
                 moves=decided.moves,
+                nomination=decided.nomination,
+                preempted=decided.message.partition("; ")[0] if decided.reason == "Preempted" else "",
             )
         )
     return replace(before, now=now, jobs=tuple(jobs))
