@@ -80,7 +80,7 @@ class _Search:
         """What one replica brings where it is: its score, less what it takes from the others there."""
         want, here = self.tier.wants[index], self.on[node]
         others = sum(here.values()) - 1
-        return self._score(index, node) - want.cpu * float(self.tier.slope[node]) * others
+        return self._score(index, node) - want.cpu * float(self.tier.usual[node]) * others
 
     def _targets(self, index: int, bar: float) -> list[int]:
         """The nodes that look best for one more replica now, whether they have room or not."""
@@ -97,7 +97,7 @@ class _Search:
         at_site = np.bincount(sites, weights=here, minlength=len(self.ledger.site_list))[sites[want.rows]]
         arrived = np.array([sum(self.on.get(int(node), {}).values()) for node in want.rows], dtype=np.float64)
         value = value - weight + weight / (1 + on_node) + weight / (1 + at_site)
-        value = value - want.cpu * self.tier.slope[want.rows] * arrived
+        value = value - want.cpu * self.tier.usual[want.rows] * arrived
         best = np.argsort(-np.round(value, 9), kind="stable")[:TARGETS]
         return [int(want.rows[at]) for at in best if value[at] > bar + GAIN]
 

@@ -90,8 +90,8 @@ class Guide:
     def cost(self, index: int) -> Floats:
         """By row of the want: what is taken from others, by their capacity and by the load that they then see."""
         want = self.tier.wants[index]
-        taken = (self.tier.asks[:, index] @ self.prices[:, want.rows]) * want.takes
-        cost: Floats = taken + want.cpu * self.tier.slope[want.rows] * self.arrived[want.rows]
+        taken = np.sum(self.tier.shares(index) * self.prices[:, want.rows], axis=0)
+        cost: Floats = taken + want.cpu * self.tier.usual[want.rows] * self.arrived[want.rows]
         return cost
 
 
@@ -149,7 +149,7 @@ def _pick(index: int, need: int, nodes: list[int], guide: Guide, ledger: Ledger,
         parts[site] = 0.5 * scorer.weights["spread"] / (1.0 + counts[site])
         value[at] = scorer.base(state, want.on_node.get(node, 0) + nodes.count(node), present=False, stays=False)
         if not free_of_price:
-            cost[at] += want.cpu * guide.tier.slope[node]
+            cost[at] += want.cpu * guide.tier.usual[node]
         same = (sites == site) & (worth != -np.inf)
         worth[same] = np.round(value[same] + parts[site] - cost[same], PRECISION)
 

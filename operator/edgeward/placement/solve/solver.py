@@ -13,8 +13,9 @@ from edgeward.placement.model import Guidance, TierShare
 from edgeward.placement.order import Turn, turns
 from edgeward.placement.settings import PlanSettings
 from edgeward.placement.solve.improve import improve
+from edgeward.placement.solve.lp import relax
 from edgeward.placement.solve.packing import Where, put, round_up, score_of, take_back
-from edgeward.placement.solve.relax import Clock, Limits, Prices, Relaxation, Tier, bound, relax, tier_of
+from edgeward.placement.solve.relax import Clock, Limits, Prices, Relaxation, Tier, bound, tier_of
 from edgeward.placement.solve.wants import Want, wants_of
 
 DEFAULTS = Limits()

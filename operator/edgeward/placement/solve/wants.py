@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgeward.fleet.model import Resources
 from edgeward.placement.columns import Floats, Rows
 from edgeward.placement.constraints import FIT_CHECKS, first_miss
 from edgeward.placement.decide import Decision, Need
 from edgeward.placement.incumbents import Crowd
 from edgeward.placement.ledger import Ledger, NodeState
+
+FRACTIONS = (0.0, 0.15, 0.35, 0.6, 0.85, 1.0)
+"""of a node's free cpu: where the fall of a score is measured"""
+
+
+@dataclass(slots=True)
+class Lines:
+    """How far a replica's score falls when others of the tier add U millicores to its node: at least
+    `steep` U - `less`, for each line and row. [lines, rows]"""
+
+    steep: Floats
+    less: Floats
+    roots: Floats
+    """sqrt(steep times the replica's own request)"""
+    own: Floats
+    """steep times the replica's own request, plus `less`"""
+    usual: Floats
+    """[rows]: score per millicore, over half of what is free; an estimate to round by"""
 
 
 @dataclass(slots=True)
@@ -30,24 +48,26 @@ class Want:
     """score of the first replica on a node, without what depends on the whole site"""
     further: Floats
     """of one that joins others of its job there"""
+    most: Rows
+    """how many replicas at most have room on a node"""
     takes: Floats
     """1, or 0 where a replica that leaves holds its room for it"""
     site_first: Floats
     """what the site adds for the first replica there"""
     site_further: Floats
-    slope: Floats
-    """an upper bound of any replica's score falls at least by this much for each millicore that others add there"""
+    lines: Lines
     at_site: dict[str, int]
     """replicas of the job that stay, by site"""
     on_node: dict[int, int]
+    stays: dict[int, int]
+    """the same by the number of the site"""
+
+    def stays_at(self, site: int) -> int:
+        return self.stays.get(site, 0)
 
     @property
     def cpu(self) -> int:
         return self.decision.ask.request.cpu
-
-    @property
-    def root(self) -> float:
-        return math.sqrt(self.cpu)
 
 
 def wants_of(decisions: Sequence[Decision], ledger: Ledger) -> list[Want]:
@@ -59,10 +79,9 @@ def wants_of(decisions: Sequence[Decision], ledger: Ledger) -> list[Want]:
         for need in decision.needs
         if need.count > 0
     ]
-    step = min((d.ask.request.cpu for d, _ in asked if d.ask.request.cpu > 0), default=0)
     found = []
     for decision, need in asked:
-        want = _want(decision, need, ledger, step)
+        want = _want(decision, need, ledger)
         if want is not None:
             found.append(want)
     return found
@@ -78,7 +97,7 @@ def room(decision: Decision, need: Need) -> list[NodeState]:
     ]
 
 
-def _want(decision: Decision, need: Need, ledger: Ledger, step: int) -> Want | None:
+def _want(decision: Decision, need: Need, ledger: Ledger) -> Want | None:
     scorer, ask = decision.scorer, decision.ask
     states = sorted(room(decision, need), key=lambda state: state.rank)
     if not states:
@@ -107,30 +126,53 @@ def _want(decision: Decision, need: Need, ledger: Ledger, step: int) -> Want | N
         rows=rows,
         first=first,
         further=further,
+        most=_most(need.count, ask.request, states, takes),
         takes=takes,
         site_first=site_first,
         site_further=np.where(beside > 0, site_first, 0.0),
-        slope=_slope(decision, ledger, rows, step),
+        lines=_lines(decision, ledger, rows),
         at_site=at_site,
         on_node=on_node,
+        stays={number: at_site.get(site.name, 0) for number, site in enumerate(ledger.site_list)},
     )
 
 
-def _slope(decision: Decision, ledger: Ledger, rows: Rows, step: int) -> Floats:
-    """How fast the score falls at least, per millicore that other replicas of the tier add to a node.
+def _most(count: int, request: Resources, states: Sequence[NodeState], takes: Floats) -> Rows:
+    """Whole replicas by what is free, at least the one that fits; any number where room is held for it."""
+    found = []
+    for state, taken in zip(states, takes.tolist(), strict=True):
+        free = state.free
+        pairs = ((free.cpu, request.cpu), (free.memory, request.memory), (free.storage, request.storage))
+        fits = min((had // need for had, need in (*pairs, (free.pods, request.pods)) if need > 0), default=count)
+        found.append(min(count, max(1, fits)) if taken else count)
+    return np.array(found, dtype=np.intp)
 
-    Scores fall with load: linearly in headroom and load, faster and faster in completion, and not at all once a term
-    has reached 0. A function that is concave and then flat lies below the line through its value at 0 and the higher of
-    the two chords' ends: the chord to the smallest amount that another replica can add (`step`), and the one to all
-    that is free. So the smaller of the two slopes never promises too much of a fall.
+
+def _lines(decision: Decision, ledger: Ledger, rows: Rows) -> Lines:
+    """Lines below the fall of the score, from the score itself at a few loads.
+
+    The fall grows with load, in headroom and load evenly, in completion faster and faster, until a term has reached 0
+    and falls no more. The line through two loads one millicore apart lies below a convex fall everywhere else; where
+    another load that was measured shows less (a term that is at 0), the line is turned until it does not, so that no
+    line ever promises too much of a fall.
     """
-    if step <= 0:
-        return np.zeros(len(rows))
     table, ask, scorer = ledger.columns, decision.ask, decision.scorer
-    free = table.allocatable_cpu[rows] - table.requested_cpu[rows] - ask.request.cpu
-    least, most = np.full(len(rows), float(step)), np.maximum(free, float(step))
+    free = np.maximum(table.allocatable_cpu[rows] - table.requested_cpu[rows] - ask.request.cpu, 1.0)
     nothing = np.zeros(len(rows))
     now = scorer.column(ledger, rows)
-    near = (now - scorer.column(ledger, rows, (least, nothing))) / least
-    far = (now - scorer.column(ledger, rows, (most, nothing))) / most
-    return np.maximum(np.minimum(near, far), 0.0)
+    loads = np.array([np.maximum(free * fraction, 0.0) for fraction in FRACTIONS])
+    falls = np.array([now - scorer.column(ledger, rows, (load, nothing)) for load in loads])
+    after = np.array([now - scorer.column(ledger, rows, (load + 1.0, nothing)) for load in loads])
+    steep = after - falls
+    for other in range(len(FRACTIONS)):
+        apart = loads[other] - loads
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chord = (falls[other] - falls) / apart
+        steep = np.where(apart > 0, np.minimum(steep, chord), steep)
+    steep = np.maximum(steep, 0.0)
+    less = steep * loads - falls
+    for other in range(len(FRACTIONS)):
+        less = np.maximum(less, steep * loads[other] - falls[other])
+    less += 1e-9
+    own = steep * ask.request.cpu
+    return Lines(steep, less, np.sqrt(own), own + less, falls[3] / np.maximum(loads[3], 1.0))
