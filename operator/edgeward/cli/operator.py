@@ -67,7 +67,13 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
         lag = Lag(limit=settings.timing.watch_dead_after)
         sources = _sources(settings, client)
         hub: Hub
-        poller = Poller(sources=sources, interval=settings.metrics.poll_interval, changed=lambda: hub.mark())
+        poller = Poller(
+            sources=sources,
+            interval=settings.metrics.poll_interval,
+            changed=lambda: hub.mark(),
+            nodes=lambda: cache[NODES].objects,
+            scrape_interval=settings.metrics.scrape_interval,
+        )
 
         def live() -> tuple[Mapping[str, Live], str]:
             poller.forget(set(cache[NODES].objects))

@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import requests
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
-from urllib3.util.retry import Retry
+from urllib3.exceptions import HTTPError
 
-from edgeward.api.quantity import parse_bytes, parse_cpu
+from edgeward.api.quantity import parse_bytes, parse_quantity
 from edgeward.fleet.model import Live, Sample
 
+from .http import MOST, Bounded, Redirected, TooLarge
 from .profiles import Profile
 
 
@@ -41,8 +42,8 @@ class PrometheusSource:
     """Asks Prometheus through prometheus-api-client, in a small thread pool of its own.
 
     The client's own time limit is per socket operation and its retries take six seconds; so retries are off and one
-    deadline holds over the whole reading. A thread that hangs beyond it is left to its socket's limit, and while all of
-    them hang the next reading says so instead of queueing behind them.
+    deadline holds over the whole reading. A thread that hangs beyond it is left to its own limit, and while any hangs
+    the next reading says so instead of queueing behind it.
     """
 
     def __init__(
@@ -58,9 +59,11 @@ class PrometheusSource:
         self._profile = profile
         self._window = window
         self._deadline = deadline
+        session, url = requests.Session(), url.rstrip("/")
         self._client = PrometheusConnect(
-            url=url.rstrip("/"), headers=dict(headers or {}), retry=Retry(total=0), timeout=math.ceil(deadline)
+            url=url, headers=dict(headers or {}), session=session, timeout=math.ceil(deadline)
         )
+        session.mount(url, Bounded(deadline=deadline))  # in the place of the adapter that it has just mounted
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="prometheus")
         self._running = 0
         self._lock = threading.Lock()
@@ -122,7 +125,13 @@ def _in_words(error: Exception) -> str:
     """What went wrong, in words that stay the same from one failure to the next: they end up in conditions."""
     if isinstance(error, requests.exceptions.JSONDecodeError):
         return "answered something that is not JSON"
-    if isinstance(error, requests.exceptions.RequestException):
+    if isinstance(error, TooLarge):
+        return f"sent more than {MOST >> 20} MiB"
+    if isinstance(error, Redirected):
+        return "answered with a redirect, which is not followed: set the address that it leads to"
+    if isinstance(error, (KeyError, TypeError, IndexError, AttributeError)):
+        return "answered something that is not a vector"
+    if isinstance(error, (requests.exceptions.RequestException, HTTPError)):
         return "cannot be reached, or broke off"
     if isinstance(error, PrometheusApiClientException):
         # Of the body only Prometheus' own words, such as a parse error; a proxy's may hold a request's number.
@@ -176,6 +185,6 @@ def _node_metrics(item: Mapping[str, Any]) -> Live:
     at = datetime.fromisoformat(item["timestamp"]).timestamp()
     usage = item["usage"]
     return Live(
-        cpu=Sample(value=parse_cpu(usage["cpu"]) / 1000, at=at),
+        cpu=Sample(value=float(parse_quantity(usage["cpu"])), at=at),
         memory=Sample(value=parse_bytes(usage["memory"]), at=at),
     )

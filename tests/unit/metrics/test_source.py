@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlparse
@@ -16,7 +18,8 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 
 from edgeward.fleet.model import Live, Sample
-from edgeward.metrics.poller import Poller, latest
+from edgeward.metrics.http import MOST
+from edgeward.metrics.poller import FROZEN, Poller
 from edgeward.metrics.profiles import KUBELET, NODE_EXPORTER, PROFILES
 from edgeward.metrics.source import MetricsApiSource, PrometheusSource, Reading
 
@@ -169,13 +172,79 @@ def test_whatever_goes_wrong_is_said_in_the_same_words_each_time(behave: Behavio
     assert not any(character.isdigit() and character * 6 in readings[0].problem for character in "0123456789")
 
 
-@pytest.mark.parametrize("behave", [hanging, dripping])
-def test_one_that_hangs_is_left_at_the_deadline_and_said_to_in_the_same_words(behave: Behaviour) -> None:
+@pytest.mark.parametrize(("behave", "most"), [(hanging, 4), (dripping, 20)])
+def test_one_that_hangs_is_left_at_the_deadline_and_said_to_in_the_same_words(behave: Behaviour, most: int) -> None:
     begun = time.monotonic()
     readings, asked = read(behave, times=5, deadline=0.15, pause=0.05)
     assert time.monotonic() - begun < 2.5, "the deadline holds over the whole reading"
     assert {reading.problem for reading in readings} == {"Prometheus at URL/ did not answer within 0.15 s"}
-    assert len(asked) <= 4, "while the threads hang, nothing more is asked"
+    assert len(asked) <= most, "while a thread hangs, nothing more is asked; one that is only slow ends by itself"
+
+
+def huge(request: BaseHTTPRequestHandler, query: str) -> None:
+    send(request, vector(*((f"node-{number}", "1" * 1000) for number in range(20)), ("n1", "1" * MOST)))
+
+
+def huge_when_unpacked(request: BaseHTTPRequestHandler, query: str) -> None:
+    body = gzip.compress(vector(("n1", "1" * 2 * MOST)), compresslevel=1)
+    request.send_response(200)
+    request.send_header("Content-Encoding", "gzip")
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
+
+
+def endless(request: BaseHTTPRequestHandler, query: str) -> None:
+    request.send_response(200)
+    request.end_headers()
+    while True:
+        request.wfile.write(b" " * 65536)
+
+
+def elsewhere(request: BaseHTTPRequestHandler, query: str) -> None:
+    request.send_response(302)
+    request.send_header("Location", "/login?from=" + str(time.monotonic_ns()))
+    request.send_header("Content-Length", "0")
+    request.end_headers()
+
+
+def deep(request: BaseHTTPRequestHandler, query: str) -> None:
+    send(request, b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("behave", "says"),
+    [
+        (huge, "sent more than 8 MiB"),
+        (huge_when_unpacked, "sent more than 8 MiB"),
+        (endless, "sent more than 8 MiB"),
+        (elsewhere, "redirect"),
+        (deep, "RecursionError"),
+        (answering(b'{"status": "error", "error": "x"}'), "not a vector"),
+        (answering(b"[]"), "not a vector"),
+        (answering(b"null"), "not a vector"),
+    ],
+)
+def test_what_no_prometheus_answers_is_said_and_costs_little(behave: Behaviour, says: str) -> None:
+    readings, asked = read(behave, times=2, deadline=20)
+    assert len({reading.problem for reading in readings}) == 1 and says in readings[0].problem
+    assert not readings[0].live and len(asked) <= 8, "neither retried nor followed"
+
+
+def test_answers_that_are_packed_or_in_chunks_are_read() -> None:
+    def packed(request: BaseHTTPRequestHandler, query: str) -> None:
+        body = gzip.compress(vector(("n1", VALUES[which(query)])))
+        request.protocol_version = "HTTP/1.1"
+        request.send_response(200)
+        request.send_header("Content-Encoding", "gzip")
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        for part in (body[:10], body[10:]):
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+        request.wfile.write(b"0\r\n\r\n")
+
+    (reading,), _ = read(packed)
+    assert reading == Reading(live={"n1": Live(cpu=Sample(1.5, 1000.0), memory=Sample(2048.0, 1001.0))})
 
 
 def test_a_slow_one_within_the_deadline_is_fine() -> None:
@@ -338,9 +407,79 @@ def test_a_node_that_is_missing_once_keeps_its_last_samples() -> None:
     assert list(poller.live) == ["n"]
 
 
+def read_in_turn(*readings: Live, now: float = 1000.0, nodes: tuple[str, ...] = ()) -> Poller:
+    source = Scripted("a", *(Reading({"n": one}) for one in readings))
+    poller = Poller(
+        sources=[source], interval=1, changed=lambda: None, nodes=lambda: nodes, scrape_interval=15, clock=lambda: now
+    )
+    for _ in readings:
+        asyncio.run(poller.poll())
+    return poller
+
+
 def test_half_a_reading_keeps_the_other_half() -> None:
-    assert latest(live(1), Live(cpu=Sample(2, 5))) == Live(cpu=Sample(2, 5), memory=Sample(1, 1.0))
-    assert latest(live(1), Live(distrust="twice")).distrust == "twice"
+    poller = read_in_turn(live(1), Live(cpu=Sample(2, 5)))
+    assert poller.live["n"] == Live(cpu=Sample(2, 5), memory=Sample(1, 1.0))
+    assert read_in_turn(live(1), Live(distrust="twice")).live["n"] == replace(live(1), distrust="twice")
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (live(math.nan, 900), "cpu is not a number; memory is not a number"),
+        (live(math.inf, 900), "cpu is not a number; memory is not a number"),
+        (live(1, math.nan), "cpu is not a number; memory is not a number"),
+        (live(1, math.inf), "cpu is not a number; memory is not a number"),
+        (live(-0.1, 900), "cpu is negative; memory is negative"),
+        (live(1, 1016), "cpu is from the future; memory is from the future"),
+        (Live(cpu=Sample(-1, 900), memory=Sample(5, 901)), "cpu is negative"),
+    ],
+)
+def test_what_cannot_be_true_replaces_nothing_and_is_told_until_it_is_true_again(bad: Live, says: str) -> None:
+    """One scrape of rubbish used to take the last good sample with it, so the node was unknown at once."""
+    poller = read_in_turn(live(1, 890), bad)
+    told = poller.live["n"]
+    assert told.distrust == says and told.cpu == Sample(1, 890)
+    assert told.memory == (Sample(5, 901) if bad.memory == Sample(5, 901) else Sample(1, 890))
+    assert read_in_turn(bad).live["n"].cpu is None
+    assert read_in_turn(live(1, 890), bad, live(2, 950)).live["n"] == live(2, 950)
+
+
+def test_an_older_answer_does_not_replace_a_newer_one() -> None:
+    assert read_in_turn(live(1, 890), live(2, 880)).live["n"] == live(1, 890)
+
+
+def test_a_figure_that_never_changes_ages_though_it_is_stamped_anew_each_time() -> None:
+    """A cache between, or an exporter that serves what it once read: every sample looks fresh and is not."""
+    same = [live(1.25, 800 + 15.0 * number) for number in range(6)]
+    assert read_in_turn(*same[:4]).live["n"] == same[3], "four times may be chance"
+    frozen = read_in_turn(*same).live["n"]
+    assert frozen.cpu == Sample(1.25, 800) and frozen.distrust == FROZEN
+    assert frozen.memory == same[5].memory, "memory may stay as it is"
+    moving = live(1.26, 900)
+    assert read_in_turn(*same, moving).live["n"] == moving
+
+
+def test_a_figure_that_is_read_often_between_two_scrapes_is_not_frozen() -> None:
+    assert read_in_turn(*[live(1.25, 900)] * 20).live["n"] == live(1.25, 900)
+    assert read_in_turn(*[live(1.25, 900 + number) for number in range(8)]).live["n"].distrust == ""
+
+
+def test_a_node_without_pods_uses_nothing_for_as_long_as_it_likes() -> None:
+    zero = [Live(cpu=Sample(0.0, 800 + 15.0 * number)) for number in range(9)]
+    assert read_in_turn(*zero).live["n"] == zero[-1]
+
+
+def test_nodes_that_are_not_here_are_left_out_and_when_there_are_no_others_that_is_said() -> None:
+    assert dict(read_in_turn(live(1), nodes=("m", "n")).live) == {"n": live(1)}
+    lost = read_in_turn(live(1), nodes=("m",))
+    assert not lost.live and lost.problem == (
+        "a has figures only of nodes that are not here, such as n: which label names the node?"
+    )
+    mixed = Scripted("a", Reading({"ghost": live(1), "m": live(2)}))
+    poller = Poller(sources=[mixed], interval=1, changed=lambda: None, nodes=lambda: ("m",))
+    asyncio.run(poller.poll())
+    assert dict(poller.live) == {"m": live(2)} and not poller.problem
 
 
 def test_before_the_first_reading_and_without_a_source_that_is_said() -> None:
