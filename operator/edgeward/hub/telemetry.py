@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from edgeward.cluster.client import Client
 
 from .hub import Hub
+from .planner import KINDS
 
 
 class OperatorMetrics(Collector):
@@ -39,8 +40,42 @@ class OperatorMetrics(Collector):
         yield writes
         yield CounterMetricFamily("edgeward_plans", "planner passes", value=self._hub.passes)
         yield CounterMetricFamily("edgeward_failures", "passes and writes that failed", value=self._hub.failed)
+        yield from self._solver_metrics()
         if self._hub.last is not None:
             yield from self._plan_metrics()
+
+    def _solver_metrics(self) -> Iterator[Metric]:
+        planner = self._hub.planner
+        yield CounterMetricFamily("edgeward_solver_starts", "solver processes started", value=planner.worker.starts)
+        yield CounterMetricFamily("edgeward_solves", "full solves that gave advice", value=planner.solved)
+        failures = CounterMetricFamily("edgeward_solver_failures", "full solves without an answer", labels=["kind"])
+        for kind in KINDS:
+            failures.add_metric([kind], planner.failures[kind])
+        yield failures
+        text = "full solves that the wall clock ended before their counts did"
+        yield CounterMetricFamily("edgeward_solver_backstops", text, value=planner.backstops)
+        yield _gauge(
+            "edgeward_solver_running", "1 while there is a solver process", float(planner.worker.pid is not None)
+        )
+        yield _gauge(
+            "edgeward_solve_seconds",
+            "time that the last full solve took, the way there and back included",
+            planner.seconds,
+        )
+        yield _gauge(
+            "edgeward_solver_peak_bytes", "the most memory that a solver process used", float(planner.worker.peak_bytes)
+        )
+        guidance = planner.latest
+        if guidance is not None and guidance.share_of_bound is not None:
+            share = GaugeMetricFamily(
+                "edgeward_share_of_bound",
+                "score of the places that the last full solve found, over an upper bound of it",
+                labels=["priority_tier"],
+            )
+            share.add_metric(["all"], guidance.share_of_bound)
+            for tier in guidance.tiers:
+                share.add_metric([str(tier.tier)], tier.share)
+            yield share
 
     def _plan_metrics(self) -> Iterator[Metric]:
         last = self._hub.last
