@@ -135,9 +135,9 @@ def test_more_replicas_than_any_node_can_hold(world: World, operator: Operator, 
 def test_a_field_that_protects_something_and_does_not_work_yet(
     world: World, operator: Operator, namespace: str
 ) -> None:
-    world.job(namespace, "kept", data={"residency": "Site"})
+    world.job(namespace, "kept", disconnect={"stopLocalAfter": "1h"})
     ready = world.await_condition(namespace, "kept", "Ready", "False", reason="FeatureNotYetAvailable")
-    assert "spec.data.residency" in ready["message"]
+    assert "spec.disconnect.stopLocalAfter" in ready["message"]
     world.await_condition(namespace, "kept", "Stalled", "True")
     assert world.pods(namespace) == []
 

@@ -85,13 +85,15 @@ def _sort_out_one(ask: Ask, placed: Placed, ledger: Ledger, settings: PlanSettin
         found.notes.append(f"{placed.node} is gone for {away:.0f} s: what it held is given up")
         return
     if away is not None and away >= ask.job.lost_after:
-        found.lost.append(standing)
-        return
+        if ask.job.replace_lost:
+            found.lost.append(standing)
+            return
+        found.notes.append(f"{placed.node} is away for {away:.0f} s; nothing takes its place (disconnect.replace)")
     if state is None or standing.frozen:
         found.kept.append(standing)
         return
     miss = first_miss(ask, state, INCUMBENT_CHECKS)
-    if miss is not None:
+    if miss is not None and (away is None or ask.job.replace_lost):
         standing.reason, standing.why = miss.check.reason.value, miss.check.miss(ask, state)
         found.misplaced.append(standing)
         return

@@ -93,6 +93,7 @@ def test_the_worst_obstacle_is_shown() -> None:
     assert [str(rejection) for rejection in Rejection] == [
         "InvalidSpec",
         "PolicyForbids",
+        "ResidencyForbids",
         "NoRunnableModel",
         "TooBigForAnyNode",
         "QuotaExceeded",

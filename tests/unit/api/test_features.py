@@ -20,16 +20,6 @@ OTHER = {"match": {"tier": "edge"}, "artifact": {"uri": "https://x/y", "digest":
 # A value that asks for something, for every field that does not work.
 ASKING: dict[type[BaseModel], dict[str, Any]] = {
     InferenceJobSpec: {
-        "spec.slo": {"latency": "80ms"},
-        "spec.data.source": ANY_SITE,
-        "spec.data.requestSize": "1Ki",
-        "spec.data.responseSize": "1Ki",
-        "spec.data.residency": "Region",
-        "spec.data.maxDrain": "10s",
-        "spec.placement.spread": {"minSites": 2},
-        "spec.placement.minBandwidth": "1M",
-        "spec.disconnect.lostAfter": "1m",
-        "spec.disconnect.replace": False,
         "spec.disconnect.stopLocalAfter": "1h",
         "spec.disconnect.reconcile": "KeepOriginal",
         "spec.update": "Recreate",
@@ -59,10 +49,6 @@ ASKING: dict[type[BaseModel], dict[str, Any]] = {
         "spec.timeZone": "Europe/Zurich",
         "spec.connection": {"mode": "Pull"},
         "spec.prometheus": {"url": "http://x"},
-        "spec.uplink": {"bandwidth": "1M"},
-        "spec.cost": {"cpuHour": "1"},
-        "spec.power": {"wattsPerCpu": "1"},
-        "spec.quota": {"replicas": 1},
         "spec.windows": [WINDOW],
     },
 }
@@ -81,11 +67,20 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
             "siteSelector": {"matchLabels": {"a": "b"}},
             "nodeSelector": {"a": "b"},
             "tolerations": [{"operator": "Exists"}],
+            "spread": {"maxPerSite": 1, "minSites": 2},
+            "minBandwidth": "1M",
         },
         "expose": {"type": "NodePort", "port": 8080},
         "podTemplate": {"spec": {}},
-        "data": {"residency": "Anywhere"},
-        "disconnect": {"lostAfter": "5m", "replace": True},
+        "slo": {"latency": "80ms", "throughput": "20"},
+        "data": {
+            "source": ANY_SITE,
+            "requestSize": "1Ki",
+            "responseSize": "1Ki",
+            "residency": "Region",
+            "maxDrain": "10s",
+        },
+        "disconnect": {"lostAfter": "1m", "replace": False},
         "update": "Surge",
         "modelSwap": {"whenTooBig": "Refuse"},
         "overrides": [],
@@ -111,7 +106,10 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
         "unschedulable": True,
         "frozen": True,
         "connection": {"mode": "Local"},
-        "quota": {},
+        "uplink": {"bandwidth": "1M", "rtt": "10ms"},
+        "cost": {"cpuHour": "1", "egressGiB": "1"},
+        "power": {"wattsPerCpu": "1"},
+        "quota": {"replicas": 1, "cpu": "2"},
     },
 }
 
@@ -217,10 +215,10 @@ def test_several_are_named_in_the_order_of_the_table() -> None:
         {
             "model": {"name": "m"},
             "capture": {"rules": [{"when": "Always"}]},
-            "slo": {"latency": "1s"},
-            "data": {"residency": "Site", "maxDrain": "1s"},
+            "update": "Recreate",
+            "disconnect": {"stopLocalAfter": "1h"},
         },
     )
     assert unavailable(spec) == Features(
-        protecting=("spec.data.residency", "spec.data.maxDrain"), ignored=("spec.slo", "spec.capture")
+        protecting=("spec.disconnect.stopLocalAfter",), ignored=("spec.update", "spec.capture")
     )

@@ -305,8 +305,7 @@ def test_an_assignment_that_cannot_be_read_is_a_problem_of_its_job_and_of_no_oth
 @pytest.mark.parametrize(
     ("spec", "path"),
     [
-        ({"data": {"residency": "Site"}}, "spec.data.residency"),
-        ({"disconnect": {"replace": False}}, "spec.disconnect.replace"),
+        ({"disconnect": {"stopLocalAfter": "1h"}}, "spec.disconnect.stopLocalAfter"),
     ],
 )
 def test_a_protection_that_does_not_work_yet_is_a_problem(spec: Raw, path: str) -> None:

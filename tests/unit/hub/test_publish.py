@@ -119,7 +119,7 @@ def test_a_move_never_takes_away_a_replica_that_serves(
 def test_a_job_with_a_problem_changes_nothing() -> None:
     world = World()
     world.settle(plan_of({"a1": 1}))
-    world.job = job(replicas=9, data={"residency": "Site"}, resources={"requests": {"cpu": "3"}})
+    world.job = job(replicas=9, disconnect={"stopLocalAfter": "1h"}, resources={"requests": {"cpu": "3"}})
     assert world.publish(plan_of({"a1": 1})).writes == ()
     assert world.publish(plan_of({"a1": 1}), jobs={}).writes == (), "one that cannot be read at all"
 

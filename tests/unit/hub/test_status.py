@@ -143,7 +143,7 @@ ROWS: dict[str, tuple[Any, str, str]] = {
     "forbidden-by-the-site": (lambda: of_job(job(), PROBLEM), "Failed", "PolicyForbids"),
     "no-model-yet": (lambda: of_job(job(), releases=[]), "InProgress", "NoRunnableModel"),
     "protection-not-yet-there": (
-        lambda: of_job(job(data={"residency": "Site"}), at_work()),
+        lambda: of_job(job(disconnect={"stopLocalAfter": "1h"}), at_work()),
         "Failed",
         "FeatureNotYetAvailable",
     ),
