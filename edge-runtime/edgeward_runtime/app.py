@@ -88,6 +88,9 @@ class App:
     def _infer(self, model: Model, request: Request, reply: Reply) -> None:
         start = perf_counter_ns()
         model.inflight += 1
+        timed = request.transfer is not None
+        if request.transfer is not None:
+            model.stats.transferred(request.transfer)
         try:
             if request.encoding is not None and request.encoding.lower() != b"identity":
                 text = f"Content-Encoding {request.encoding.decode('latin-1')!r:.50} is not supported, send the body as it is"
@@ -100,7 +103,7 @@ class App:
             parsed = protocol.parse(body, json_length, model.inputs, model.outputs, model.plans)
             if parsed.rows > model.inline_rows or self._worker.pending:
                 job = Job(model=model, feeds=parsed.feeds, names=parsed.names)
-                self._worker.submit(job, partial(self._done, model, parsed, reply, start))
+                self._worker.submit(job, partial(self._done, model, parsed, reply, start, timed))
                 return
             # Shorter than two thread switches: nobody is held up longer by running it here.
             started = perf_counter_ns()
@@ -109,17 +112,18 @@ class App:
             except Exception as failure:
                 raise run_error(failure) from None
             finished = perf_counter_ns()
-            answer = self._answer(model, parsed, tensors, start, started, started, finished)
+            answer = self._answer(model, parsed, tensors, start, started, started, finished, timed)
         except Exception as failure:
             answer = self._failure(model, failure)
         model.inflight -= 1
         reply(answer)
 
-    def _done(self, model: Model, parsed: InferRequest, reply: Reply, start: int, job: Job) -> None:
+    def _done(self, model: Model, parsed: InferRequest, reply: Reply, start: int, timed: bool, job: Job) -> None:
         try:
             if job.error is not None:
                 raise job.error
-            answer = self._answer(model, parsed, job.tensors, start, job.queued_ns, job.started_ns, job.finished_ns)
+            times = (start, job.queued_ns, job.started_ns, job.finished_ns)
+            answer = self._answer(model, parsed, job.tensors, *times, timed)
         except Exception as failure:
             answer = self._failure(model, failure)
         model.inflight -= 1
@@ -134,8 +138,10 @@ class App:
         queued: int,
         started: int,
         finished: int,
+        timed: bool,
     ) -> Answer:
-        """Encodes and counts; the times are perf_counter_ns."""
+        """Encodes and counts; the times are perf_counter_ns. timed: the client wants to know what was spent here, to
+        tell with its next request how long this one was on the way (Server-Timing is a header of the W3C, in ms)."""
         body, json_length = protocol.respond(
             model=model.name, version=model.version, request=parsed, specs=model.outputs, tensors=tensors
         )
@@ -147,6 +153,8 @@ class App:
         model.stats.success(
             parsed.rows, end - start, queued - start, started - queued, finished - started, end - finished
         )
+        if timed:
+            answer.extra += b"server-timing: total;dur=%.3f\r\n" % ((end - start) / 1e6)
         return answer
 
     @staticmethod

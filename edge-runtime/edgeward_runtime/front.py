@@ -41,7 +41,7 @@ _REASONS = {status.value: f"{status.value} {status.phrase}".encode() for status 
 class Request:
     """A whole request. Only the headers that this server reads are kept."""
 
-    __slots__ = ("body", "encoding", "json_length", "keep_alive", "method", "path")
+    __slots__ = ("body", "encoding", "json_length", "keep_alive", "method", "path", "transfer")
 
     def __init__(self) -> None:
         self.method = b""
@@ -50,6 +50,7 @@ class Request:
         self.keep_alive = True
         self.json_length: bytes | None = None  # Inference-Header-Content-Length
         self.encoding: bytes | None = None  # Content-Encoding
+        self.transfer: bytes | None = None  # Edgeward-Transfer-Seconds
 
 
 class Head:
@@ -312,13 +313,16 @@ class Connection(asyncio.Protocol):
         request = self._request
         size = len(name)
         # Lengths first: almost every header is none of ours.
-        if request is None or not self._in_headers or size not in (6, 7, 14, 16, 17, 31):
+        if request is None or not self._in_headers or size not in (6, 7, 14, 16, 17, 25, 31):
             return
         name = name.lower()
         if name == b"inference-header-content-length":
             request.json_length = value
         elif name == b"content-encoding":
             request.encoding = value
+        elif name == b"edgeward-transfer-seconds":
+            request.transfer = value
+            self._plain = False  # another value each time: such heads would push out those that come again
         elif name == b"expect":
             self._expect = value.lower() == b"100-continue"
             self._plain = False

@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
 # Upper bounds of the latency histogram in nanoseconds, and as Prometheus prints them.
 _BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS_S)
+
+
+_LONGEST_TRANSFER = 60.0  # seconds
 
 
 class ModelStats:
@@ -37,6 +46,8 @@ class ModelStats:
         "queue_ns",
         "rows",
         "successes",
+        "transfer_seconds",
+        "transfers",
     )
 
     def __init__(self) -> None:
@@ -44,6 +55,7 @@ class ModelStats:
         self.successes = self.executions = self.rows = 0
         self.failures: dict[int, int] = {}  # by HTTP status
         self.duration_ns = self.queue_ns = self.input_ns = self.infer_ns = self.output_ns = 0
+        self.transfers, self.transfer_seconds = 0, 0.0
 
     def success(self, rows: int, duration: int, parse: int, queue: int, infer: int, output: int) -> None:
         self.successes += 1
@@ -58,6 +70,17 @@ class ModelStats:
 
     def failure(self, status: int) -> None:
         self.failures[status] = self.failures.get(status, 0) + 1
+
+    def transferred(self, said: bytes) -> None:
+        """What a client says that its last request and answer spent on the way. Anybody can send it: what is no time
+        that a request can take is not counted."""
+        try:
+            seconds = float(said)
+        except ValueError:
+            return
+        if 0 <= seconds <= _LONGEST_TRANSFER:
+            self.transfers += 1
+            self.transfer_seconds += seconds
 
     def histogram(self) -> tuple[list[tuple[str, float]], float]:
         """Cumulative buckets and the sum in seconds, as Prometheus wants them."""
@@ -142,14 +165,18 @@ class RuntimeCollector(Collector):
             "edgeward_model_info", "1 for every version known", labels=[*labels, "digest", "state"]
         )
         inflight = GaugeMetricFamily("edgeward_model_inflight", "Requests that hold this version", labels=labels)
+        transfer = SummaryMetricFamily(
+            "edgeward_client_transfer_seconds", "Time on the way, as clients report it", labels=labels
+        )
         for model, state in models:
             key = [model.name, model.version]
+            transfer.add_metric(key, model.stats.transfers, model.stats.transfer_seconds)
             latency.add_metric(key, *model.stats.histogram())
             for code, count in sorted({200: model.stats.successes, **model.stats.failures}.items()):
                 requests.add_metric([*key, str(code)], count)
             info.add_metric([*key, model.digest, state], 1)
             inflight.add_metric(key, model.inflight)
-        yield from (latency, requests, info, inflight)
+        yield from (latency, requests, info, inflight, transfer)
 
     def _process(self) -> Iterator[Metric]:
         server = self._server

@@ -47,6 +47,16 @@ def test_counters_of_a_version():
     assert found["edgeward_queue_length",] == 3 and found["edgeward_queue_limit",] == 9
 
 
+def test_what_clients_say_of_the_way_is_counted_if_it_can_be() -> None:
+    registry, one = Registry(), model("1")
+    registry.flip(one)
+    for said in (b"0.25", b"1e-1", b"", b"-1", b"nan", b"inf", b"1e9", b"soon", b"\xff", b"61"):
+        one.stats.transferred(said)
+    found, labels = samples(registry), (("model", "m"), ("version", "1"))
+    assert found["edgeward_client_transfer_seconds_count", *labels] == 2
+    assert found["edgeward_client_transfer_seconds_sum", *labels] == 0.35
+
+
 def test_a_version_that_comes_back_counts_on():
     registry = Registry()
     for version in ("1", "2", "1"):
