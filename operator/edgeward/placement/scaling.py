@@ -86,19 +86,26 @@ def desired(job: Job, *, now: float, settings: ScalingSettings) -> Sizing | None
         text = "held: what one replica sustains is not measured yet, and slo.throughput does not say it"
         return sizing(waiting, text)
     need = _within(bounds, demand)
-    basis = "measured arrivals over " + ("slo.throughput" if seen.stated else "measured throughput")
-    if demand > bounds.highest * (1 + settings.tolerance):
-        basis += f"; maxReplicas {bounds.highest} is too few"
     if need > held and demand > held * (1 + settings.tolerance):
-        # What is silent could only ask for more.
-        return sizing(Scaled(need), basis)
-    fewer = need if need < held and demand < held * (1 - settings.tolerance) else None
-    if fewer is not None and seen.silent:
-        return sizing(waiting, f"held: fewer would do, but there are no fresh figures of {_names(seen.silent)}")
-    after = _waited(waiting, fewer, now=now, settings=settings)
-    if after.replicas == held and after.low_since is not None and after.low_peak < held:
-        basis += f"; fewer would do, which must last {settings.window:g} s"
-    return sizing(after, basis)
+        after = Scaled(need)  # what is silent could only ask for more
+    elif seen.silent:
+        after = waiting
+    else:
+        fewer = need if need < held and demand < held * (1 - settings.tolerance) else None
+        after = _waited(waiting, fewer, now=now, settings=settings)
+    return sizing(after, _told(after, seen, bounds, settings))
+
+
+def _told(after: Scaled, seen: _Measured, bounds: Bounds, settings: ScalingSettings) -> str:
+    """Made of what was decided and of what is silent, not of figures: else a noisy load would have news all the time."""
+    told = "measured arrivals over " + ("slo.throughput" if seen.stated else "measured throughput")
+    if after.low_since is not None and after.low_peak < after.replicas:
+        told += f"; fewer would do, which must last {settings.window:g} s"
+    elif after.replicas == bounds.highest:
+        told += f"; maxReplicas {bounds.highest} allows no more"
+    if seen.silent:
+        told += f"; there are no fresh figures of {_names(seen.silent)}, so it will not be fewer"
+    return told
 
 
 def _within(bounds: Bounds, demand: float) -> int:
