@@ -94,7 +94,7 @@ def _sort_out_one(ask: Ask, placed: Placed, ledger: Ledger, settings: PlanSettin
         return
     miss = first_miss(ask, state, INCUMBENT_CHECKS)
     if miss is not None and (away is None or ask.job.replace_lost):
-        standing.reason, standing.why = miss.check.reason.value, miss.check.miss(ask, state)
+        standing.reason, standing.why = miss.check.reason.value, miss.check.miss(ask, miss.at or state)
         found.misplaced.append(standing)
         return
     exclusion = ask.excluded.get(placed.node)
