@@ -1,6 +1,6 @@
 """Places new replicas of one job, one after the other, each on the node that is best once the earlier ones are there.
 
-A later solver decides whole priority tiers at once; it keeps this as its floor, so the two share this signature.
+The solver (solve/) decides whole priority tiers at once; this is its floor, and what is done where it gave no advice.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ def fill(
         _, site = heapq.heappop(sites)
         shelf = shelves[site]
         _, state = heapq.heappop(shelf)
+        if chosen and not fits(state):  # a limit of its site or of a quota may have been reached since
+            if shelf:
+                heapq.heappush(sites, (_with_site(shelf[0][0], scorer, at_site.get(site, 0)), site))
+            continue
         ledger.place(job, state)
         on_node[state.index] = on_node.get(state.index, 0) + 1
         at_site[site] = at_site.get(site, 0) + 1
