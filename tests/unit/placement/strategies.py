@@ -242,5 +242,5 @@ def _run(draw: st.DrawFn, one: Job, nodes: Sequence[Node], room: dict[str, Resou
         since = NOW - draw(st.sampled_from([100.0, 5000.0]))
         ready = draw(st.sampled_from([1, 1, 1, 0]))
         away = None if spot.ready else NOW - draw(st.sampled_from([50.0, 2000.0]))
-        held.append(Placed(spot.name, spot.site, 1, ready, (since,), since, lost_since=away))
+        held.append(Placed(spot.name, spot.site, 1, ready, (since,), since=since, lost_since=away))
     return replace(one, placed=tuple(held))
