@@ -186,19 +186,45 @@ class Learned:
         return min(max(factor, 1.0 / self._settings.bound), self._settings.bound)
 
 
-def failure_weight(node: str, exclusions: Iterable[tuple[Exclusion, float]], *, now: float, memory: float) -> float:
-    """1 where nothing failed, toward 0 the more often and the more recently replicas were refused on the node.
+def failure_weight(exclusions: Iterable[tuple[Exclusion, float]], *, now: float, memory: float) -> float:
+    """1 where nothing failed, toward 0 the more often and the more recently replicas were refused.
 
     exclusions: with how much each counts, 1 for the job's own. An exclusion that has ended loses weight evenly until it
     is forgotten after `memory` seconds; each further refusal in a row halves what is left.
     """
     left = 1.0
     for exclusion, counts in exclusions:
-        if exclusion.node != node or memory <= 0:
-            continue
-        fresh = 1.0 - min(1.0, max(0.0, now - exclusion.until) / memory)
+        fresh = 1.0 - min(1.0, max(0.0, now - exclusion.until) / memory) if memory > 0 else 0.0
         left *= 1.0 - min(1.0, max(0.0, counts)) * fresh * (1.0 - 0.5 ** min(max(0, exclusion.count), 32))
     return left
+
+
+class Failures:
+    """Where replicas were refused, by any job of a Fleet; made once a plan. Most nodes have nothing to look up."""
+
+    OTHERS, NEARBY = 0.5, 0.25
+    """how much a refusal counts that another job had on the node, and one at the site but on another node"""
+
+    def __init__(self, fleet: Fleet, settings: PlanSettings) -> None:
+        self._now, self._memory = fleet.now, settings.exclusion_memory
+        self._by_node: dict[str, list[tuple[str, Exclusion]]] = {}
+        self._by_site: dict[str, list[tuple[str, Exclusion]]] = {}
+        sites = {node.name: node.site for node in fleet.nodes}
+        for job in fleet.jobs:
+            for exclusion in job.exclusions:
+                self._by_node.setdefault(exclusion.node, []).append((job.key, exclusion))
+                if exclusion.node in sites:
+                    self._by_site.setdefault(sites[exclusion.node], []).append((job.key, exclusion))
+
+    def weight(self, job: str, node: str, site: str) -> float:
+        """1 where nothing failed, toward 0 for a job (namespace/name) where much did, and lately."""
+        nearby = self._by_site.get(site, ())
+        here = self._by_node.get(node, ())
+        if not nearby and not here:
+            return 1.0
+        counted = [(item, 1.0 if owner == job else self.OTHERS) for owner, item in here]
+        counted += [(item, self.NEARBY) for owner, item in nearby if owner == job and item.node != node]
+        return failure_weight(counted, now=self._now, memory=self._memory)
 
 
 def right_size(job: Job, settings: LearningSettings) -> RightSize | None:

@@ -12,7 +12,7 @@ from edgeward.api.common import LabelSelector
 from edgeward.fleet.model import Exclusion, Fleet, Job, Lesson, Placed, RightSize, Site, SiteLesson, Traffic
 from edgeward.placement import PlanSettings, plan
 from edgeward.placement.ask import Ask
-from edgeward.placement.learning import LISTED_SITES, Learned, failure_weight, right_size
+from edgeward.placement.learning import LISTED_SITES, Failures, Learned, failure_weight, right_size
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.scoring import Company, Scorer
 from edgeward.placement.settings import LearningSettings
@@ -291,13 +291,13 @@ def test_figures_that_are_stale_move_nothing(one: Job, age: float) -> None:
 # Failures --------------------------------------------------------------------------------------------------------------
 
 
-def excluded(count: int = 1, until: float = NOW, name: str = "n") -> Exclusion:
-    return Exclusion(name, "CrashLoopBackOff", "", count, until)
+def excluded(count: int = 1, until: float = NOW) -> Exclusion:
+    return Exclusion("n", "CrashLoopBackOff", "", count, until)
 
 
 def test_failures_weigh_by_how_often_and_fade_by_age() -> None:
     def weight(*exclusions: tuple[Exclusion, float]) -> float:
-        return failure_weight("n", exclusions, now=NOW, memory=3600)
+        return failure_weight(exclusions, now=NOW, memory=3600)
 
     assert weight() == 1.0
     assert weight((excluded(), 1.0)) == 0.5
@@ -307,13 +307,23 @@ def test_failures_weigh_by_how_often_and_fade_by_age() -> None:
     assert weight((excluded(until=NOW - 3600), 1.0)) == 1.0
     assert weight((excluded(), 0.5)) == 0.75
     assert weight((excluded(), 1.0), (excluded(), 1.0)) == 0.25
-    assert weight((excluded(name="other"), 1.0)) == 1.0
 
 
 @given(st.lists(st.tuples(st.integers(-3, 10**9), st.floats(NOW - 9999, NOW + 9999), st.floats(-2, 3)), max_size=5))
 def test_a_weight_of_failures_is_a_share(items: list[tuple[int, float, float]]) -> None:
     exclusions = [(excluded(count, until), counts) for count, until, counts in items]
-    assert 0.0 <= failure_weight("n", exclusions, now=NOW, memory=3600) <= 1.0
+    assert 0.0 <= failure_weight(exclusions, now=NOW, memory=3600) <= 1.0
+
+
+def test_a_refusal_weighs_most_for_the_job_and_the_node_that_had_it() -> None:
+    spots = [node("n", site="a"), node("next", site="a"), node("far", site="b")]
+    one, other = job(exclusions=(excluded(),)), job("other")
+    known = Failures(fleet(spots, [one, other]), SETTINGS)
+    assert known.weight(one.key, "n", "a") == 0.5
+    assert known.weight(other.key, "n", "a") == 0.75
+    assert known.weight(one.key, "next", "a") == 0.875
+    assert known.weight(other.key, "next", "a") == 1.0
+    assert known.weight(one.key, "far", "b") == 1.0
 
 
 # Sizes -----------------------------------------------------------------------------------------------------------------
