@@ -27,6 +27,7 @@ class ConditionType(StrEnum):
     CREDENTIAL_VALID = "CredentialValid"
     NODES_OVERLAP = "NodesOverlap"
     APPLIED = "Applied"
+    PROTECTED = "Protected"
     ORPHANED = "Orphaned"
 
 

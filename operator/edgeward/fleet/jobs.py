@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import ApiError, LabelSelector, parse_bandwidth, parse_bytes, seconds
-from edgeward.api.conditions import ConditionType
+from edgeward.api.conditions import ConditionType, Reason, find
 from edgeward.api.inferencejob import InferenceJob
 
 from . import scaled
@@ -20,6 +20,7 @@ from .model import (
     Exclusion,
     Job,
     Moves,
+    Nomination,
     Placed,
     Priority,
     Problem,
@@ -124,6 +125,8 @@ def _readable(
         max_per_site=spec.placement.spread.max_per_site if spec.placement.spread else None,
         min_sites=spec.placement.spread.min_sites if spec.placement.spread else None,
         waiting_since=_waiting_since(job),
+        nomination=_nomination(job),
+        preempted=_preempted(job),
         model_name=spec.model.name,
         model_digest=_wanted_digest(job, release, assignments),
         problem=problem,
@@ -165,6 +168,20 @@ def _waiting_since(job: InferenceJob) -> float | None:
     return time_of(placed.last_transition_time) if placed and placed.status == "False" else None
 
 
+def _nomination(job: InferenceJob) -> Nomination | None:
+    said = job.status.nomination
+    until = time_of(said.until) if said else None
+    if said is None or until is None:
+        return None
+    return Nomination(site=said.site, node=said.node, victims=said.victims, until=until)
+
+
+def _preempted(job: InferenceJob) -> str:
+    """Who took its room, as status says; what follows the first semicolon is why no other node fits."""
+    ready = find(job.status.conditions, ConditionType.READY)
+    return ready.message.partition("; ")[0] if ready and ready.reason == Reason.PREEMPTED else ""
+
+
 def _explained(job: InferenceJob, placed: tuple[Placed, ...]) -> bool:
     """Whether status already says why the replicas are where they are assigned."""
     said = {node for decision in job.status.decisions for node in decision.nodes}
@@ -204,6 +221,7 @@ def _placed(
         if assignment.deleting:
             continue
         reports = {report.name: report for report in assignment.status.nodes}
+        protected = find(assignment.status.conditions, ConditionType.PROTECTED)
         for node in assignment.spec.nodes:
             report = reports.get(node.name)
             lost = None
@@ -223,6 +241,7 @@ def _placed(
                 on=places.on.get((key, node.name), ()),
                 since=time_of(node.since) or assignment.created,
                 lost_since=lost,
+                protected=protected.message if protected and protected.status == "True" else "",
             )
             found[node.name] = _together(found[node.name], here) if node.name in found else here
     for (job, name), times in started.items():

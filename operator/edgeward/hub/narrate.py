@@ -9,6 +9,8 @@ from edgeward.cluster.events import Recorder
 from edgeward.cluster.resources import INFERENCE_JOBS, MODEL_RELEASES, Object
 from edgeward.placement.model import JobPlan
 
+QUIET = (Reason.PODS_STARTING, Reason.NOTHING_WANTED)
+"""reasons of Ready that are no news by themselves"""
 STALLED = (Reason.INVALID_SPEC, Reason.POLICY_FORBIDS, Reason.FEATURE_NOT_YET_AVAILABLE)
 
 
@@ -44,14 +46,32 @@ def job_events(before: InferenceJobStatus, after: InferenceJobStatus, plan: JobP
         if (item.node, item.count) not in known:
             text = f"{item.node} left out until {item.until}: {item.reason}: {item.message[:300]}"
             told.append((Reason.NODE_EXCLUDED, text, True))
+    told += _preemption_events(before, after, plan)
     ready_before, ready_after = (find(status.conditions, ConditionType.READY) for status in (before, after))
     if ready_after is not None and (ready_before is None or ready_before.reason != ready_after.reason):
         reason = Reason(ready_after.reason)
         if reason is Reason.SERVING:
             told.append((reason, ready_after.message, False))
-        elif reason not in (Reason.PODS_STARTING, Reason.NOTHING_WANTED):
+        elif reason not in (*QUIET, *(item[0] for item in told)):
             told.append((reason, ready_after.message, True))
     return told + _metrics_events(before, after) + _resize_events(before, after)
+
+
+def _preemption_events(
+    before: InferenceJobStatus, after: InferenceJobStatus, plan: JobPlan
+) -> list[tuple[Reason, str, bool]]:
+    """To the one that waits which room it was promised, and to each that gives way for whom and where it goes."""
+    told: list[tuple[Reason, str, bool]] = []
+    claim, known = after.nomination, before.nomination
+    if claim is not None and (known is None or (known.node, known.until) != (claim.node, claim.until)):
+        text = f"nominated for {claim.node} at {claim.site} until {claim.until}: {', '.join(claim.victims)} gave way"
+        told.append((Reason.WAITING_FOR_PREEMPTION, text, False))
+    for gives in plan.gives_way:
+        if gives.taken:
+            what = "1 replica gave way" if gives.taken == 1 else f"{gives.taken} replicas gave way"
+            left = f"; {plan.missing} without a place now" if plan.missing else "; placed elsewhere"
+            told.append((Reason.PREEMPTED, f"{what}: {gives.why}{left}", True))
+    return told
 
 
 def _resize_events(before: InferenceJobStatus, after: InferenceJobStatus) -> list[tuple[Reason, str, bool]]:

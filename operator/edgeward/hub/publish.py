@@ -137,7 +137,10 @@ def _nodes(plan: JobPlan, current: Iterable[Assignment]) -> dict[str, tuple[Assi
             ready[assignment.spec.site, report.name] = report.ready
         for node in assignment.spec.nodes:
             held[assignment.spec.site, node.name] = node.replicas + node.leaving
-    settled = all(item.lost or ready.get(at, 0) >= item.replicas for at, item in wanted.items()) and plan.missing == 0
+    # Lost ones are not waited for.
+    starting = sum(max(item.replicas - ready.get(at, 0), 0) for at, item in wanted.items() if not item.lost)
+    settled = starting == 0 and plan.missing == 0
+    gives_way = {(item.site, item.node): item.patient for item in plan.gives_way}
     result: dict[str, tuple[AssignedNode, ...]] = dict.fromkeys(sites, ())
     for at in sorted(wanted.keys() | held.keys()):
         item = wanted.get(at)
@@ -145,6 +148,9 @@ def _nodes(plan: JobPlan, current: Iterable[Assignment]) -> dict[str, tuple[Assi
         surplus = max(held.get(at, 0) - replicas, 0)
         # A replica that does not serve loses nobody anything by going.
         leaving = 0 if settled else min(surplus, max(ready.get(at, 0) - replicas, 0))
+        if at in gives_way:
+            # A higher priority tier waits for this room: only a replacement that is on its way holds it up, and not long.
+            leaving = min(leaving, starting) if gives_way[at] else 0
         if replicas or leaving:
             since = format_time(item.since) if item else None
             node = AssignedNode(name=at[1], replicas=replicas, leaving=leaving, since=since)

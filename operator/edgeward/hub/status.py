@@ -21,6 +21,7 @@ from edgeward.api.inferencejob import (
     InferenceJob,
     InferenceJobStatus,
     Moves,
+    Nomination,
     PriorityStatus,
     ProposedMove,
     Rejected,
@@ -108,6 +109,14 @@ def job_status(
             last_at=format_time(plan.proposed.last_at),
         )
         if plan.proposed
+        else None,
+        nomination=Nomination(
+            site=plan.nomination.site,
+            node=plan.nomination.node,
+            victims=plan.nomination.victims[:100],
+            until=format_time(plan.nomination.until),
+        )
+        if plan.nomination
         else None,
         scaling=_scaling(job, plan) if facts.scaling else None,
         learned=learned(plan.learned),

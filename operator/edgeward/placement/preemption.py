@@ -205,7 +205,7 @@ class _Board:
             elif self._now - begun < self._settings.min_run_time:
                 shield = f"{job.key} has run there for less than {self._settings.min_run_time:.0f} s"
             elif placed is not None and placed.protected:
-                shield = f"PodDisruptionBudget {placed.protected} protects {job.key}"
+                shield = f"{job.key} is protected: {placed.protected}"
             victims.append(Victim(owner, standing, begun, shield))
         return victims
 

@@ -146,8 +146,8 @@ def test_only_replicas_that_are_needed_leave_of_a_job_with_several() -> None:
             "test/a has run there for less than 300 s",
         ),
         (
-            {"placed": (placed(EDGE, protected="test/keep"),)},
-            "PodDisruptionBudget test/keep protects test/a",
+            {"placed": (placed(EDGE, protected="PodDisruptionBudget test/keep allows no disruption now"),)},
+            "test/a is protected: PodDisruptionBudget test/keep allows no disruption now",
         ),
         ({"problem": Problem("InvalidSpec", "x")}, "test/a is left as it is (InvalidSpec)"),
     ],
