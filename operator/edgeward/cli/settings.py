@@ -14,6 +14,7 @@ from edgeward.agent.settings import AgentSettings
 from edgeward.cluster.lease import LeaseSettings
 from edgeward.fleet.settings import BuildSettings
 from edgeward.hub.hub import HubSettings
+from edgeward.hub.planner import PlannerSettings
 from edgeward.metrics.profiles import METRICS_API, PROFILES, Profile, Query
 from edgeward.placement.settings import LearningSettings, PlanSettings, ScalingSettings, Weights
 
@@ -95,6 +96,17 @@ class TimingSettings(_Section):
     watch_dead_after: float = Field(60.0, gt=0)
 
 
+class SolverSettings(_Section):
+    """Seconds."""
+
+    idle: float = Field(PlannerSettings().idle, gt=0)
+    """the solver process ends when it had nothing to do for so long"""
+    patience: float = Field(PlannerSettings().patience, ge=0)
+    """the longest that many new replicas wait for its advice"""
+    deadline: float = Field(PlannerSettings().deadline, gt=0)
+    """after which one that does not answer is killed"""
+
+
 class PlacementSettings(_Section):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     gain: float = Field(0.15, ge=0, le=1)
@@ -128,6 +140,7 @@ class OperatorSettings(_Section):
     store: StoreSettings = StoreSettings()
     timing: TimingSettings = TimingSettings()
     placement: PlacementSettings = PlacementSettings()
+    solver: SolverSettings = SolverSettings()
     scaling: ScalingSection = ScalingSection()
     learning: LearningSection = LearningSection()
 
@@ -137,6 +150,9 @@ class OperatorSettings(_Section):
             namespace=self.namespace,
             tick=timing.tick,
             coalesce=timing.coalesce,
+            planner=PlannerSettings(
+                idle=self.solver.idle, patience=self.solver.patience, deadline=self.solver.deadline
+            ),
             build=BuildSettings(
                 refused_after=timing.refused_after,
                 pool_patience=timing.pool_patience,

@@ -15,6 +15,7 @@ from edgeward.placement.model import Plan
 from edgeward.placement.plan import plan
 from edgeward.placement.record import Record
 from edgeward.placement.settings import PlanSettings
+from edgeward.placement.solve import solve, worth_solving
 from edgeward.placement.whatif import compare, run
 
 from . import reach, source
@@ -24,6 +25,9 @@ from .snapshot import say
 from .table import page_for
 from .whatif_input import add, added, as_command_error, with_files, with_weights
 from .whatif_text import Answer, lines_of, shape_text
+
+LARGE = 20_000
+"""jobs times nodes"""
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -109,12 +113,17 @@ def answer_of(
     changed = run(fleet, decider(settings), settings)
     search = Search(waiting=0)
     if not arguments.no_search:
-        search = least(changed.fleet, decider(settings), shapes=shapes, most_plans=MOST_PLANS)
+        # Asked dozens of times over: for a large fleet without the solver, which may want a node more.
+        large = len(fleet.jobs) * len(fleet.nodes) > LARGE
+        quick = (lambda asked: plan(asked, settings)) if large else decider(settings)
+        search = least(changed.fleet, quick, shapes=shapes, most_plans=MOST_PLANS)
     caveats = []
     if arguments.add_node or search.ways:
         caveats.append(
             "added nodes are taken to be idle, and to have what is not named as the tier's most common node has"
         )
+    if search.ways and len(fleet.jobs) * len(fleet.nodes) > LARGE:
+        caveats.append("in a fleet of this size the extra capacity is found without the solver: a little less may do")
     if not recorded.live:
         caveats.append("the fleet has no live figures and default settings: the operator may decide otherwise")
     age = None if arguments.snapshot else max(clock() - recorded.fleet.now, 0.0)
@@ -122,8 +131,12 @@ def answer_of(
 
 
 def decider(settings: PlanSettings) -> Callable[[Fleet], Plan]:
-    """The function that decides in production."""
-    return lambda fleet: plan(fleet, settings)
+    """What decides in production: the plan, with the solver's advice when enough is waiting for it."""
+
+    def decide(fleet: Fleet) -> Plan:
+        return plan(fleet, settings, guidance=solve(fleet, settings) if worth_solving(fleet, settings) else None)
+
+    return decide
 
 
 def _job_words(present: Fleet, changed: Fleet, before: set[str]) -> list[str]:

@@ -60,6 +60,10 @@ class Right:
     verb: str
 
 
+PEOPLES = frozenset(f"cli/{name}.py" for name in ("explain", "reach", "source"))
+"""what people run with their own rights, not the operator with its"""
+
+
 def needed() -> set[Right]:
     watched = dict.fromkeys(HUB_WATCHES + AGENT_WATCHES)
     rights = {_right(kind, verb) for kind in watched for verb in ("list", "watch")}

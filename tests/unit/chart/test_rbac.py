@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from .rights import Right, granted, needed, rules_of
+import ast
+
+from edgeward.cli.reach import LEASE
+
+from .rights import PEOPLES, SOURCE, Right, granted, needed, rules_of
 
 CLUSTER_ROLE = rules_of("clusterrole.yaml", "ClusterRole")
 ROLE = rules_of("role.yaml", "Role")
+SNAPSHOT_ROLE = rules_of("snapshotrole.yaml", "Role")
 
 
 def test_every_call_is_allowed() -> None:
@@ -34,3 +39,31 @@ def test_no_secrets_and_no_wildcards() -> None:
     for rule in CLUSTER_ROLE["rules"] + ROLE["rules"]:
         words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
         assert not words & {"*", "secrets", "impersonate", "escalate", "bind"}
+
+
+def test_who_takes_a_snapshot_may_ask_the_leader_and_nothing_else() -> None:
+    assert granted([SNAPSHOT_ROLE]) == {
+        Right(False, "coordination.k8s.io", "leases", "get"),
+        Right(False, "", "pods/proxy", "get"),
+    }
+    assert SNAPSHOT_ROLE["rules"][0]["resourceNames"] == [LEASE]
+
+
+def test_what_people_run_makes_no_write() -> None:
+    """Their commands call what reads, and nothing else; what they may read is theirs to know."""
+    called = {
+        call.func.attr
+        for name in sorted(PEOPLES)
+        for call in ast.walk(ast.parse((SOURCE / name).read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and ast.unparse(call.func.value) == "client"
+    }
+    assert called == {"get", "list", "request"}
+    requests = [
+        ast.literal_eval(call.args[0])
+        for name in sorted(PEOPLES)
+        for call in ast.walk(ast.parse((SOURCE / name).read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "client.request"
+    ]
+    assert requests == ["GET"]
