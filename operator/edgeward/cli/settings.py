@@ -87,6 +87,9 @@ class TimingSettings(_Section):
     refused_after: float = Field(60.0, gt=0)
     pool_patience: float = Field(600.0, gt=0)
     dwell: float = Field(600.0, ge=0)
+    move_window: float = Field(3600.0, gt=0)
+    min_run_time: float = Field(300.0, ge=0)
+    nomination_ttl: float = Field(120.0, gt=0)
     evaluation_interval: float = Field(15.0, gt=0)
     gone_after: float = Field(600.0, gt=0)
     lease_duration: float = Field(10.0, ge=3)
@@ -111,6 +114,9 @@ class PlacementSettings(_Section):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     gain: float = Field(0.15, ge=0, le=1)
     evaluations: int = Field(3, ge=1)
+    moves_per_job: int = Field(2, ge=0)
+    moves_per_site: int = Field(10, ge=0)
+    preemption: bool = True
 
 
 class LearningSection(_Section):
@@ -167,6 +173,12 @@ class OperatorSettings(_Section):
                 evaluations=placement.evaluations,
                 evaluation_interval=timing.evaluation_interval,
                 dwell=timing.dwell,
+                moves_per_job=placement.moves_per_job,
+                moves_per_site=placement.moves_per_site,
+                move_window=timing.move_window,
+                preemption=placement.preemption,
+                min_run_time=timing.min_run_time,
+                nomination_ttl=timing.nomination_ttl,
                 gone_after=timing.gone_after,
                 expiry=self.metrics.expiry,
                 scaling=ScalingSettings(**self.scaling.model_dump()),
