@@ -37,6 +37,7 @@ class Stage:
     build            what the images were built from: an image of the same tag and other bytes rolls the operator
     prometheus_url   as seen from this machine; empty when there is none to look into
     cluster          the embedded one; None on somebody's own cluster, where no node is hurt
+    config           sections of the operator's configuration that are set beside the demo's own
     expose           type of the sign reader's Service
     urls             file name -> where a pod can fetch it
     """
@@ -53,6 +54,7 @@ class Stage:
     urls: Mapping[str, str] = field(default_factory=dict)
     prometheus_url: str = ""
     cluster: Cluster | None = None
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     expose: str = "NodePort"
     elsewhere: str = "elsewhere"
 
@@ -84,6 +86,8 @@ class Stage:
             values["nodeSelector"] = {"edgeward.dev/tier": "cloud"}
             values["config"]["store"] = {"storageClassName": STORAGE_CLASS, "size": "1Gi"}
             values["config"]["timing"] = {"tick": 2, "refusedAfter": 20}
+        for section, settings in self.config.items():
+            values["config"][section] = {**values["config"].get(section, {}), **settings}
         return values
 
 
