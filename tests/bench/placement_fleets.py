@@ -29,9 +29,9 @@ TIERS = {
     "fog": (0.20, (4, 10), (8, 16), (16, 32), (64, 128), (1.0, 1.5), (100, 500), (0.005, 0.03)),
     "cloud": (0.10, (10, 40), (16, 32, 64), (64, 128), (200, 400), (1.5, 3.0), (1000, 10000), (0.001, 0.005)),
 }
-CPU = (100, 200, 250, 500, 500, 750, 1000, 1500, 2000)
+CPU = (250, 250, 500, 500, 750, 1000, 1000, 1500, 2000)
 """millicores of a replica"""
-MEMORY = (64, 128, 256, 256, 512, 1024, 2048)
+MEMORY = (128, 256, 512, 512, 1024, 2048)
 """MiB"""
 STORAGE = (0, 100, 500, 1000, 4000)
 """MiB"""
@@ -85,7 +85,7 @@ def _node(draw: random.Random, name: str, site: Site, kind: tuple[int, int, int]
     """Live load has little to do with what is requested: between a third and twice of it."""
     cores, memory, storage = kind
     allocatable = Resources(cores * 1000 - 100, memory * GI - 256 * MI, 110, storage * GI)
-    busy = draw.uniform(0.05, 0.45)
+    busy = draw.uniform(0.2, 0.6)
     foreign = Resources(
         int(allocatable.cpu * busy), int(allocatable.memory * busy * draw.uniform(0.5, 1.2)), draw.randint(2, 8),
         int(allocatable.storage * draw.uniform(0.05, 0.3)),
