@@ -98,7 +98,8 @@ class Live:
     memory: Sample | None = None
     """bytes in use"""
     distrust: str = ""
-    """why figures of this node were not believed, empty when there was nothing to doubt"""
+    """why the newest figures of this node were refused where they were read, so that these are older ones, or none;
+    without figures, which would change with every scrape; empty when there was nothing to doubt"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ class Placed:
     lost_since: float | None = None
     """since when the node has been not ready or gone; None while it is there"""
     protected: str = ""
-    """namespace/name of a PodDisruptionBudget of the user's that allows no disruption of these pods now"""
+    """which PodDisruptionBudget of the user's allows no disruption of these pods now, for people; empty when none"""
 
 
 @dataclass(frozen=True, slots=True)
