@@ -185,6 +185,7 @@ class Windows:
             hour_transfer_seconds=hour.transfer / hour.transfers if hour.transfers >= 1 else None,
             cpu_p95=_p95(sum((slot.cpu for slot in slots), Counter())),
             memory_p95=_p95(sum((slot.memory for slot in slots), Counter())),
+            memory_peak=max((_edge(max(slot.memory)) for slot in slots if slot.memory), default=None),
         )
 
     def _slot(self, key: Key, since: float, at: float) -> _Slot:
@@ -232,11 +233,16 @@ def _bin(value: float) -> int:
     return math.floor(math.log(max(value, 1e-4)) / math.log(STEP))
 
 
+def _edge(index: int) -> float:
+    """The upper edge of a bin."""
+    return STEP ** (index + 1)
+
+
 def _p95(bins: Counter[int]) -> float | None:
     """The upper edge of the bin that holds the 95th percentile."""
     wanted, passed = 0.95 * bins.total(), 0
     for index in sorted(bins):
         passed += bins[index]
         if passed >= wanted:
-            return STEP ** (index + 1)
+            return _edge(index)
     return None

@@ -5,6 +5,7 @@ The agent knows counters and no specs; what depends on a job's spec (its latency
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,8 @@ class Measured:
     hour_transfer_seconds: float | None = None
     cpu_p95: float | None = None
     memory_p95: float | None = None
+    memory_peak: float | None = None
+    """bytes that a pod was seen to use at most within the hour"""
 
 
 def below(latencies: Sequence[float], bound: float) -> float:
@@ -83,6 +86,8 @@ def quantile(latencies: Sequence[float], share: float) -> float | None:
     return LATENCY_BOUNDS[-1]
 
 
+PEAK_STEP = 2**24
+"""bytes to which a peak is rounded up"""
 STEADY = 50
 """requests that make a share sure enough to replace the one that was told"""
 STEP = 0.01
@@ -102,7 +107,13 @@ def _with_traffic(job: Job, measured: Sequence[Measured], learning: bool) -> Job
     content = satisfaction(job, traffic) if learning else None
     if not traffic and content is None:
         return job
-    return replace(job, traffic=traffic, satisfaction_shortfall=None if content is None else round(1 - content, 3))
+    peaks = [item.memory_peak for item in measured if item.memory_peak is not None]
+    return replace(
+        job,
+        traffic=traffic,
+        satisfaction_shortfall=None if content is None else round(1 - content, 3),
+        memory_peak=math.ceil(max(peaks) / PEAK_STEP) * PEAK_STEP if peaks and learning else None,
+    )
 
 
 def satisfaction(job: Job, traffic: Sequence[Traffic]) -> float | None:

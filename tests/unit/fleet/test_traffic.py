@@ -91,6 +91,14 @@ def test_jobs_get_their_own_and_others_none() -> None:
     assert off.traffic == mine.traffic and off.satisfaction_shortfall is None
 
 
+def test_the_largest_use_of_memory_anywhere_is_the_peak() -> None:
+    known = [measured(site="a", memory_peak=100e6), measured(site="b", memory_peak=180e6), measured(site="c")]
+    (found,) = with_traffic([job()], known)
+    assert found.memory_peak == 11 * 2**24
+    (without,) = with_traffic([job()], known[2:])
+    assert without.memory_peak is None
+
+
 def test_satisfaction_over_all_sites_in_hundredths() -> None:
     assert satisfaction(job(), [entry(900, 1000), entry(47, 500, site="b")]) == 0.63
     assert satisfaction(job(slo_latency=None), [entry(900, 1000)]) is None
