@@ -138,7 +138,7 @@ def lost_and_stuck() -> Fleet:
         tiers=frozenset({"edge"}),
         placed=(
             placed(DEMO[0], ready=0, lost_since=NOW - 400),
-            Placed("cloud-1", "cloud", 1, 1, (NOW - 3600,), NOW - 3600),
+            Placed("cloud-1", "cloud", 1, 1, (NOW - 3600,), since=NOW - 3600),
         ),
     )
     return fleet([away, small, DEMO[2]], [one], sites=SITES)

@@ -400,7 +400,7 @@ def test_what_was_learned_is_part_of_a_decision_and_a_job_that_cannot_be_planned
 def test_a_replica_at_a_site_that_proved_slow_moves_only_as_any_other_does() -> None:
     """One look is not enough: a correction is a reason to think about a move, not a move."""
     here, there = node("a", site="a"), node("b", site="b")
-    one = at(measured("a", 0.4), placed=(Placed("a", "a", 1, 1, (NOW - 9000,), NOW - 9000),))
+    one = at(measured("a", 0.4), placed=(Placed("a", "a", 1, 1, (NOW - 9000,), since=NOW - 9000),))
     done = plan(fleet([here, there], [one])).job(one.key)
     assert done is not None
     assert [item.node for item in done.placements] == ["a"]
