@@ -208,6 +208,20 @@ def _evicting_miss(ask: Ask, state: NodeState) -> str:
     return f"{state.node.name} has taint {taint.key}:{taint.effect}"
 
 
+def _draining_taints(ask: Ask, state: NodeState) -> list[Taint]:
+    """A taint that the control plane sets for a condition passes with it; any other is somebody's word to leave."""
+    return [taint for taint in blocking_taints(ask, state) if not taint.key.startswith("node.kubernetes.io/")]
+
+
+def _draining(ask: Ask, state: NodeState) -> float | None:
+    return _lacking(len(_draining_taints(ask, state))) if state.node.taints else None
+
+
+def _draining_miss(ask: Ask, state: NodeState) -> str:
+    taint = _draining_taints(ask, state)[0]
+    return f"{state.node.name} has taint {taint.key}:{taint.effect}"
+
+
 def _arch(ask: Ask, state: NodeState) -> float | None:
     return _unless(state.node.arch in ask.job.architectures)
 
@@ -349,4 +363,11 @@ INCUMBENT_CHECKS: tuple[Check, ...] = (
     *(check for check in SPEC_CHECKS if check.binds_incumbents),
     Check(NodeRejection.UNTOLERATED_TAINT, _evicting, _evicting_miss, binds_incumbents=True),
 )
-"""what moves a replica that is there: cordon and NoSchedule only keep new ones out, NoExecute evicts"""
+"""what moves a replica that is there, wherever it is: NoExecute evicts"""
+
+DRAIN_CHECKS: tuple[Check, ...] = (
+    Check(NodeRejection.NODE_UNSCHEDULABLE, _cordoned, _cordoned_miss, binds_incumbents=True),
+    Check(NodeRejection.UNTOLERATED_TAINT, _draining, _draining_miss, binds_incumbents=True),
+)
+"""what says that a node is to be emptied. A pool's pods are free to go to another of its nodes, and one that cannot be
+reached is no place that anything could leave: both are left to what they are."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from edgeward.fleet.model import Placed
 from edgeward.fleet.names import is_pool
 from edgeward.placement.ask import Ask
-from edgeward.placement.constraints import INCUMBENT_CHECKS, first_miss
+from edgeward.placement.constraints import DRAIN_CHECKS, INCUMBENT_CHECKS, first_miss
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.scoring import Company, Scorer
 from edgeward.placement.settings import PlanSettings
@@ -93,6 +93,8 @@ def _sort_out_one(ask: Ask, placed: Placed, ledger: Ledger, settings: PlanSettin
         found.kept.append(standing)
         return
     miss = first_miss(ask, state, INCUMBENT_CHECKS)
+    if miss is None and there and not state.pool:
+        miss = first_miss(ask, state, DRAIN_CHECKS)
     if miss is not None and (away is None or ask.job.replace_lost):
         standing.reason, standing.why = miss.check.reason.value, miss.check.miss(ask, miss.at or state)
         found.misplaced.append(standing)

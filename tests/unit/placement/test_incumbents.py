@@ -31,12 +31,19 @@ def test_a_replica_stays_on_a_worse_node_and_keeps_its_since() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"unschedulable": True},
-        {"taints": (Taint("maintenance", "", "NoSchedule"),)},
+        {"taints": (Taint("node.kubernetes.io/memory-pressure", "", "NoSchedule"),)},
+        {"taints": (Taint("maintenance", "", "PreferNoSchedule"),)},
         {"ready": False, "not_ready_since": NOW - 30},
+        {"ready": False, "not_ready_since": NOW - 30, "unschedulable": True},
         {"allocatable": Resources(100, GI, 110)},
     ],
-    ids=["cordoned", "NoSchedule", "not ready", "shrunk below its own request"],
+    ids=[
+        "under pressure",
+        "PreferNoSchedule",
+        "not ready",
+        "cordoned while nothing can leave it",
+        "shrunk below its own request",
+    ],
 )
 def test_what_only_keeps_new_ones_out_moves_nothing(change: dict[str, object]) -> None:
     decided = decide([replace(A, **change), B], job(placed=(placed(A),)))  # type: ignore[arg-type]
@@ -56,8 +63,10 @@ def test_site_states_move_nothing(state: dict[str, bool]) -> None:
         (replace(A, tier="cloud"), {"tiers": frozenset({"edge"})}),
         (replace(A, arch="arm64"), {"architectures": frozenset({"amd64"})}),
         (replace(A, taints=(Taint("gone", "", "NoExecute"),)), {}),
+        (replace(A, unschedulable=True), {}),
+        (replace(A, taints=(Taint("maintenance", "", "NoSchedule"),)), {}),
     ],
-    ids=["node selector", "tier", "architecture", "NoExecute"],
+    ids=["node selector", "tier", "architecture", "NoExecute", "cordoned", "NoSchedule"],
 )
 def test_a_spec_that_no_longer_allows_the_node_places_anew(spot: Node, changes: dict[str, object]) -> None:
     other = replace(B, labels={"disk": "ssd"})
@@ -70,7 +79,13 @@ def test_a_spec_that_no_longer_allows_the_node_places_anew(spot: Node, changes: 
     alone = decide([spot], one)
     assert spots(alone) == {"a": 1}, "with no other place it stays"
     assert alone.missing == 0
-    assert alone.reason in ("NodeSelectorMismatch", "TierMismatch", "ArchMismatch", "UntoleratedTaint")
+    assert alone.reason in (
+        "NodeSelectorMismatch",
+        "TierMismatch",
+        "ArchMismatch",
+        "UntoleratedTaint",
+        "NodeUnschedulable",
+    )
     assert alone.message.startswith(
         "1 replica stays where it should not be for want of another node; 0/1 nodes fit: 1 "
     )
