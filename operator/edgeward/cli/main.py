@@ -6,15 +6,13 @@ import argparse
 import asyncio
 import logging
 import sys
-import time
 from pathlib import Path
 
 from edgeward import __version__
-from edgeward.api import crdgen
 
-from . import explain, operator, snapshot, whatif
+from . import explain, snapshot, whatif
 from .errors import CommandError, Exit
-from .settings import SettingsError, load
+from .logs import log_to_stderr
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     snapshot.add_commands(commands)
     arguments = parser.parse_args(argv)
     if arguments.command == "crds":
+        from edgeward.api import crdgen
+
         return crdgen.main([str(arguments.folder)])
     if arguments.command == "operator":
         return _operator(arguments)
@@ -58,6 +58,10 @@ def _for_a_person(arguments: argparse.Namespace) -> int:
 
 
 def _operator(arguments: argparse.Namespace) -> int:
+    # kopf and all that runs in the operator: whoever only asks something does not wait for it.
+    from . import operator
+    from .settings import SettingsError, load
+
     try:
         settings = load(arguments.config)
     except SettingsError as error:
@@ -66,7 +70,7 @@ def _operator(arguments: argparse.Namespace) -> int:
     if arguments.check_config:
         print(settings.model_dump_json(by_alias=True, indent=2))
         return 0
-    _log(settings.log_level)
+    log_to_stderr(settings.log_level)
     try:
         asyncio.run(operator.run(settings, kubeconfig=arguments.kubeconfig))
     except operator.LeaseLost as lost:
@@ -76,14 +80,6 @@ def _operator(arguments: argparse.Namespace) -> int:
         logging.getLogger("edgeward").exception("the operator ended")
         return 1
     return 0
-
-
-def _log(level: str) -> None:
-    handler = logging.StreamHandler()
-    formatter = operator.JsonLines()
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Lease, resync check, /healthz /readyz /metrics   always
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -244,18 +243,3 @@ def _take_signals(told: asyncio.Event) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line, for whatever collects logs."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
