@@ -20,6 +20,8 @@ class Ask:
         self.job = job
         self.now = ledger.now
         self.learned = ledger.learned
+        self.failures = ledger.failures
+        self.prices = ledger.prices
         self.request: Resources = ledger.requests[index]
         self.sites = ledger.sites
         self.site_use: Mapping[str, Usage] = ledger.site_use
@@ -45,9 +47,8 @@ class Ask:
 
     @cached_property
     def service(self) -> float | None:
-        """Seconds of one request on a node of speed 1; None when nothing was measured, or nothing sane."""
-        seconds = self.job.service_seconds
-        return seconds if seconds is not None and 0 < seconds < float("inf") else None
+        """Seconds of one request on a node of speed 1; None when neither published nor measured, or nothing sane."""
+        return self.learned.service_seconds(self.job)
 
     def way(self, site: Site) -> Way:
         known = self._ways.get(site.name)

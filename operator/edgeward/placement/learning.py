@@ -216,6 +216,10 @@ class Failures:
                 if exclusion.node in sites:
                     self._by_site.setdefault(sites[exclusion.node], []).append((job.key, exclusion))
 
+    @property
+    def empty(self) -> bool:
+        return not self._by_node
+
     def weight(self, job: str, node: str, site: str) -> float:
         """1 where nothing failed, toward 0 for a job (namespace/name) where much did, and lately."""
         nearby = self._by_site.get(site, ())
@@ -315,7 +319,9 @@ def _listed(sites: list[SiteLesson], told: Mapping[str, SiteLesson]) -> tuple[Si
     """At most LISTED_SITES by name: those told already, then those that differ most from what was predicted."""
 
     def off(item: SiteLesson) -> float:
-        return max(abs(math.log(factor)) for factor in (item.execution or 1.0, item.transfer or 1.0))
+        return max(
+            (abs(math.log(it)) for it in (item.execution, item.transfer) if it is not None and _sane(it)), default=0
+        )
 
     kept = sorted(sites, key=lambda item: (item.site not in told, -off(item), item.site))[:LISTED_SITES]
     return tuple(sorted(kept, key=lambda item: item.site))

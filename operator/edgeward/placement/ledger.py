@@ -17,9 +17,10 @@ import numpy as np
 from edgeward.fleet.model import Fleet, Job, Node, Placed, Resources, Site
 from edgeward.placement.columns import Columns, Floats, floats
 from edgeward.placement.freshness import STANDS_STILL, Reading, earliest_starts, read, stands_still
+from edgeward.placement.learning import Failures, Learned
 from edgeward.placement.pools import charge, pool_node, pool_reading
+from edgeward.placement.prices import prices
 from edgeward.placement.quotas import Usage
-from edgeward.placement.learning import Learned
 from edgeward.placement.settings import PlanSettings
 
 
@@ -85,6 +86,8 @@ class Ledger:
     def __init__(self, fleet: Fleet, settings: PlanSettings) -> None:
         self.now = fleet.now
         self.learned = Learned(fleet, settings)
+        self.prices = prices(fleet.sites)
+        self.failures = Failures(fleet, settings)
         self.sites = {site.name: site for site in fleet.sites}
         self.requests = tuple(bounded_request(job) for job in fleet.jobs)
         self.index_of = {job.key: index for index, job in enumerate(fleet.jobs)}

@@ -17,6 +17,7 @@ from edgeward.placement.freshness import blend
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.model import Figures, Term
 from edgeward.placement.settings import PlanSettings, Weights
+from edgeward.placement.worth import SITE_TERMS, SiteTerms, yardstick
 
 PRECISION = 9
 """decimals to which scores are compared, so that the order of additions decides nothing"""
@@ -41,6 +42,8 @@ class SiteFacts(NamedTuple):
     """T_d in seconds; 0 where no request was measured or nothing is known"""
     slowness: float = 1.0
     """measured over predicted seconds of one request, as far as it was learned"""
+    worth: float = 0.0
+    """weighted sum of the terms that rest on the site alone"""
 
 
 class Facts(NamedTuple):
@@ -61,6 +64,8 @@ class Facts(NamedTuple):
     speed: Number
     model: Number
     """1 when the model is in the node's store, else 0"""
+    failure: Number
+    """1 where nothing failed of late, toward 0"""
     site: SiteFacts
 
 
@@ -71,6 +76,8 @@ class Values(NamedTuple):
     load_term: Number
     completion_term: Number
     model: Number
+    failure: Number
+    worth: Number
     load: Number
     free_cores: Number
     in_flight_cores: Number
@@ -85,13 +92,24 @@ class Scorer:
     def __init__(self, ask: Ask, settings: PlanSettings) -> None:
         self.ask = ask
         self.settings = settings
-        predicted = ask.learned.service_seconds(ask.job)
-        self.measured = predicted is not None
-        self.reference = 1.0 if predicted is None else predicted
+        self.measured = ask.service is not None
+        self.reference = 1.0 if ask.service is None else ask.service
+        self.site_terms = SiteTerms(ask)
+        self.scale = yardstick(ask) if self.measured and ask.sources else self.reference
+        """s: seconds against which a predicted completion is held"""
         self._site_facts: dict[str, SiteFacts] = {}
-        weights: dict[str, float] = {name: max(0.0, getattr(settings.weights, name)) for name in TERMS}
+        weights: dict[str, float] = {
+            name: max(0.0, getattr(settings.weights, name)) if self._applies(name) else 0.0 for name in TERMS
+        }
         total = sum(weights.values()) or 1.0
         self.weights = {name: weight / total for name, weight in weights.items()}
+
+    def _applies(self, term: str) -> bool:
+        """Whether there is anything by which this term could tell nodes apart. One for which there is not weighs
+        nothing: it would only make every other difference smaller."""
+        if term == "failure":
+            return not self.ask.failures.empty
+        return term not in SITE_TERMS or term in self.site_terms.applies
 
     def transfer(self, site: Site) -> float | None:
         """T_d in seconds, corrected by what was learned; None when nothing is known of the way."""
@@ -103,7 +121,8 @@ class Scorer:
         if known is None:
             transfer = (self.transfer(site) or 0.0) if self.measured else 0.0
             slowness = self.ask.learned.execution(self.ask.job, site.name)
-            known = self._site_facts[site.name] = SiteFacts(transfer, slowness)
+            worth = sum(self.weights[name] * worth.value for name, worth in self.site_terms.of(site).items())
+            known = self._site_facts[site.name] = SiteFacts(transfer, slowness, worth)
         return known
 
     def values(self, state: NodeState, *, present: bool) -> Values:
@@ -124,6 +143,7 @@ class Scorer:
             memory_confidence=state.memory.confidence,
             speed=node.speed,
             model=1.0 if ask.job.model_digest and ask.job.model_digest in node.models else 0.0,
+            failure=1.0 if ask.failures.empty else self._failure(state),
             site=self.site_facts(state.site),
         )
         return self.figure(facts, ONE)
@@ -149,10 +169,17 @@ class Scorer:
             memory_confidence=table.memory_confidence[rows],
             speed=table.speed[rows],
             model=ledger.has_model(ask.job.model_digest)[rows],
+            failure=1.0 if ask.failures.empty else self._failures(ledger)[rows],
             site=SiteFacts(*(floats(column)[where] for column in zip(*sites, strict=True))),  # type: ignore[arg-type]
         )
         weighed: Floats = self.weigh(self.figure(facts, MANY), 0, stays=False)
         return weighed
+
+    def _failures(self, ledger: Ledger) -> Floats:
+        return floats([self._failure(state) for state in ledger.states])
+
+    def _failure(self, state: NodeState) -> float:
+        return self.ask.failures.weight(self.ask.job.key, state.node.name, state.site.name)
 
     def figure(self, facts: Facts, op: Ops) -> Values:
         """The one definition of what the terms are worth, for floats (ONE) and for columns (MANY)."""
@@ -173,8 +200,10 @@ class Scorer:
         return Values(
             headroom=op.minimum(1.0, op.maximum(0.0, op.minimum(spare_cpu, spare_memory))),
             load_term=(1.0 - load) * doubted,
-            completion_term=self.reference / (self.reference + completion),
+            completion_term=self.scale / (self.scale + completion),
             model=facts.model,
+            failure=facts.failure,
+            worth=facts.site.worth,
             load=load,
             free_cores=free,
             in_flight_cores=facts.in_flight_cores,
@@ -199,6 +228,8 @@ class Scorer:
             + weights["load"] * values.load_term
             + weights["completion"] * values.completion_term
             + weights["model"] * values.model
+            + weights["failure"] * values.failure
+            + values.worth
             + weights["spread"] * 0.5 / (1 + on_node)
             + (weights["stay"] if stays else 0.0)
         )
@@ -211,7 +242,9 @@ class Scorer:
         values = self.values(state, present=present)
         believed = state.cpu.confidence
         timed = (self.ask.way(state.site).confidence if self.measured else 0.0) * believed
-        rows = {
+        rows: dict[str, tuple[float, float]] = {
+            **self.site_terms.of(state.site),
+            "failure": (values.failure, 1.0),
             "headroom": (values.headroom, 1.0),
             "load": (values.load_term, believed),
             "completion": (values.completion_term, timed),
@@ -219,7 +252,7 @@ class Scorer:
             "spread": (0.5 / (1 + company.on_node) + 0.5 / (1 + company.at_site), 1.0),
             "stay": (1.0 if stays else 0.0, 1.0),
         }
-        return tuple(Term(name, self.weights[name], *rows[name]) for name in TERMS)
+        return tuple(Term(name, self.weights[name], *rows[name]) for name in TERMS if self._applies(name))
 
     def judge(self, state: NodeState, company: Company) -> tuple[float, float]:
         """Score and capability K of a node that does not hold the replica, from one look at its figures."""

@@ -15,6 +15,18 @@ class Weights:
     """1 - l by the live figures"""
     completion: float = 2.0
     """predicted seconds of one request, transfer and backlog included"""
+    transfer: float = 0.5
+    """predicted seconds of a request and its answer on the way"""
+    latency: float = 0.25
+    """round trip to where the data comes from"""
+    gravity: float = 0.25
+    """nearness to where the data comes from: its site, its region"""
+    cost: float = 1.0
+    """price of its cores and of the data that leaves a site for it"""
+    energy: float = 0.5
+    """watts of a busy core"""
+    failure: float = 1.0
+    """replicas did not fail to come up there of late"""
     model: float = 0.5
     """the model is in the node's store already; it is fetched only once, so this must not hold a replica on a full node"""
     spread: float = 2.0
