@@ -59,11 +59,27 @@ def pod_of(of: Assignment, **more: Any) -> Raw:
     [("two-nodes", {"persistent": True, "site_service": True}), ("without-a-store-class", {"persistent": False})],
 )
 def test_golden(name: str, more: dict[str, Any]) -> None:
+    golden(name, told(), more)
+
+
+POOL = {
+    "name": "edge/*",
+    "replicas": 2,
+    "leaving": 1,
+    "pool": {"labels": {"edgeward.dev/site": "edge", "disk": "ssd"}, "architectures": ["amd64", "arm64"]},
+}
+
+
+def test_golden_of_an_elastic_site() -> None:
+    golden("elastic-site", told(POOL), {"persistent": True})
+
+
+def golden(name: str, of: Assignment, more: dict[str, Any]) -> None:
     """Set EDGEWARD_GOLDEN=write to write the files anew, and read the difference before it is committed."""
     text = yaml.safe_dump_all(
         [
             {"apiVersion": child.resource.api_version, "kind": child.resource.kind, **child.body}
-            for child in render(told(), **more)
+            for child in render(of, **more)
         ],
         sort_keys=False,
         width=120,
@@ -107,6 +123,32 @@ def test_the_node_is_pinned_by_its_name_and_never_by_nodename() -> None:
     terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert terms == [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]
     assert "nodeName" not in spec
+
+
+def test_a_pool_is_the_nodes_with_its_labels_whichever_they_are() -> None:
+    found = render(told(POOL))
+    (deployment,) = kinds(found, "Deployment")
+    assert deployment["spec"]["replicas"] == 3 and not kinds(found, "PersistentVolumeClaim")
+    pod = deployment["spec"]["template"]
+    terms = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert terms["nodeSelectorTerms"] == [
+        {
+            "matchExpressions": [
+                {"key": "disk", "operator": "In", "values": ["ssd"]},
+                {"key": "edgeward.dev/site", "operator": "In", "values": ["edge"]},
+                {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]},
+            ]
+        }
+    ]
+    assert pod["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true"
+    assert {"name": "store", "emptyDir": {}} in pod["spec"]["volumes"]
+    assert pod["spec"]["tolerations"] == OWN, "the cluster replaces pods of a node that is lost"
+    assert len(kinds(found, "PodDisruptionBudget")) == 1
+
+
+def test_a_pool_that_nothing_describes_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing says which nodes belong to it"):
+        render(told({"name": "edge/*", "replicas": 1}))
 
 
 LIMITLESS = [

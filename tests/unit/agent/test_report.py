@@ -94,6 +94,25 @@ def test_a_node_that_is_gone_or_away_comes_first() -> None:
     assert said(pod(**waiting("CrashLoopBackOff")), nodes={"n1": away}) == ("NodeNotReady", since)
 
 
+def test_a_pool_is_never_gone_and_says_what_its_pods_wait_for() -> None:
+    told = parse(Assignment, assignment({"name": "edge/*", "replicas": 2}))
+    waits = [{"type": "PodScheduled", "status": "False", "reason": "x", "message": "full", "lastTransitionTime": T1}]
+    pods = [pod("a", on="edge/*", ready=True), pod("b", on="edge/*")]
+    pods[1]["status"]["conditions"] += waits
+    rest: Raw = {"deployments": {}, "nodes": {}, "runtimes": {}, "applied_revision": 1, "conditions": []}
+    (said_of,) = status(told, pods=pods, **rest)["nodes"]
+    assert said_of == {
+        "name": "edge/*",
+        "replicas": 2,
+        "ready": 1,
+        "reason": "Unschedulable",
+        "message": "full",
+        "since": T1,
+    }
+    (both,) = status(told, pods=[pod(uid, on="edge/*", ready=True) for uid in "ab"], **rest)["nodes"]
+    assert both == {"name": "edge/*", "replicas": 2, "ready": 2}
+
+
 def test_pods_that_the_api_does_not_let_a_deployment_make() -> None:
     """A quota of the namespace, or Pod Security, speaks to the ReplicaSet only: without this it said Starting for ever."""
     refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods", "lastTransitionTime": T1}
