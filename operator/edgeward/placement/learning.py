@@ -20,6 +20,8 @@ from edgeward.placement.settings import LearningSettings, PlanSettings
 
 SECONDS_OF_ONE = (1e-6, 3600.0)
 """between which one execution or one transfer can be believed to take"""
+MOST_CORES, MOST_BYTES = 4096.0, 2.0**50
+"""of one replica; more is garbage"""
 SHORTEST_WAY = 1e-4
 """seconds; a predicted way that is shorter has no ratio worth the name"""
 LISTED_SITES = 20
@@ -246,7 +248,7 @@ def right_size(job: Job, settings: LearningSettings) -> RightSize | None:
         if item.hour_window >= settings.coverage and item.hour_requests >= settings.enough and item.hour_requests > 0
     ]
     measured = bool(uses) and len(uses) == len(job.traffic)
-    if measured and all(item.cpu_p95 is not None and item.memory_p95 is not None for item in uses):
+    if measured and all(_usable(item.cpu_p95, MOST_CORES) and _usable(item.memory_p95, MOST_BYTES) for item in uses):
         cores = max(item.cpu_p95 or 0.0 for item in uses)
         bytes_ = max(item.memory_p95 or 0.0 for item in uses)
         cpu = _held(_up(cores * 1000 * settings.headroom_cpu, 10), cpu, settings.differs)
@@ -275,6 +277,10 @@ def _believed(entry: Traffic, fleet: Fleet, settings: PlanSettings) -> float:
 
 def _sane(value: float | None) -> bool:
     return value is not None and SECONDS_OF_ONE[0] <= value <= SECONDS_OF_ONE[1]
+
+
+def _usable(value: float | None, most: float) -> bool:
+    return value is not None and 0 <= value <= most
 
 
 def _mean(observed: Iterable[Observed]) -> tuple[float, float]:

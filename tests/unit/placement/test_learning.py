@@ -210,6 +210,17 @@ def test_at_most_twenty_sites_are_told_and_those_stay_the_same() -> None:
     }
 
 
+def test_what_somebody_wrote_into_a_status_is_not_reckoned_with() -> None:
+    spoilt = tuple(SiteLesson(site, -1.0, 0.0, 500, NOW) for site in ("a", "b"))
+    one = at(measured("a"), learned=Lesson(service_seconds=-2.0, sites=spoilt))
+    known = Learned(fleet([node()], [one]), SETTINGS)
+    assert known.execution(one, "b") == known.transfer(one, "b") == 1.0
+    assert {item.site: item.execution for item in known.lesson(one).sites} == {
+        "a": known.execution(one, "a"),
+        "b": -1.0,
+    }
+
+
 figures = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True), st.floats(1e-5, 100.0), st.sampled_from([0.0, -1.0, None, 1e-300])
 )
@@ -324,6 +335,7 @@ def test_a_refusal_weighs_most_for_the_job_and_the_node_that_had_it() -> None:
     assert known.weight(one.key, "next", "a") == 0.875
     assert known.weight(other.key, "next", "a") == 1.0
     assert known.weight(one.key, "far", "b") == 1.0
+    assert not known.empty and Failures(fleet(spots, [other]), SETTINGS).empty
 
 
 # Sizes -----------------------------------------------------------------------------------------------------------------
@@ -360,8 +372,10 @@ def test_the_busiest_site_counts() -> None:
         (used(samples=20),),
         (used(), used(site="new", hour_window=60.0)),
         (used(cpu_p95=None),),
+        (used(cpu_p95=float("inf")),),
+        (used(memory_p95=float("nan")),),
     ],
-    ids=["nothing", "half an hour", "idle", "a site that is new", "no cpu"],
+    ids=["nothing", "half an hour", "idle", "a site that is new", "no cpu", "infinite cpu", "no number"],
 )
 def test_too_little_is_known_to_propose_anything(traffic: tuple[Traffic, ...]) -> None:
     assert size(job(traffic=traffic)) is None
