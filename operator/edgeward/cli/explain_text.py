@@ -9,8 +9,11 @@ from edgeward.api.conditions import ConditionType
 from edgeward.api.jobstatus import Explanation, Figures, RunnerUp, Term
 
 from .asked import asks
-from .standing import FIT, SHOWN_AHEAD, Standing
+from .standing import MISSED, SHOWN_AHEAD, Standing
 from .table import Page
+
+LIKELY = ("more room", "time", "the node back", "the site back", "a larger limit", "another spec")
+"""what would place a job, that which asks least of a person's plans first"""
 
 
 def lines_of(one: Standing, page: Page) -> list[str]:
@@ -125,16 +128,9 @@ def what_would_place(one: Standing) -> list[str]:
     if status.nomination is not None:
         return [f"its place on {status.nomination.node} becoming free, see below"]
     rejected = status.explanation.rejected if status.explanation else ()
-    found = [
-        f"{item.nearest_miss} ({_many(item.count, 'node')}: {item.reason})"
-        for item in rejected
-        if item.nearest_miss and (item.reason in FIT or item.reason == "Excluded")
-    ]
-    found += [
-        f"or another spec: {_many(item.count, 'node')} {item.reason}, {item.nearest_miss}"
-        for item in rejected
-        if item.nearest_miss and item.reason not in FIT and item.reason != "Excluded"
-    ][:3]
+    told = [(MISSED.get(item.reason, "another spec"), item) for item in rejected if item.nearest_miss]
+    told.sort(key=lambda entry: LIKELY.index(entry[0]))
+    found = [f"{answer}: {item.nearest_miss} ({_many(item.count, 'node')}: {item.reason})" for answer, item in told]
     tier = next(iter(one.job.spec.placement.tiers), "edge")
     return [*found, f"{what_if} --add-node tier={tier},cpu=4,memory=8Gi"]
 
@@ -220,7 +216,17 @@ def _from(term: Term, said: Explanation, one: Standing) -> str:
         )
     if term.name == "stay":
         return "it is there already" if term.value else "it is new there"
-    return ""
+    if term.name == "transfer" and figures.transfer_seconds is not None:
+        return f"{figures.transfer_seconds} s on the way"
+    if term.name == "failure":
+        return "nothing failed to come up there of late" if term.value == 1000 else "some did not come up there of late"
+    return {
+        "transfer": "seconds on the way are not known",
+        "latency": "round trip to where the data comes from",
+        "gravity": "how near it is to where the data comes from",
+        "cost": "price of its cores and of what leaves the site",
+        "energy": "watts of a busy core",
+    }.get(term.name, "")
 
 
 def _live(figures: Figures, said: Explanation) -> str:

@@ -28,7 +28,16 @@ from edgeward.cluster.cache import Cache, Lag
 from edgeward.cluster.client import ApiError, Client, WriteRefused
 from edgeward.cluster.events import Recorder
 from edgeward.cluster.lease import Leadership
-from edgeward.cluster.resources import INFERENCE_JOBS, NAMESPACES, NODE_METRICS, NODES, PODS, Object, Resource
+from edgeward.cluster.resources import (
+    DISRUPTION_BUDGETS,
+    INFERENCE_JOBS,
+    NAMESPACES,
+    NODE_METRICS,
+    NODES,
+    PODS,
+    Object,
+    Resource,
+)
 from edgeward.cluster.resync import seed, watch_the_watches
 from edgeward.fleet.model import Live
 from edgeward.fleet.names import LABEL_MANAGED_BY, MANAGED_BY
@@ -180,7 +189,8 @@ def _cache(changed: Callable[[Resource, Object], None]) -> Cache:
     cache = Cache(changed=changed)
     trims = {NODES: trim.node, PODS: trim.pod, NAMESPACES: trim.namespace, INFERENCE_JOBS: trim.inference_job}
     for resource in dict.fromkeys(HUB_WATCHES + AGENT_WATCHES):
-        ours_only = resource not in HUB_WATCHES
+        # Budgets of the user's count too: they protect pods of ours.
+        ours_only = resource not in HUB_WATCHES and resource is not DISRUPTION_BUDGETS
         options: dict[str, Any] = {"wanted": _ours, "selector": f"{LABEL_MANAGED_BY}={MANAGED_BY}"} if ours_only else {}
         if resource in trims:
             options["trim"] = trims[resource]

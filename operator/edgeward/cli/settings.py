@@ -91,6 +91,7 @@ class TimingSettings(_Section):
     min_run_time: float = Field(300.0, ge=0)
     nomination_ttl: float = Field(120.0, gt=0)
     evaluation_interval: float = Field(15.0, gt=0)
+    lift_after: float = Field(600.0, gt=0)
     gone_after: float = Field(600.0, gt=0)
     lease_duration: float = Field(10.0, ge=3)
     lease_renew_deadline: float = Field(6.0, gt=0)
@@ -114,6 +115,8 @@ class PlacementSettings(_Section):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     gain: float = Field(0.15, ge=0, le=1)
     evaluations: int = Field(3, ge=1)
+    max_priority_tier: int = Field(5, ge=1, le=5)
+    """of a namespace whose labels do not say"""
     moves_per_job: int = Field(2, ge=0)
     moves_per_site: int = Field(10, ge=0)
     preemption: bool = True
@@ -165,6 +168,7 @@ class OperatorSettings(_Section):
                 scrape_interval=self.metrics.scrape_interval,
                 architectures=frozenset(self.runtime.architectures),
                 learning=self.learning.enabled,
+                max_priority_tier=self.placement.max_priority_tier,
             ),
             plan=PlanSettings(
                 weights=Weights(**placement.weights),
@@ -179,6 +183,7 @@ class OperatorSettings(_Section):
                 preemption=placement.preemption,
                 min_run_time=timing.min_run_time,
                 nomination_ttl=timing.nomination_ttl,
+                lift_after=timing.lift_after,
                 gone_after=timing.gone_after,
                 expiry=self.metrics.expiry,
                 scaling=ScalingSettings(**self.scaling.model_dump()),

@@ -10,11 +10,23 @@ from typing import Any
 from edgeward.api.common import Condition, to_dict
 from edgeward.api.conditions import ConditionType
 from edgeward.api.inferencejob import InferenceJob
+from edgeward.api.reasons import NodeRejection
 
 Raw = Mapping[str, Any]
 SHOWN_AHEAD = 8
-FIT = ("InsufficientCpu", "InsufficientMemory", "InsufficientPods", "InsufficientStorage", "InsufficientExtended")
-"""reasons of a node that more room would answer"""
+MISSED: Mapping[str, str] = {
+    **{item.value: "another spec" for item in NodeRejection},
+    **{item.value: "more room" for item in NodeRejection if item.value.startswith("Insufficient")},
+    NodeRejection.BACKLOG_TOO_LONG.value: "more room",
+    **{item.value: "a larger limit" for item in NodeRejection if item.value.endswith("Exceeded")},
+    **{item.value: "the node back" for item in NodeRejection if item.value.startswith("Node")},
+    NodeRejection.NODE_SELECTOR_MISMATCH.value: "another spec",
+    **{item.value: "the site back" for item in NodeRejection if item.value.startswith("Site")},
+    NodeRejection.SITE_MISMATCH.value: "another spec",
+    NodeRejection.SITE_QUOTA_EXCEEDED.value: "a larger limit",
+    NodeRejection.EXCLUDED.value: "time",
+}
+"""what would answer a node's reason"""
 
 
 @dataclass(frozen=True, slots=True)

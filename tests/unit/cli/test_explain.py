@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import yaml
 
 from edgeward.api.common import parse, parse_time
 from edgeward.api.inferencejob import InferenceJob
-from edgeward.cli.explain_text import lines_of, what_would_place
-from edgeward.cli.standing import Standing, ahead_of, alike
+from edgeward.api.reasons import NodeRejection
+from edgeward.cli.explain_text import LIKELY, lines_of, what_would_place
+from edgeward.cli.standing import MISSED, Standing, ahead_of, alike
 from edgeward.cli.table import Page, page_for
+from edgeward.placement.settings import Weights
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
@@ -137,8 +140,8 @@ def test_nobody_ahead() -> None:
         ("InvalidSpec", "another spec: the message names the field"),
         ("PolicyForbids", "another spec: the message names the field"),
         ("QuotaExceeded", "a larger quota: the message names whose it is"),
-        ("NoCapacity", "shop-19-a lacks 300m cpu (5 nodes: InsufficientCpu)"),
-        ("TooBigForAnyNode", "shop-19-a lacks 300m cpu (5 nodes: InsufficientCpu)"),
+        ("NoCapacity", "more room: shop-19-a lacks 300m cpu (5 nodes: InsufficientCpu)"),
+        ("TooBigForAnyNode", "more room: shop-19-a lacks 300m cpu (5 nodes: InsufficientCpu)"),
     ],
 )
 def test_what_would_place_it_goes_by_the_reason(reason: str, said: str) -> None:
@@ -148,6 +151,25 @@ def test_what_would_place_it_goes_by_the_reason(reason: str, said: str) -> None:
     found = what_would_place(one)
     assert found[0] == said
     assert ("kubectl edgeward what-if --add-node tier=edge,cpu=4,memory=8Gi" in found[-1]) == ("shop" in said)
+
+
+def test_every_reason_of_a_node_has_its_answer() -> None:
+    assert {reason: MISSED[reason] for reason in (item.value for item in NodeRejection)} == dict(MISSED)
+    assert set(MISSED.values()) == set(LIKELY)
+    assert (MISSED["SiteMismatch"], MISSED["SiteFrozen"], MISSED["SiteQuotaExceeded"], MISSED["NodeSelectorMismatch"]) == (
+        "another spec", "the site back", "a larger limit", "another spec"
+    )  # fmt: skip
+
+
+def test_every_term_of_the_score_has_its_words() -> None:
+    job = raw("serving")
+    job["status"]["explanation"]["terms"] = [
+        {"name": item.name, "weight": 100, "value": 500} for item in fields(Weights)
+    ]
+    text = lines_of(Standing(job=parse(InferenceJob, job), ahead=(), now=NOW), Page(width=200))
+    for item in fields(Weights):
+        (line,) = [line for line in text if line.startswith(f"  {item.name} ") and "0.050" in line]
+        assert len(line.split("0.050", 1)[1].strip()) > 10, line
 
 
 def test_the_document_for_machines() -> None:

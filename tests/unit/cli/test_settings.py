@@ -15,7 +15,7 @@ from edgeward.cluster.lease import LeaseSettings
 from edgeward.fleet.settings import BuildSettings
 from edgeward.hub.hub import HubSettings
 from edgeward.metrics.profiles import KUBELET
-from edgeward.placement.settings import PlanSettings, ScalingSettings
+from edgeward.placement.settings import PlanSettings, ScalingSettings, Weights
 
 
 def loaded(tmp_path: Path, content: Any) -> OperatorSettings:
@@ -77,7 +77,7 @@ def test_what_is_wrong_is_named_by_its_path(tmp_path: Path, content: Any, path: 
 
 
 def test_weights_that_leave_nothing_to_score_are_refused(tmp_path: Path) -> None:
-    nothing = dict.fromkeys(("headroom", "load", "completion", "model", "spread", "stay"), 0)
+    nothing = dict.fromkeys(Weights.__slots__, 0)
     with pytest.raises(SettingsError, match=r"placement\.weights"):
         loaded(tmp_path, {"placement": {"weights": nothing}})
 
