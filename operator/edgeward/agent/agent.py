@@ -50,6 +50,7 @@ from edgeward.fleet.names import (
 )
 from edgeward.fleet.sites import membership
 
+from .disruption import protection, users_budgets
 from .merge import contains
 from .policy import forbidden
 from .queue import KeyQueue
@@ -120,6 +121,10 @@ class Agent:
         elif resource is VOLUME_CLAIMS:
             # Of a node and a namespace, whatever jobs use it: no label of its own names them.
             self._mark_users((meta.get("annotations") or {}).get(ANNOTATION_NODE, ""), namespace=meta["namespace"])
+        elif resource is DISRUPTION_BUDGETS and (meta.get("labels") or {}).get(LABEL_MANAGED_BY) != MANAGED_BY:
+            for assignment in self._assignments():
+                if assignment["spec"]["job"]["namespace"] == meta["namespace"]:
+                    self.queue.mark(assignment["metadata"]["name"])
         else:
             labels = meta.get("labels") or {}
             name = labels.get(LABEL_ASSIGNMENT)
@@ -192,6 +197,7 @@ class Agent:
                 for node in assignment.spec.nodes
             ],
             site_service=self._has_site_service(assignment) or self._sites_here() > 1,
+            users_budget=bool(self._users_budgets(assignment)),
         )
         # Claims first: a scheduler that finds none puts the pod back for seconds. All else takes less time to write
         # than a pod takes to need it.
@@ -378,6 +384,17 @@ class Agent:
                 "observedGeneration": assignment.generation,
             },
         ]
+        protected = protection(self._users_budgets(assignment))
+        if protected:
+            conditions.append(
+                {
+                    "type": "Protected",
+                    "status": "True",
+                    "reason": "DisruptionBudget",
+                    "message": protected,
+                    "observedGeneration": assignment.generation,
+                }
+            )
         present = raw.get("status") or {}
         looked = self._looked.get(assignment.name)
         wanted = status(
@@ -484,6 +501,9 @@ class Agent:
             for pod in self._cache[PODS].all()
             if (pod["metadata"].get("labels") or {}).get(LABEL_ASSIGNMENT) == name
         ]
+
+    def _users_budgets(self, assignment: Assignment) -> list[Object]:
+        return users_budgets(self._cache[DISRUPTION_BUDGETS].all(), self._pods(assignment.name))
 
     def _tiers(self) -> dict[str, str]:
         return {

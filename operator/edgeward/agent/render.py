@@ -97,13 +97,15 @@ def children(
     config: Object | None,
     deployments: Iterable[Object | None] = (),
     site_service: bool = False,
+    users_budget: bool = False,
 ) -> list[Child]:
     """All that the Assignment wants, in the order in which it is to be applied.
 
     tiers: node name -> edge | fog | cloud. config: the ConfigMap that is there now, which is kept when its models are
     the wanted ones. persistent: whether the cluster has the StorageClass of the model store. deployments: those that
     are there now; each keeps the store that it was made with, since another would restart its pods. site_service:
-    whether the cluster holds several sites, so that the job gets a Service per site too.
+    whether the cluster holds several sites, so that the job gets a Service per site too. users_budget: whether a
+    PodDisruptionBudget of the user's covers the pods; two over one pod would refuse every eviction.
     """
     spec = assignment.spec
     claimed = {str(item["metadata"]["name"]): _has_claim(item) for item in deployments if item is not None}
@@ -120,8 +122,8 @@ def children(
     if site_service:
         selector = {LABEL_JOB: spec.job.name, LABEL_SITE: site_of(assignment)}
         wanted.append(Child(SERVICES, _service(assignment, _site_service_name(assignment), selector)))
-    if sum(node.replicas + node.leaving for node in spec.nodes) >= 2:
-        wanted.append(Child(DISRUPTION_BUDGETS, _budget(assignment)))
+    if not users_budget:
+        wanted += _budget(assignment)
     wanted += [
         Child(
             DEPLOYMENTS,
@@ -255,11 +257,24 @@ def _service(assignment: Assignment, name: str, selector: Mapping[str, str]) -> 
     }
 
 
-def _budget(assignment: Assignment) -> Object:
-    return {
-        "metadata": _meta(assignment, config_name(assignment), **_own(assignment)),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {LABEL_ASSIGNMENT: assignment.metadata.name}}},
+def _budget(assignment: Assignment) -> list[Child]:
+    """A pod that serves is evicted by nobody: whoever drains its node waits until it is replaced elsewhere, and then
+    it goes by the Deployment's own hand. One that does not serve never holds up a drain. See docs/adr/0006-drain.md.
+
+    In a pool the pods are free to go to another node, and its autoscaler must be able to empty one: there one at a
+    time may be evicted, and a single one always.
+    """
+    count = sum(node.replicas + node.leaving for node in assignment.spec.nodes)
+    pooled = any(is_pool(node.name) for node in assignment.spec.nodes)
+    if count == 0 or (pooled and count == 1):
+        return []
+    spec = {
+        "maxUnavailable": 1 if pooled else 0,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": {LABEL_ASSIGNMENT: assignment.metadata.name}},
     }
+    meta = _meta(assignment, config_name(assignment), **_own(assignment))
+    return [Child(DISRUPTION_BUDGETS, {"metadata": meta, "spec": spec})]
 
 
 def _deployment(

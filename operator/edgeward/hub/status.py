@@ -225,7 +225,9 @@ def judge(
         return Verdict(Reason.PODS_STARTING, f"{ready}/{plan.wanted} replicas serve; {'; '.join(changing[:3])}")
     sites = _sites(plan, current, fleet)
     away = f", {sites.offline} offline" if sites.offline else ""
-    return Verdict(Reason.SERVING, f"{ready}/{plan.wanted} replicas at {sites.ready}/{sites.total} sites{away}")
+    # A message while nothing is missing: some serve where they should not be, for want of another place.
+    stays = f"; {plan.message}" if plan.message else ""
+    return Verdict(Reason.SERVING, f"{ready}/{plan.wanted} replicas at {sites.ready}/{sites.total} sites{away}{stays}")
 
 
 def _job_conditions(

@@ -13,6 +13,7 @@ from edgeward.cluster.events import Recorder
 from edgeward.cluster.resources import (
     ASSIGNMENTS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     NODES,
     PODS,
     VOLUME_CLAIMS,
@@ -179,3 +180,26 @@ def test_only_what_lives_on_a_node_that_is_ready_is_asked_and_waited_for() -> No
     agent._cache[PODS].objects.pop("shop/cut")
     asyncio.run(agent._ask_runtimes(told()[1]))
     assert agent._look(told()[1]).pause == AgentSettings().settled_poll, "the ended pod is not waited for"
+
+
+def test_a_budget_of_the_users_takes_the_place_of_ours_and_protects_while_it_allows_nothing() -> None:
+    theirs = {
+        "metadata": {"name": "keep", "namespace": "shop", "uid": "u", "resourceVersion": "5"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"edgeward.dev/assignment": NAME}}},
+        "status": {"disruptionsAllowed": 0},
+    }
+    ours = child("signs-budget", labels={"edgeward.dev/assignment": NAME})
+    api = Api()
+    agent = an_agent(api, told(), (NODES, node()), (PODS, a_pod("p")), (DISRUPTION_BUDGETS, ours))
+    agent.notice(DISRUPTION_BUDGETS, {**theirs, "metadata": {**theirs["metadata"], "namespace": "elsewhere"}})
+    assert len(agent.queue) == 0
+    for allowed, protected in ((0, ["PodDisruptionBudget shop/keep allows no disruption now"]), (1, [])):
+        version = {**theirs["metadata"], "resourceVersion": str(6 + allowed)}
+        agent._cache[DISRUPTION_BUDGETS].put({**theirs, "metadata": version, "status": {"disruptionsAllowed": allowed}})
+        agent.notice(DISRUPTION_BUDGETS, theirs)
+        assert len(agent.queue) == 1
+        reconciled(agent)
+        conditions = agent._cache[ASSIGNMENTS].get(f"edgeward/{NAME}")["status"]["conditions"]  # type: ignore[index]
+        assert [item["message"] for item in conditions if item["type"] == "Protected"] == protected
+    assert api.of("apply", "PodDisruptionBudget") == []
+    assert api.of("delete", "PodDisruptionBudget") == ["signs-budget", "signs-budget"]

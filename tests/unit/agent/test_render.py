@@ -227,8 +227,31 @@ def test_replicas_that_are_leaving_still_run() -> None:
     assert [item["spec"]["replicas"] for item in kinds(render(told()), "Deployment")] == [1, 2]
 
 
-def test_a_single_replica_has_no_budget_that_would_block_a_drain() -> None:
-    assert kinds(render(told({"name": "n1", "replicas": 1})), "PodDisruptionBudget") == []
+@pytest.mark.parametrize(
+    ("nodes", "most"),
+    [
+        ([{"name": "n1", "replicas": 1}], 0),
+        ([{"name": "n1", "replicas": 0, "leaving": 1}], 0),
+        ([{"name": "n1", "replicas": 2}, {"name": "n2", "replicas": 1}], 0),
+        ([], None),
+        ([{"name": "n1", "replicas": 0}], None),
+        ([{**POOL, "replicas": 3}], 1),
+        ([{**POOL, "replicas": 1, "leaving": 0}], None),
+    ],
+    ids=["one", "one on its way out", "several", "none", "none any more", "several in a pool", "one in a pool"],
+)
+def test_what_serves_is_evicted_by_nobody_and_a_pool_can_be_emptied(nodes: list[Raw], most: int | None) -> None:
+    """What does not serve never holds up a drain, whatever the count."""
+    of = told().model_copy(
+        update={"spec": told(*nodes).spec if nodes else told().spec.model_copy(update={"nodes": ()})}
+    )
+    budgets = [item["spec"] for item in kinds(render(of), "PodDisruptionBudget")]
+    assert [item["maxUnavailable"] for item in budgets] == ([] if most is None else [most])
+    assert all(item["unhealthyPodEvictionPolicy"] == "AlwaysAllow" for item in budgets)
+
+
+def test_where_the_user_has_a_budget_there_is_no_second_one() -> None:
+    assert kinds(render(told(), users_budget=True), "PodDisruptionBudget") == []
 
 
 # Services and names --------------------------------------------------------------------------------------------------

@@ -128,3 +128,82 @@ def test_pods_that_do_not_go_end_the_claim_and_the_next_try_waits_twice_as_long_
     ended = [text for text in made.told("sign-reader", "NodeExcluded") if "NominationUnmet" in text]
     assert 6 <= len(ended) <= len(claims) <= 10, "after six it is one an hour"
     assert len(made.told("a", "Preempted")) + len(made.told("b", "Preempted")) <= len(claims)
+
+
+# Draining ---------------------------------------------------------------------------------------------------------
+
+
+def two_shops(**spec: object) -> Town:
+    """One replica at shop-1, and a second shop with room."""
+    made = town([small("shop-1")], [wants("signs", **spec)])
+    made.run(30)
+    assert made.where("signs") == {"shop-1": 1}
+    made.nodes["shop-2"] = small("shop-2")
+    return made
+
+
+def cordon(made: Town, name: str, *, off: bool = False) -> None:
+    made.nodes[name]["spec"] = {} if off else {"unschedulable": True}
+
+
+def test_a_cordoned_node_is_left_once_the_new_place_serves() -> None:
+    made = two_shops()
+    cordon(made, "shop-1")
+    made.run(5)
+    told = {
+        n["name"]: (n["replicas"], n.get("leaving", 0)) for a in made.assignments.values() for n in a["spec"]["nodes"]
+    }
+    assert told == {"shop-1": (0, 1), "shop-2": (1, 0)}
+    made.run(40)
+    assert made.where("signs") == {"shop-2": 1}
+    assert all(step["signs"] >= 1 for step in made.served[-9:]), "at no moment was there none"
+    assert not [item for item in made.pods if item.node == "shop-1"]
+
+
+def test_uncordoning_brings_nothing_back() -> None:
+    made = two_shops()
+    cordon(made, "shop-1")
+    made.run(60)
+    cordon(made, "shop-1", off=True)
+    before = made.writes
+    made.run(600, every=20)
+    assert (made.where("signs"), made.writes) == ({"shop-2": 1}, before)
+
+
+def test_uncordoning_halfway_ends_the_move_that_was_begun_and_no_more() -> None:
+    made = two_shops()
+    cordon(made, "shop-1")
+    made.run(5)
+    cordon(made, "shop-1", off=True)
+    made.run(600, every=10)
+    assert made.where("signs") == {"shop-2": 1}
+
+
+def test_with_no_other_place_it_stays_and_says_so() -> None:
+    made = two_shops(placement={"siteSelector": {"matchLabels": {"edgeward.dev/site": "at-shop-1"}}})
+    cordon(made, "shop-1")
+    made.run(30)
+    ready = made.condition("signs")
+    assert (ready["status"], ready["reason"]) == ("True", "Serving")
+    assert "1 replica stays where it should not be for want of another node" in ready["message"]
+    assert "1 NodeUnschedulable" in ready["message"]
+    before = made.writes
+    made.run(600, every=20)
+    assert (made.where("signs"), made.writes) == ({"shop-1": 1}, before)
+    cordon(made, "shop-1", off=True)
+    made.run(10)
+    assert made.condition("signs")["message"] == "1/1 replicas at 1/1 sites"
+
+
+def test_a_drain_of_many_jobs_spreads_over_what_is_left() -> None:
+    made = town([small("old", "8")], [wants(f"j{number}", "100m") for number in range(30)])
+    made.run(30)
+    assert made.served[-1].total() == 30
+    for name in ("x", "y", "z"):
+        made.nodes[name] = small(name, "8")
+    cordon(made, "old")
+    made.run(60)
+    share = {name: sum(made.where(f"j{number}").get(name, 0) for number in range(30)) for name in made.nodes}
+    assert share["old"] == 0
+    assert all(9 <= share[name] <= 11 for name in ("x", "y", "z")), share
+    assert all(step.total() >= 30 for step in made.served[-12:])
