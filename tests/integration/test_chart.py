@@ -26,6 +26,9 @@ ROOT = CHART.parents[1]
 Helm = Callable[..., subprocess.CompletedProcess[str]]
 Documents = list[dict[str, Any]]
 
+SWITCHED_ON = ("crds.enabled", "priorityClasses.enabled", "priorityTierPolicy.enabled")
+"""on in FULL too, so that the rest of it has something to show"""
+
 # Every value away from its default.
 FULL: dict[str, Any] = {
     "replicas": 2,
@@ -53,6 +56,7 @@ FULL: dict[str, Any] = {
     "service": {"annotations": {"prometheus.io/scrape": "true"}},
     "crds": {"enabled": True, "keep": False},
     "priorityClasses": {"enabled": True, "keep": False},
+    "priorityTierPolicy": {"enabled": True},
     "rbac": {"aggregate": False},
     "config": {
         "port": 9081,
@@ -82,6 +86,7 @@ FULL: dict[str, Any] = {
             "poolPatience": 12,
             "dwell": 0,
             "evaluationInterval": 2,
+            "liftAfter": 5,
             "goneAfter": 1000000,
             "leaseDuration": 30,
             "leaseRenewDeadline": 20,
@@ -91,9 +96,23 @@ FULL: dict[str, Any] = {
         },
         "learning": {"enabled": False, "bound": 2, "headroomCpu": 1, "headroomMemory": 2},
         "placement": {
-            "weights": {"headroom": 2, "load": 0, "completion": 1, "model": 0, "spread": 1, "stay": 0.25},
+            "weights": {
+                "headroom": 2,
+                "load": 0,
+                "completion": 1,
+                "transfer": 0,
+                "latency": 1,
+                "gravity": 2,
+                "cost": 3,
+                "energy": 0,
+                "failure": 0.5,
+                "model": 0,
+                "spread": 1,
+                "stay": 0.25,
+            },
             "gain": 0,
             "evaluations": 1,
+            "maxPriorityTier": 3,
         },
     },
 }
@@ -102,6 +121,7 @@ LEAST: dict[str, Any] = {
     "resources": {},
     "crds": {"enabled": False},
     "priorityClasses": {"enabled": False},
+    "priorityTierPolicy": {"enabled": False},
     "rbac": {"aggregate": False},
 }
 
@@ -198,7 +218,7 @@ def test_lint_finds_nothing(helm: Helm, given: dict[str, Any]) -> None:
 def test_full_sets_every_value(full: Documents) -> None:
     """So that the tests with FULL mean what they say."""
     for value in _leaves():
-        assert _at(FULL, value.path) != value.default or value.path in ("crds.enabled", "priorityClasses.enabled")
+        assert _at(FULL, value.path) != value.default or value.path in SWITCHED_ON
 
 
 def test_every_value_is_used(helm: Helm) -> None:
@@ -212,7 +232,7 @@ def test_every_value_is_used(helm: Helm) -> None:
     unused = []
     for value in _leaves():
         path, crds = value.path, value.path.startswith("crds.")
-        changed = False if path in ("crds.enabled", "priorityClasses.enabled") else _at(FULL, path)
+        changed = False if path in SWITCHED_ON else _at(FULL, path)
         if text(_nested(path, changed), crds=crds) == defaults[crds]:
             unused.append(path)
     assert unused == []
