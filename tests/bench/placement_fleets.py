@@ -76,8 +76,8 @@ def _places(draw: random.Random, count: int) -> tuple[list[Site], list[Node]]:
                     quota_replicas=size * 6 if draw.random() < 0.05 else None,
                 )
             )
-            kind = draw.choice(cores), draw.choice(memory), draw.choice(storage)
-            nodes += [_node(draw, f"{name}-{at:02d}", sites[-1], kind, draw.uniform(*speed)) for at in range(size)]
+            kind, fast = (draw.choice(cores), draw.choice(memory), draw.choice(storage)), draw.uniform(*speed)
+            nodes += [_node(draw, f"{name}-{at:02d}", sites[-1], kind, fast) for at in range(size)]
     return sites, nodes
 
 

@@ -68,9 +68,11 @@ class Columns(NamedTuple):
     allocatable_cpu: Floats
     allocatable_memory: Floats
     allocatable_pods: Floats
+    allocatable_storage: Floats
     requested_cpu: Floats
     requested_memory: Floats
     requested_pods: Floats
+    requested_storage: Floats
     in_flight_cpu: Floats
     in_flight_memory: Floats
     cpu: Floats
@@ -82,6 +84,7 @@ class Columns(NamedTuple):
     site: NDArray[np.intp]
     """which of Ledger.site_list"""
     rank: NDArray[np.intp]
+    pool: NDArray[np.bool_]
 
 
 def floats(values: Sequence[float]) -> Floats:

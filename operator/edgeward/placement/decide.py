@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from edgeward.api.reasons import Rejection
 from edgeward.fleet.model import Exclusion, Moves, Nomination, ProposedMove
@@ -12,8 +14,6 @@ from edgeward.placement.claims import claim
 from edgeward.placement.constraints import (
     FIT_CHECKS,
     MOVE_CHECKS,
-    SPEC_CHECKS,
-    STATE_CHECKS,
     Miss,
     can_grow,
     first_miss,
@@ -29,6 +29,8 @@ from edgeward.placement.persite import due_by_site, missing_by_site
 from edgeward.placement.scaling import desired
 from edgeward.placement.scoring import Scorer
 from edgeward.placement.settings import PlanSettings
+from edgeward.placement.split import split_lines
+from edgeward.placement.sieve import plainly_fits, static_misses, that_fit
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ class Decision:
     scorer: Scorer
     allowed: list[NodeState] = field(default_factory=list)
     """nodes that pass what cannot change during a plan"""
-    static: dict[int, Miss] = field(default_factory=dict)
+    static: Mapping[int, Miss] = field(default_factory=dict)
     """why the other nodes do not, by index"""
     standings: list[Standing] = field(default_factory=list)
     misplaced: list[Standing] = field(default_factory=list)
@@ -96,12 +98,9 @@ def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
             decision.wanted = sum(standing.count for standing in decision.standings)
         return decision
 
-    for state in ledger.states:
-        miss = first_miss(ask, state, SPEC_CHECKS) or first_miss(ask, state, STATE_CHECKS)
-        if miss is None:
-            decision.allowed.append(state)
-        else:
-            decision.static[state.index] = miss
+    static = static_misses(ask, ledger)
+    decision.static, states = static, ledger.states
+    decision.allowed = [states[row] for row in np.nonzero(static.passes)[0].tolist()]
 
     if job.per_site:
         surplus = _share_by_site(decision, ledger, settings)
@@ -210,7 +209,11 @@ def place(decision: Decision, ledger: Ledger) -> None:
     ask = decision.ask
     for need in decision.needs:
         need.count -= _fill(
-            decision, need, ledger, decision.allowed, lambda state: first_miss(ask, state, FIT_CHECKS) is None
+            decision,
+            need,
+            ledger,
+            that_fit(ask, ledger, decision.allowed),
+            lambda state: first_miss(ask, state, FIT_CHECKS) is None,
         )
 
 
@@ -222,6 +225,7 @@ def grow(decision: Decision, ledger: Ledger) -> None:
     for need in decision.needs:
         pools = [s for s in ledger.states if s.pool and need.site in (None, s.site.name)] if need.count else []
         before = {pool.index: pool.held[ask.index].decided if ask.index in pool.held else 0 for pool in pools}
+        pools = [pool for pool in pools if can_grow(ask, pool)]
         need.count -= _fill(decision, need, ledger, pools, lambda pool: can_grow(ask, pool))
         for pool in pools:
             held = pool.held.get(ask.index)
@@ -239,7 +243,7 @@ def _fill(
     crowd = Crowd(decision.standings)
     chosen = fill(
         need.count,
-        [state for state in places if need.site in (None, state.site.name) and fits(state)],
+        [state for state in places if need.site in (None, state.site.name)],
         job=ask.index,
         scorer=decision.scorer,
         ledger=ledger,
@@ -313,7 +317,8 @@ def _at_rest(decision: Decision) -> bool:
 def _explain(decision: Decision, ledger: Ledger, settings: PlanSettings, fleet_notes: Sequence[str]) -> None:
     ask = decision.ask
     holding = frozenset(s.state.index for s in decision.standings if s.state is not None)
-    takers, misses = sift(ask, ledger.states, decision.static, holding)
+    sure = plainly_fits(ask, ledger, np.arange(len(ledger.states), dtype=np.intp))
+    takers, misses = sift(ask, ledger.states, decision.static, holding, sure.tolist())
     doubted = [
         note
         for state in decision.allowed
@@ -326,10 +331,16 @@ def _explain(decision: Decision, ledger: Ledger, settings: PlanSettings, fleet_n
         decision.standings,
         takers,
         decision.scorer,
+        ledger,
         misses,
         settings,
         order=decision.turn.note,
-        notes=[*decision.notes, *fleet_notes, *doubted],
+        notes=[
+            *decision.notes,
+            *split_lines(ask, decision.scorer, ledger.states, decision.wanted),
+            *fleet_notes,
+            *doubted,
+        ],
     )
     if decision.share_of_bound is not None:
         decision.explanation = replace(decision.explanation, share_of_bound=decision.share_of_bound)
@@ -389,7 +400,6 @@ def job_plan(decision: Decision, settings: PlanSettings) -> JobPlan:
         nomination=decision.nomination,
         gives_way=decision.gives_way,
         sizing=desired(job, now=decision.ask.now, settings=settings.scaling),
-        learned=decision.ask.learned.lesson(job),
         learned=decision.ask.learned.lesson(job),
     )
 

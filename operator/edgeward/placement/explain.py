@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeward.api.reasons import NodeRejection, Rejection
 from edgeward.placement.ask import Ask
@@ -17,7 +17,7 @@ from edgeward.placement.constraints import (
     namespace_quota_text,
 )
 from edgeward.placement.incumbents import Crowd, Standing
-from edgeward.placement.ledger import NodeState
+from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.model import Explanation, Rejected, RunnerUp, Term
 from edgeward.placement.room import lacking_text, shares_of
 from edgeward.placement.scoring import Scorer
@@ -62,16 +62,22 @@ class Misses:
 
 
 def sift(
-    ask: Ask, states: Sequence[NodeState], static: dict[int, Miss], skip: frozenset[int] = frozenset()
+    ask: Ask,
+    states: Sequence[NodeState],
+    static: Mapping[int, Miss],
+    skip: frozenset[int] = frozenset(),
+    sure: Sequence[bool] = (),
 ) -> tuple[list[NodeState], Misses]:
     """The nodes that take one more replica, and why the others do not. `static` holds the misses that cannot change
-    during a plan, by node index; `skip` leaves nodes out of both."""
+    during a plan, by node index; `skip` leaves nodes out of both; `sure`: by node index, what is known to fit."""
     misses = Misses(ask)
     takers = []
     for state in states:
         if state.index in skip:
             continue
-        miss = static.get(state.index) or first_miss(ask, state, FIT_CHECKS)
+        miss = static.get(state.index)
+        if miss is None and not (sure and sure[state.index]):
+            miss = first_miss(ask, state, FIT_CHECKS)
         if miss is None:
             takers.append(state)
         else:
@@ -126,6 +132,7 @@ def explain(
     standings: list[Standing],
     others: Sequence[NodeState],
     scorer: Scorer,
+    ledger: Ledger,
     misses: Misses,
     settings: PlanSettings,
     *,
@@ -150,12 +157,9 @@ def explain(
     state = best.state
     assert state is not None
     terms = scorer.terms(state, crowd.beside(best.site, best.node, without=best), present=True, stays=not best.new)
-    judged = []
-    capability = scorer.capability(state, present=True)
-    for other in others:
-        other_score, k = scorer.judge(other, crowd.beside(other.site.name, other.node.name, without=best))
-        judged.append((-other_score, other.rank, other))
-        capability = max(capability, k)
+    scores, capability = scorer.judge(ledger, others, crowd.at_site, best.site)
+    capability = max(capability, scorer.capability(state, present=True))
+    judged = zip((-scores).tolist(), [other.rank for other in others], others, strict=True)
     runners = []
     for negative, _, other in heapq.nsmallest(settings.runners_up, judged, key=lambda entry: entry[:2]):
         beside = crowd.beside(other.site.name, other.node.name, without=best)

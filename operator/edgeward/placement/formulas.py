@@ -38,12 +38,12 @@ def priority_tier(importance: int, urgency: int, satisfaction: int) -> int:
     return (importance + urgency + satisfaction + 2) // 3
 
 
-def capability(cores: float, free: float, seconds: float) -> float:
+def capability(cores: Number, free: Number, seconds: Number, op: Ops = ONE) -> Number:
     """K_j = C_j R_j / T_j: C effective cores, R of them free, T predicted seconds of this job there. More is better.
 
     (1000,500,20) (1500,800,30) (2000,1000,40) (3000,2000,50) -> 25000 40000 50000 120000.
     """
-    return cores * free / seconds if seconds > 0 else 0.0
+    return op.where(seconds > 0, cores * free / op.maximum(seconds, TINY), 0.0)
 
 
 def shares_of_best(values: Sequence[float]) -> tuple[float, ...]:

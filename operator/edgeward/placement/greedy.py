@@ -1,18 +1,18 @@
 """Places new replicas of one job, one after the other, each on the node that is best once the earlier ones are there.
 
-The solver (solve/) decides whole priority tiers at once; this is its floor, and what is done where it gave no advice.
+The solver (solve/) decides whole priority tiers at once; this is its floor, what it rounds with, and what is done where
+it gave no advice.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
+from edgeward.placement.columns import Floats, floats
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.scoring import PRECISION, Scorer
-
-Key = tuple[float, int, int, int]
-"""smallest first: -score, -free cpu, -free memory, rank"""
 
 
 def fill(
@@ -22,50 +22,65 @@ def fill(
     job: int,
     scorer: Scorer,
     ledger: Ledger,
-    on_node: dict[int, int],
-    at_site: dict[str, int],
+    on_node: Mapping[int, int],
+    at_site: Mapping[str, int],
     fits: Callable[[NodeState], bool],
+    cost: Floats | None = None,
+    growth: Floats | None = None,
 ) -> list[NodeState]:
-    """The node of each replica placed, at most `need` of them; `on_node` and `at_site` count the job's replicas.
+    """The node of each replica placed, at most `need` of them; `on_node` and `at_site` count the job's replicas there
+    already, by index of the node and by name of the site.
 
-    A placement changes its own node's score and, by the same amount, that of every node of its site. So the nodes
-    wait in a heap per site, without the site's part, and only the chosen site is looked at again: n replicas over m
-    nodes cost n log m, not n m.
+    `candidates` have room for one now. `cost`, one entry each, is taken off the score, and `growth` is added to it for
+    each replica that comes; a place that is not worth its cost is left alone.
+
+    A placement changes its own node's score and, by the same amount, that of every node of its site; only those are
+    looked at again. Ties go to the node with more cpu free, then more memory, then by rank.
     """
-    shelves: dict[str, list[tuple[Key, NodeState]]] = {}
-    for state in candidates:
-        shelves.setdefault(state.site.name, []).append((_key(state, scorer, on_node), state))
-    sites: list[tuple[Key, str]] = []
-    for site, shelf in shelves.items():
-        heapq.heapify(shelf)
-        sites.append((_with_site(shelf[0][0], scorer, at_site.get(site, 0)), site))
-    heapq.heapify(sites)
+    if not candidates:
+        return []
+    table = ledger.columns
+    states = sorted(candidates, key=lambda state: state.rank)
+    rows = np.array([state.index for state in states], dtype=np.intp)
+    free_cpu = table.allocatable_cpu[rows] - table.requested_cpu[rows]
+    free_memory = table.allocatable_memory[rows] - table.requested_memory[rows]
+    order = np.lexsort((-free_memory, -free_cpu))
+    states, rows = [states[at] for at in order], rows[order]
+    costs = np.zeros(len(rows)) if cost is None else cost[np.argsort(_ranks(candidates), kind="stable")][order]
+    grows = None if growth is None else growth[np.argsort(_ranks(candidates), kind="stable")][order]
 
+    values = scorer.column(ledger, rows)
+    for at, state in enumerate(states):
+        if (state.held and job in state.held) or state.index in on_node:
+            values[at] = scorer.base(state, on_node.get(state.index, 0), present=False, stays=False)
+    sites = table.site[rows]
+    counts = [at_site.get(site.name, 0) for site in ledger.site_list]
+    parts = floats([scorer.site_part(count) for count in counts])
+    worth = np.round(np.round(values, PRECISION) + parts[sites] - costs, PRECISION)
+    here: dict[int, int] = {}
     chosen: list[NodeState] = []
-    while len(chosen) < need and sites:
-        _, site = heapq.heappop(sites)
-        shelf = shelves[site]
-        _, state = heapq.heappop(shelf)
-        if chosen and not fits(state):  # a limit of its site or of a quota may have been reached since
-            if shelf:
-                heapq.heappush(sites, (_with_site(shelf[0][0], scorer, at_site.get(site, 0)), site))
+    while len(chosen) < need:
+        at = int(np.argmax(worth))
+        if worth[at] == -np.inf or (cost is not None and worth[at] <= 0):
+            break
+        state, site = states[at], sites[at]
+        if not fits(state):
+            worth[at] = -np.inf
             continue
         ledger.place(job, state)
-        on_node[state.index] = on_node.get(state.index, 0) + 1
-        at_site[site] = at_site.get(site, 0) + 1
         chosen.append(state)
-        if fits(state):
-            heapq.heappush(shelf, (_key(state, scorer, on_node), state))
-        if shelf:
-            heapq.heappush(sites, (_with_site(shelf[0][0], scorer, at_site[site]), site))
+        here[at] = here.get(at, 0) + 1
+        beside = on_node.get(state.index, 0) + here[at]
+        values[at] = scorer.base(state, beside, present=False, stays=False)
+        if grows is not None:
+            costs[at] += grows[at]
+        counts[site] += 1
+        parts[site] = scorer.site_part(counts[site])
+        same = np.nonzero(sites == site)[0]
+        fresh = np.round(np.round(values[same], PRECISION) + parts[site] - costs[same], PRECISION)
+        worth[same] = np.where(worth[same] == -np.inf, -np.inf, fresh)
     return chosen
 
 
-def _key(state: NodeState, scorer: Scorer, on_node: dict[int, int]) -> Key:
-    base = scorer.base(state, on_node.get(state.index, 0), present=False, stays=False)
-    free = state.free
-    return -round(base, PRECISION), -free.cpu, -free.memory, state.rank
-
-
-def _with_site(key: Key, scorer: Scorer, at_site: int) -> Key:
-    return -round(-key[0] + scorer.site_part(at_site), PRECISION), *key[1:]
+def _ranks(states: Sequence[NodeState]) -> list[int]:
+    return [state.rank for state in states]

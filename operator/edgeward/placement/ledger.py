@@ -8,14 +8,14 @@ cannot be in the sample yet (in flight) is added to them, so that a burst inside
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from edgeward.fleet.model import Fleet, Job, Node, Placed, Resources, Site
-from edgeward.placement.columns import Columns, Floats, floats
+from edgeward.placement.columns import Columns, Floats, Rows, floats
 from edgeward.placement.freshness import STANDS_STILL, Reading, earliest_starts, read, stands_still
 from edgeward.placement.learning import Failures, Learned
 from edgeward.placement.pools import charge, pool_node, pool_reading
@@ -80,6 +80,14 @@ def bounded_request(job: Job) -> Resources:
     return Resources(max(0, need.cpu), max(0, need.memory), max(1, need.pods), max(0, need.storage), extended)
 
 
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    of: Rows
+    """by index of Ledger.states"""
+    heads: tuple[NodeState, ...]
+    """one of each"""
+
+
 class Ledger:
     """The nodes of a Fleet with what is used there; `place` and `withdraw` keep it true while a plan is made."""
 
@@ -99,6 +107,7 @@ class Ledger:
         self.measured = (*alone, *(member for group in members.values() for member in group))
         """every node, those of pools among them: what has figures of its own"""
         pools = [self._pool(name, members[name]) for name in sorted(members)]
+        self._label_names = frozenset(name for job in fleet.jobs for name in job.node_selector)
         self.states = (*alone, *pools)
         """every place: the nodes of fixed sites, and one for each elastic site"""
         for index, state in enumerate(self.states):
@@ -206,9 +215,11 @@ class Ledger:
             allocatable_cpu=floats([s.node.allocatable.cpu for s in states]),
             allocatable_memory=floats([s.node.allocatable.memory for s in states]),
             allocatable_pods=floats([s.node.allocatable.pods for s in states]),
+            allocatable_storage=floats([s.node.allocatable.storage for s in states]),
             requested_cpu=floats([s.requested.cpu for s in states]),
             requested_memory=floats([s.requested.memory for s in states]),
             requested_pods=floats([s.requested.pods for s in states]),
+            requested_storage=floats([s.requested.storage for s in states]),
             in_flight_cpu=floats([s.in_flight.cpu for s in states]),
             in_flight_memory=floats([s.in_flight.memory for s in states]),
             cpu=floats([s.cpu.value for s in states]),
@@ -218,7 +229,21 @@ class Ledger:
             speed=floats([s.node.speed for s in states]),
             site=np.array([number[s.site.name] for s in states], dtype=np.intp),
             rank=np.array([s.rank for s in states], dtype=np.intp),
+            pool=np.array([s.pool for s in states], dtype=np.bool_),
         )
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """Nodes that no check of a job's spec or of the nodes' state can tell apart."""
+        number: dict[tuple[object, ...], int] = {}
+        heads: list[NodeState] = []
+        of = []
+        for state in self.states:
+            kind = number.setdefault(_kind(state, self._label_names), len(number))
+            if kind == len(heads):
+                heads.append(state)
+            of.append(kind)
+        return Kinds(np.array(of, dtype=np.intp), tuple(heads))
 
     def has_model(self, digest: str) -> Floats:
         """1 for each node that has the model in its store, else 0."""
@@ -271,6 +296,7 @@ class Ledger:
         table.requested_cpu[row] = state.requested.cpu
         table.requested_memory[row] = state.requested.memory
         table.requested_pods[row] = state.requested.pods
+        table.requested_storage[row] = state.requested.storage
         table.in_flight_cpu[row] = state.in_flight.cpu
         table.in_flight_memory[row] = state.in_flight.memory
 
@@ -334,3 +360,20 @@ def _likeness(state: NodeState) -> tuple[object, ...]:
         sorted((key, value) for key, value in node.labels.items() if key not in _OWN_NAME),
         sorted((taint.key, taint.value, taint.effect) for taint in node.taints),
     )
+
+
+def _kind(state: NodeState, labels: frozenset[str]) -> tuple[object, ...]:
+    """All that SPEC_CHECKS and STATE_CHECKS may look at; `labels` are those that some job asks for."""
+    node = state.node
+    return (
+        state.site.name,
+        state.index if state.pool else -1,
+        (node.tier, node.arch, node.ready, node.not_ready_since, node.unschedulable, node.speed),
+        node.taints,
+        node.allocatable,
+        _some(node.labels, labels),
+    )
+
+
+def _some(labels: Mapping[str, str], names: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, labels[name]) for name in names if name in labels))

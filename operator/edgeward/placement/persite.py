@@ -51,7 +51,7 @@ def due_by_site(
 
 
 def missing_by_site(
-    ask: Ask, states: Sequence[NodeState], static: dict[int, Miss], short: Mapping[str, int]
+    ask: Ask, states: Sequence[NodeState], static: Mapping[int, Miss], short: Mapping[str, int]
 ) -> tuple[str, str]:
     """The reason and the message for so many replicas that are missing by site, each site with its own nodes' misses."""
     reasons, texts = [], []

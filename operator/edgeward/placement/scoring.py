@@ -6,8 +6,11 @@ the request added; the two can then be compared, for a choice and for a move ali
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import NamedTuple
+
+import numpy as np
 
 from edgeward.fleet.model import Resources, Site
 from edgeward.placement import formulas
@@ -151,12 +154,16 @@ class Scorer:
     def column(self, ledger: Ledger, rows: Rows, added: Added | None = None) -> Floats:
         """`base` of the nodes in `rows` (indices of Ledger.states) on which the job has no replica, all at once; to the
         last digits the same as one by one. `added`: as if so much more were there already, besides this replica."""
+        weighed: Floats = self.weigh(self.figure(self._facts(ledger, rows, added), MANY), 0, stays=False)
+        return weighed
+
+    def _facts(self, ledger: Ledger, rows: Rows, added: Added | None = None) -> Facts:
         ask, table = self.ask, ledger.columns
         more_cpu, more_memory = added if added is not None else (0.0, 0.0)
         cpu, memory = ask.request.cpu + more_cpu, ask.request.memory + more_memory
         sites = [self.site_facts(site) for site in ledger.site_list]
         where = table.site[rows]
-        facts = Facts(
+        return Facts(
             cores=table.allocatable_cpu[rows] / 1000,
             memory=table.allocatable_memory[rows],
             requested_cores=(table.requested_cpu[rows] + cpu) / 1000,
@@ -172,8 +179,6 @@ class Scorer:
             failure=1.0 if ask.failures.empty else self._failures(ledger)[rows],
             site=SiteFacts(*(floats(column)[where] for column in zip(*sites, strict=True))),  # type: ignore[arg-type]
         )
-        weighed: Floats = self.weigh(self.figure(facts, MANY), 0, stays=False)
-        return weighed
 
     def _failures(self, ledger: Ledger) -> Floats:
         return floats([self._failure(state) for state in ledger.states])
@@ -254,11 +259,25 @@ class Scorer:
         }
         return tuple(Term(name, self.weights[name], *rows[name]) for name in TERMS if self._applies(name))
 
-    def judge(self, state: NodeState, company: Company) -> tuple[float, float]:
-        """Score and capability K of a node that does not hold the replica, from one look at its figures."""
-        values = self.values(state, present=False)
-        score = self.weigh(values, company.on_node, stays=False) + self.site_part(company.at_site)
-        return round(score, PRECISION), _capability(state, values)
+    def judge(
+        self, ledger: Ledger, states: Sequence[NodeState], at_site: Mapping[str, int], leaves: str
+    ) -> tuple[Floats, float]:
+        """Scores of nodes that do not hold the replica, and the largest capability K among them. `at_site`: replicas of
+        the job; `leaves`: the site of the one that would come from elsewhere."""
+        if not states:
+            return np.zeros(0), 0.0
+        rows = np.array([state.index for state in states], dtype=np.intp)
+        values = self.figure(self._facts(ledger, rows), MANY)
+        bases: Floats = self.weigh(values, 0, stays=False)
+        cores = ledger.columns.allocatable_cpu[rows] / 1000
+        ks: Floats = formulas.capability(cores, values.free_cores, values.service, MANY)
+        for at, state in enumerate(states):
+            if self.ask.index in state.held:
+                bases[at] = self.base(state, 0, present=False, stays=False)
+                ks[at] = self.capability(state, present=False)
+        beside = {site: max(0, count - (site == leaves)) for site, count in at_site.items()}
+        parts = floats([self.site_part(beside.get(site.name, 0)) for site in ledger.site_list])
+        return np.round(bases + parts[ledger.columns.site[rows]], PRECISION), float(np.max(ks))
 
     def capability(self, state: NodeState, *, present: bool) -> float:
         """K = C R / T of this node for this job."""
@@ -287,7 +306,8 @@ class Scorer:
 
 
 def _capability(state: NodeState, values: Values) -> float:
-    return formulas.capability(state.node.allocatable.cpu / 1000, values.free_cores, values.service)
+    known: float = formulas.capability(state.node.allocatable.cpu / 1000, values.free_cores, values.service)
+    return known
 
 
 TERMS: tuple[str, ...] = tuple(field.name for field in fields(Weights))

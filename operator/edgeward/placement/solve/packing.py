@@ -9,9 +9,10 @@ import numpy as np
 
 from edgeward.placement.columns import Floats
 from edgeward.placement.constraints import FIT_CHECKS, first_miss
+from edgeward.placement.greedy import fill
 from edgeward.placement.incumbents import Crowd, Standing, standing_score
-from edgeward.placement.ledger import Ledger, NodeState
-from edgeward.placement.scoring import PRECISION
+from edgeward.placement.ledger import Ledger
+from edgeward.placement.sieve import that_fit
 from edgeward.placement.solve.relax import Tier
 from edgeward.placement.solve.wants import Want
 
@@ -119,42 +120,29 @@ def round_up(tier: Tier, ledger: Ledger, prices: Floats, wish: Where | None = No
 def _pick(index: int, need: int, nodes: list[int], guide: Guide, ledger: Ledger, free_of_price: bool) -> None:
     """Adds to `nodes` at most `need` places, and to the ledger."""
     want = guide.tier.wants[index]
-    scorer, ask, states = want.decision.scorer, want.decision.ask, ledger.states
-    value = scorer.column(ledger, want.rows)
-    for node in {node for node in want.on_node if node in set(want.rows.tolist())} | set(nodes):
-        at = int(np.nonzero(want.rows == node)[0][0])
-        beside = want.on_node.get(node, 0) + nodes.count(node)
-        value[at] = scorer.base(states[node], beside, present=False, stays=False)
-    cost = np.zeros(len(want.rows)) if free_of_price else guide.cost(index)
-    sites = ledger.columns.site[want.rows]
-    counts = np.zeros(len(ledger.site_list))
-    for number, site in enumerate(ledger.site_list):
-        counts[number] = want.at_site.get(site.name, 0)
+    ask = want.decision.ask
+    states = that_fit(ask, ledger, [ledger.states[row] for row in want.rows.tolist()])
+    on_node, at_site = dict(want.on_node), dict(want.at_site)
     for node in nodes:
-        counts[ledger.columns.site[node]] += 1
-    parts = 0.5 * scorer.weights["spread"] / (1.0 + counts)
-    worth = np.round(value + parts[sites] - cost, PRECISION)
-    while need > 0:
-        at = int(np.argmax(worth))
-        if worth[at] == -np.inf or (worth[at] <= 0 and not free_of_price):
-            return
-        state = states[want.rows[at]]
-        if first_miss(ask, state, FIT_CHECKS) is not None:
-            worth[at] = -np.inf
-            continue
-        _arrive(want, at, state, nodes, guide, ledger)
-        need -= 1
-        node, site = state.index, sites[at]
-        counts[site] += 1
-        parts[site] = 0.5 * scorer.weights["spread"] / (1.0 + counts[site])
-        value[at] = scorer.base(state, want.on_node.get(node, 0) + nodes.count(node), present=False, stays=False)
-        if not free_of_price:
-            cost[at] += want.cpu * guide.tier.usual[node]
-        same = (sites == site) & (worth != -np.inf)
-        worth[same] = np.round(value[same] + parts[site] - cost[same], PRECISION)
-
-
-def _arrive(want: Want, at: int, state: NodeState, nodes: list[int], guide: Guide, ledger: Ledger) -> None:
-    ledger.place(want.decision.ask.index, state)
-    nodes.append(state.index)
-    guide.arrived[state.index] += 1
+        on_node[node] = on_node.get(node, 0) + 1
+        site = ledger.states[node].site.name
+        at_site[site] = at_site.get(site, 0) + 1
+    cost = growth = None
+    if not free_of_price:
+        at = np.isin(want.rows, np.array([state.index for state in states], dtype=np.intp))
+        cost, growth = guide.cost(index)[at], want.cpu * guide.tier.usual[want.rows[at]]
+    chosen = fill(
+        need,
+        states,
+        job=ask.index,
+        scorer=want.decision.scorer,
+        ledger=ledger,
+        on_node=on_node,
+        at_site=at_site,
+        fits=lambda state: first_miss(ask, state, FIT_CHECKS) is None,
+        cost=cost,
+        growth=growth,
+    )
+    for state in chosen:
+        nodes.append(state.index)
+        guide.arrived[state.index] += 1

@@ -9,10 +9,10 @@ import numpy as np
 
 from edgeward.fleet.model import Resources
 from edgeward.placement.columns import Floats, Rows
-from edgeward.placement.constraints import FIT_CHECKS, first_miss
 from edgeward.placement.decide import Decision, Need
 from edgeward.placement.incumbents import Crowd
 from edgeward.placement.ledger import Ledger, NodeState
+from edgeward.placement.sieve import that_fit
 
 FRACTIONS = (0.0, 0.15, 0.35, 0.6, 0.85, 1.0)
 """of a node's free cpu: where the fall of a score is measured"""
@@ -87,19 +87,10 @@ def wants_of(decisions: Sequence[Decision], ledger: Ledger) -> list[Want]:
     return found
 
 
-def room(decision: Decision, need: Need) -> list[NodeState]:
-    """The places that take one more replica now."""
-    ask = decision.ask
-    return [
-        state
-        for state in decision.allowed
-        if need.site in (None, state.site.name) and first_miss(ask, state, FIT_CHECKS) is None
-    ]
-
-
 def _want(decision: Decision, need: Need, ledger: Ledger) -> Want | None:
     scorer, ask = decision.scorer, decision.ask
-    states = sorted(room(decision, need), key=lambda state: state.rank)
+    places = [state for state in decision.allowed if need.site in (None, state.site.name)]
+    states = sorted(that_fit(ask, ledger, places), key=lambda state: state.rank)
     if not states:
         return None
     crowd = Crowd(decision.standings)
