@@ -16,26 +16,12 @@ from edgeward.fleet.reading import Reader
 from . import reach
 from .errors import CommandError, Exit
 from .explain_text import lines_of
-from .output import add_format, show
+from .output import show
 from .standing import Standing, ahead_of, alike
 from .table import page_for
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    explain = commands.add_parser(
-        "explain",
-        help="why a job is where it is, and why not elsewhere",
-        description="Tells from a job's status why it is where it is, why not elsewhere, and what would change it. "
-        "Needs the right to get InferenceJobs; to list them in all namespaces shows who is ahead.",
-    )
-    explain.add_argument("job", metavar="JOB", help="name of an InferenceJob, or NAMESPACE/NAME")
-    explain.add_argument("-n", "--namespace", help="its namespace (default: that of the kubeconfig's context)")
-    add_format(explain)
-    reach.add_options(explain)
-    explain.set_defaults(run=_explain)
-
-
-def _explain(arguments: argparse.Namespace) -> int:
+def explain(arguments: argparse.Namespace) -> int:
     target = reach.Target.of(arguments)
     namespace, _, name = arguments.job.rpartition("/")
     if namespace and arguments.namespace and namespace != arguments.namespace:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import logging
 import sys
 from pathlib import Path
 
 from edgeward import __version__
 
-from . import explain, snapshot, whatif
+from . import commands
 from .errors import CommandError, Exit
 from .logs import log_to_stderr
 
@@ -20,16 +21,14 @@ def main(argv: list[str] | None = None) -> int:
         prog="edgeward", description="Places AI inference across edge sites and the cloud."
     )
     parser.add_argument("--version", action="version", version=f"edgeward {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("operator", help="run the hub and the agent of its own cluster")
+    chosen = parser.add_subparsers(dest="command", required=True)
+    run = chosen.add_parser("operator", help="run the hub and the agent of its own cluster")
     run.add_argument("--config", help="YAML file with the settings; see the chart's values")
     run.add_argument("--kubeconfig", help="only outside of a cluster")
     run.add_argument("--check-config", action="store_true", help="read the settings, print them and stop")
-    crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
+    crds = chosen.add_parser("crds", help="write the CustomResourceDefinitions")
     crds.add_argument("folder", type=Path)
-    explain.add_commands(commands)
-    whatif.add_commands(commands)
-    snapshot.add_commands(commands)
+    commands.add(chosen)
     arguments = parser.parse_args(argv)
     if arguments.command == "crds":
         from edgeward.api import crdgen
@@ -44,7 +43,8 @@ def _for_a_person(arguments: argparse.Namespace) -> int:
     # What libraries log is not for whoever asked; what is wrong comes back as an error.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
-        return int(arguments.run(arguments))
+        module, function = arguments.runs
+        return int(getattr(importlib.import_module(f"edgeward.cli.{module}"), function)(arguments))
     except CommandError as error:
         print(f"edgeward: {error.message}", file=sys.stderr)
         if error.remedy:

@@ -1,19 +1,12 @@
-"""-o table, json or yaml."""
+"""-o json and -o yaml."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from typing import Any
 
 import yaml
-
-
-def add_format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o", "--output", choices=("table", "json", "yaml"), default="table", help="default: table, to be read"
-    )
 
 
 def show(document: dict[str, Any], form: str) -> None:

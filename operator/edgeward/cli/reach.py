@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from edgeward.cluster.client import ApiError, Client, namespace_of
+from edgeward.cluster.lease import HOLDER_HEADER
 from edgeward.cluster.resources import LEASES, PODS
-from edgeward.hub.debug import HEADER
 
+from .commands import OPERATOR_NAMESPACE
 from .errors import CommandError, Exit
 
-OPERATOR_NAMESPACE, LEASE = "edgeward", "edgeward-hub"
+LEASE = "edgeward-hub"
 PATIENCE = 60.0
 """seconds for the snapshot of a large fleet"""
 
@@ -38,18 +39,6 @@ class Target:
     def namespace(self) -> str:
         """What kubectl would take when none is named."""
         return namespace_of(kubeconfig=self.kubeconfig, context=self.context)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    where = parser.add_argument_group("which cluster")
-    where.add_argument("--kubeconfig", metavar="FILE", help="instead of $KUBECONFIG or ~/.kube/config")
-    where.add_argument("--context", metavar="NAME", help="a context of the kubeconfig other than the present one")
-    where.add_argument(
-        "--operator-namespace",
-        metavar="NAMESPACE",
-        default=OPERATOR_NAMESPACE,
-        help="where Edgeward is installed (default: %(default)s)",
-    )
 
 
 @contextlib.asynccontextmanager
@@ -122,7 +111,7 @@ async def ask_operator(client: Client, target: Target, path: str) -> str:
     try:
         # Without a port the API server takes the first one of the first container: the operator's http port.
         answer = await client.request(
-            "GET", PODS.path(namespace, pod, "proxy") + path, headers={HEADER: holder}, limit=PATIENCE
+            "GET", PODS.path(namespace, pod, "proxy") + path, headers={HOLDER_HEADER: holder}, limit=PATIENCE
         )
     except ApiError as error:
         if error.status == 403 and "pods" in error.message:

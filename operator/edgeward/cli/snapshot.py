@@ -14,33 +14,11 @@ from . import reach, source
 from .errors import CommandError, Exit
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    take = commands.add_parser(
-        "snapshot",
-        help="write the fleet as the operator sees it",
-        description="Writes the fleet as the operator saw it in its last pass: nodes, sites, jobs, live figures with "
-        "their ages, and the settings. No Secret and nothing of a podTemplate is in it.",
-    )
-    take.add_argument(
-        "-o", "--output", metavar="FILE", default="-", help="where to (default: standard output); .gz packs it"
-    )
-    reach.add_options(take)
-    take.set_defaults(run=_take)
-    replay = commands.add_parser(
-        "plan",
-        help="plan for a snapshot, without a cluster",
-        description="Runs the operator's own planner on a snapshot and prints the plan as canonical JSON. Exit code 6 "
-        "when it is not, byte for byte, the plan that the operator made for it.",
-    )
-    replay.add_argument("snapshot", metavar="SNAPSHOT", help="a file of `edgeward snapshot`, - for standard input")
-    replay.set_defaults(run=_replay)
-
-
 def say(text: str) -> None:
     print(f"edgeward: {text}", file=sys.stderr)
 
 
-def _take(arguments: argparse.Namespace) -> int:
+def take(arguments: argparse.Namespace) -> int:
     made = asyncio.run(source.from_cluster(reach.Target.of(arguments), say))
     text = record_text(made)
     if arguments.output == "-":
@@ -62,7 +40,7 @@ def _counts(made: Record) -> str:
     return f"{len(fleet.jobs)} jobs, {len(fleet.nodes)} nodes, {len(fleet.sites)} sites"
 
 
-def _replay(arguments: argparse.Namespace) -> int:
+def replay(arguments: argparse.Namespace) -> int:
     recorded = source.from_file(arguments.snapshot)
     text = plan_text(recorded.replay())
     sys.stdout.write(text)

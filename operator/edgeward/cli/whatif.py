@@ -20,7 +20,7 @@ from edgeward.placement.whatif import compare, run
 
 from . import reach, source
 from .errors import Exit
-from .output import add_format, show
+from .output import show
 from .snapshot import say
 from .table import page_for
 from .whatif_input import add, added, as_command_error, with_files, with_weights
@@ -30,44 +30,7 @@ LARGE = 20_000
 """jobs times nodes"""
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "what-if",
-        help="what a change would place, move, preempt and refuse",
-        description="Runs the operator's own planner on the fleet as it is and on the fleet with the changes, and tells "
-        "the difference, and the least extra capacity that places all that waits. Changes may be combined; without any, "
-        "it tells what waits. Nothing is written anywhere.",
-    )
-    change = parser.add_argument_group("what changes")
-    change.add_argument(
-        "-f", "--filename", metavar="FILE", action="append", default=[],
-        help="InferenceJobs and ModelReleases: new ones, or other specs for those that are there; - is standard input",
-    )  # fmt: skip
-    change.add_argument("--without-site", metavar="SITE", action="append", default=[], help="as if it were not there")
-    change.add_argument("--without-node", metavar="NODE", action="append", default=[], help="as if it were not there")
-    change.add_argument(
-        "--add-node", metavar="SHAPE", action="append", default=[],
-        help="tier=edge,cpu=4,memory=8Gi[,site=S][,count=N][,name=N][,arch=A][,pods=N][,storage=20Gi][,label.KEY=V]"
-        "[,example.com/npu=N]",
-    )  # fmt: skip
-    change.add_argument(
-        "--set-weight", metavar="TERM=WEIGHT", action="append", default=[], help="of a term of the score: load=2"
-    )
-    change.add_argument("-n", "--namespace", help="of what names none in FILE (default: that of the context)")
-    search = parser.add_argument_group("what is looked for")
-    search.add_argument(
-        "--shape", metavar="SHAPE", action="append", default=[],
-        help="kinds of node to find the least extra capacity with, as for --add-node (default: of each tier the most common)",
-    )  # fmt: skip
-    search.add_argument("--no-search", action="store_true", help="do not look for the least extra capacity")
-    where = parser.add_argument_group("which fleet")
-    where.add_argument("--snapshot", metavar="FILE", help="of `edgeward snapshot`, instead of a cluster's")
-    add_format(parser)
-    reach.add_options(parser)
-    parser.set_defaults(run=_what_if)
-
-
-def _what_if(arguments: argparse.Namespace) -> int:
+def what_if(arguments: argparse.Namespace) -> int:
     target = reach.Target.of(arguments)
     recorded = (
         source.from_file(arguments.snapshot) if arguments.snapshot else asyncio.run(source.from_cluster(target, say))

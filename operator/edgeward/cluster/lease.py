@@ -18,6 +18,8 @@ from .client import ApiError, Client, WriteRefused
 from .resources import LEASES, Object
 
 log = logging.getLogger(__name__)
+HOLDER_HEADER = "X-Edgeward-Leader"
+"""shows a leader that whoever asks it may read its Lease, where its identity stands"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
+from edgeward.cluster.lease import HOLDER_HEADER
 from edgeward.fleet.model import Fleet
 from edgeward.placement.model import Plan
 from edgeward.placement.record import plan_text, record, record_text
 from edgeward.placement.settings import PlanSettings
 
-HEADER = "X-Edgeward-Leader"
 Pass = tuple[Fleet, Plan]
 
 
@@ -28,9 +28,9 @@ def routes(
     """last: the pass to show, None before the first."""
 
     async def answer(request: web.Request, write: Callable[[Pass], str]) -> web.Response:
-        shown = request.headers.get(HEADER, "")
+        shown = request.headers.get(HOLDER_HEADER, "")
         if not hmac.compare_digest(shown.encode(), identity.encode()):
-            return web.Response(status=403, text=f"{HEADER} must be the holderIdentity of the operator's Lease")
+            return web.Response(status=403, text=f"{HOLDER_HEADER} must be the holderIdentity of the operator's Lease")
         made = last() if leading() else None
         if made is None:
             return web.Response(status=503, text="no plan was made here yet, or another replica leads")

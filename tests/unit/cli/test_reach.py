@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from aiohttp import web
 
 from edgeward.cli.main import main
+from edgeward.cluster.lease import HOLDER_HEADER
 from edgeward.hub import debug
 from edgeward.placement import plan
 from edgeward.placement.record import record_text
@@ -55,7 +59,7 @@ class Server:
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
-        self.headers = {**self.headers, request.path: request.headers.get(debug.HEADER, "")}
+        self.headers = {**self.headers, request.path: request.headers.get(HOLDER_HEADER, "")}
         name = request.path.rsplit("/", 1)[-1]
         missing = (404, {"kind": "Status", "message": f'inferencejobs.edgeward.dev "{name}" not found'})
         code, body = self.answers.get(request.path, missing)
@@ -251,7 +255,7 @@ def asked(path: str, *, key: str | None, leading: bool = True, planned: bool = T
             debug.routes(identity=IDENTITY, settings=SETTINGS, leading=lambda: leading, last=lambda: made)
         )
         async with TestClient(TestServer(app)) as client:
-            answer = await client.get(path, headers={} if key is None else {debug.HEADER: key})
+            answer = await client.get(path, headers={} if key is None else {HOLDER_HEADER: key})
             return answer.status, await answer.text()
 
     return asyncio.run(play())
@@ -274,3 +278,12 @@ def test_and_to_nobody_else(path: str, key: str | None) -> None:
 def test_before_the_first_plan_and_on_a_standby_there_is_nothing_to_show() -> None:
     assert asked("/debug/snapshot", key=IDENTITY, planned=False)[0] == 503
     assert asked("/debug/snapshot", key=IDENTITY, leading=False)[0] == 503
+
+
+def test_explain_does_not_wait_for_what_it_does_not_need() -> None:
+    """It reads a status: neither the planner nor the operator is imported for it."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    code = "import sys, edgeward.cli.main, edgeward.cli.explain; print([m for m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    for name in ("numpy", "kopf", "edgeward.placement", "edgeward.hub"):
+        assert f"'{name}'" not in found.stdout
