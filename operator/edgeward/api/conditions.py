@@ -90,6 +90,7 @@ class Reason(StrEnum):
     # Events only
     PLACED = "Placed"
     MOVED = "Moved"
+    SCALED = "Scaled"
     UNPLACED = "Unplaced"
     NODE_EXCLUDED = "NodeExcluded"
     NODE_LOST = "NodeLost"

@@ -54,7 +54,7 @@ def job_events(before: InferenceJobStatus, after: InferenceJobStatus, plan: JobP
             told.append((reason, ready_after.message, False))
         elif reason not in (*QUIET, *(item[0] for item in told)):
             told.append((reason, ready_after.message, True))
-    return told + _metrics_events(before, after) + _resize_events(before, after)
+    return told + _metrics_events(before, after) + _scaled_events(before, after) + _resize_events(before, after)
 
 
 def _preemption_events(
@@ -72,6 +72,15 @@ def _preemption_events(
             left = f"; {plan.missing} without a place now" if plan.missing else "; placed elsewhere"
             told.append((Reason.PREEMPTED, f"{what}: {gives.why}{left}", True))
     return told
+
+
+def _scaled_events(before: InferenceJobStatus, after: InferenceJobStatus) -> list[tuple[Reason, str, bool]]:
+    was, now = before.scaling, after.scaling
+    if was is None or now is None or was.replicas == now.replicas or not was.replicas or not now.replicas:
+        return []
+    of_each = f" and one replica sustains {now.throughput}" if now.throughput else ""
+    rates = f": {now.arrivals} requests a second arrived{of_each}" if now.arrivals else ""
+    return [(Reason.SCALED, f"from {was.replicas} to {now.replicas} replicas{rates}", False)]
 
 
 def _resize_events(before: InferenceJobStatus, after: InferenceJobStatus) -> list[tuple[Reason, str, bool]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from edgeward.api.inferencejob import InferenceJob
 from edgeward.cluster import trim
 from edgeward.fleet.model import Problem
 from edgeward.fleet.traffic import Measured
+from edgeward.hub.narrate import job_events
 from edgeward.hub.status import job_status, pod_selector
+from edgeward.placement.model import JobPlan
 from edgeward.placement.plan import plan as make_plan
 from tests.unit.fleet.objects import DIGEST, NOW, Raw, ago, assignment, build, job, node, release, site
 
@@ -162,6 +165,24 @@ def test_figures_that_drift_are_no_news_and_those_of_another_decision_are() -> N
     assert drifted["scaling"] == first["scaling"]
     more = told(raw, here(4), figures=[measured(95, at=NOW)], now=NOW + 5)
     assert (more["scaling"]["replicas"], more["scaling"]["arrivals"]) == (5, "95")
+
+
+def events(before: Raw, after: Raw) -> list[tuple[str, str, bool]]:
+    read = [parse(InferenceJob, job(status=status)).status for status in (before, after)]
+    plan = JobPlan(key="shop/signs", priority_tier=3, p=Fraction(1), wanted=1)
+    return [(str(reason), text, warning) for reason, text, warning in job_events(read[0], read[1], plan)]
+
+
+def test_another_number_is_an_event_and_a_first_one_is_none() -> None:
+    raw = job(replicas=1, scaling=BOUNDS)
+    one, four = told(raw, here(), figures=[measured(10)]), told(raw, here(), figures=[measured(75)])
+    assert (
+        "Scaled",
+        "from 1 to 4 replicas: 75 requests a second arrived and one replica sustains 20",
+        False,
+    ) in events(one, four)
+    for before, after in ((one, one), (told(job()), one), (told(job(replicas=0, scaling=BOUNDS)), four)):
+        assert "Scaled" not in {reason for reason, _, _ in events(before, after)}
 
 
 def test_nothing_measured_keeps_the_number_and_its_figures_go() -> None:
