@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -283,8 +282,8 @@ def test_an_autoscaler_stops_with_a_condition_when_replicas_are_in_another_clust
             seconds=60,
         )
         assert stopped["reason"] == "FailedGetResourceMetric", stopped
-        begun = get_autoscaler(scaling, "far")["status"].get("lastScaleTime")
-        time.sleep(35)  # it looks twice more
+        begun, looks = get_autoscaler(scaling, "far")["status"].get("lastScaleTime"), failed_looks(scaling)
+        wait("two more of its looks", lambda: failed_looks(scaling) >= looks + 2, seconds=60)
         assert get_autoscaler(scaling, "far")["status"].get("lastScaleTime") == begun
         assert get_job(scaling, "far")["spec"]["replicas"] == 2
     finally:
@@ -292,6 +291,13 @@ def test_an_autoscaler_stops_with_a_condition_when_replicas_are_in_another_clust
         scaling.kubectl.run("delete", "assignments", "--all", "-n", "edgeward-site-harbour", "--ignore-not-found")
         scaling.kubectl.run("delete", "site", "harbour", "--ignore-not-found")
         scaling.kubectl.run("delete", "ij", "far", "-n", NAMESPACE, "--wait", timeout=90)
+
+
+def failed_looks(stage: Stage) -> int:
+    """How often the autoscaler found no figures: it says so in an Event each time."""
+    about = "involvedObject.name=far,reason=FailedGetResourceMetric"
+    found = stage.kubectl.items("events", "-n", NAMESPACE, "--field-selector", about)
+    return sum(int(item.get("count") or 1) for item in found)
 
 
 def no_room(stage: Stage) -> bool:
