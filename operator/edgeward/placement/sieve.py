@@ -88,7 +88,8 @@ def has_no_room(ask: Ask, ledger: Ledger, rows: Rows) -> Mask:
         | (table.allocatable_pods[rows] - table.requested_pods[rows] < need.pods)
         | (table.allocatable_storage[rows] - table.requested_storage[rows] < need.storage)
     )
-    return full
+    # Of a pool the sums also count what waits for it to grow, which takes room on none of its nodes.
+    return full & ~table.pool[rows]
 
 
 def that_fit(ask: Ask, ledger: Ledger, states: Sequence[NodeState]) -> list[NodeState]:
