@@ -15,7 +15,8 @@ from edgeward.api.common import ApiError, QuantityError, parse, parse_bytes, par
 from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.fleet.build import build
-from edgeward.fleet.model import Fleet, Release, Resources
+from edgeward.fleet.model import Fleet, Namespace, Release, Resources
+from edgeward.fleet.names import LABEL_MAX_CPU, LABEL_MAX_PRIORITY_TIER, LABEL_MAX_REPLICAS
 from edgeward.fleet.settings import BuildSettings
 from edgeward.placement.change import TIERS, ChangeError, Shape, common_shape, with_job, with_nodes, with_release
 from edgeward.placement.settings import PlanSettings, Weights
@@ -176,7 +177,9 @@ def with_files(fleet: Fleet, paths: Iterable[str], *, namespace: str) -> Fleet:
         else:
             jobs.append((where, raw))
     known = {release.key: _as_object(release) for release in fleet.releases if release.target is not None}
-    settings = BuildSettings(architectures=fleet.jobs[0].architectures) if fleet.jobs else BuildSettings()
+    settings = BuildSettings(max_priority_tier=fleet.max_priority_tier)
+    if fleet.jobs:
+        settings = replace(settings, architectures=fleet.jobs[0].architectures)
     read = build(
         now=fleet.now,
         nodes=(),
@@ -185,6 +188,7 @@ def with_files(fleet: Fleet, paths: Iterable[str], *, namespace: str) -> Fleet:
         releases=[*{**known, **releases}.values()],
         sites=(),
         assignments=(),
+        namespaces=[_as_namespace(item) for item in fleet.namespaces],
         settings=settings,
     )
     for release in read.releases:
@@ -220,6 +224,17 @@ def _as_object(release: Release) -> Raw:
         "metadata": {"namespace": release.namespace, "name": release.name},
         "spec": {"version": target.version, "artifact": {"uri": "file:///model", "digest": target.digest}},
     }
+
+
+def _as_namespace(limits: Namespace) -> Raw:
+    """The object again, as far as its labels limit what its jobs may have and be."""
+    said = {
+        LABEL_MAX_REPLICAS: limits.max_replicas,
+        LABEL_MAX_CPU: None if limits.max_cpu is None else f"{limits.max_cpu}m",
+        LABEL_MAX_PRIORITY_TIER: limits.max_priority_tier,
+    }
+    labels = {key: str(value) for key, value in said.items() if value is not None}
+    return {"metadata": {"name": limits.name, "labels": labels}}
 
 
 def _documents(path: str) -> Iterator[tuple[str, Raw]]:

@@ -86,7 +86,8 @@ def sift(
 
 
 def why_missing(ask: Ask, states: Sequence[NodeState], misses: Misses) -> tuple[str, str]:
-    """The reason and the message when no node takes one more replica."""
+    """The reason and the message when no node takes one more replica; where several hold, the one that is declared first
+    in `Rejection`."""
     if not states:
         return Rejection.NO_CAPACITY.value, "0/0 nodes fit: the fleet has no node that is labeled for placement"
     deepest = misses.deepest()
@@ -96,13 +97,13 @@ def why_missing(ask: Ask, states: Sequence[NodeState], misses: Misses) -> tuple[
         shown = entry.reason == deepest or entry.reason in _FIT
         parts.append(f"{entry.count} {entry.reason}" + (f" (nearest: {entry.nearest_miss})" if shown else ""))
     counts = f"0/{len(states)} nodes fit: " + ", ".join(parts)
+    too_big = _too_big(ask, states)
+    if too_big:
+        return Rejection.TOO_BIG_FOR_ANY_NODE.value, f"{too_big}; {counts}"
     if ask.namespace_use.lacks(ask.request.cpu) is not None:
         return Rejection.QUOTA_EXCEEDED.value, f"{namespace_quota_text(ask)}; {counts}"
     if deepest is None or deepest not in _FIT:
         return (deepest.value if deepest else Rejection.NO_CAPACITY.value), counts
-    too_big = _too_big(ask, states)
-    if too_big:
-        return Rejection.TOO_BIG_FOR_ANY_NODE.value, f"{too_big}; {counts}"
     if not misses.reasons & (_FIT - {NodeRejection.SITE_QUOTA_EXCEEDED}):
         return Rejection.QUOTA_EXCEEDED.value, counts
     return Rejection.NO_CAPACITY.value, counts

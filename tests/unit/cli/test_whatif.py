@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from edgeward.cli.main import main
+from edgeward.fleet.model import Namespace
 from edgeward.placement.record import record_text
 
 from .objects import DIGEST, recorded
@@ -113,6 +115,20 @@ def test_a_model_that_has_no_release_yet_and_one_that_comes_with_the_file(
     }
     (row,) = answer(capsys, snapshot, "-f", written(tmp_path, job, release))["jobs"]
     assert (row["outcome"], sum(row["to"].values())) == ("placed", 1)
+
+
+def test_a_namespaces_limits_hold_for_what_is_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = recorded()
+    limit = Namespace("test", max_replicas=1000, max_cpu=100_000, max_priority_tier=2)
+    fleet = replace(found.fleet, namespaces=(limit,), max_priority_tier=4)
+    path = tmp_path / "fleet.json"
+    path.write_text(record_text(replace(found, fleet=fleet, plan="")))
+    small = {"resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}, "replicas": 1}
+    (row,) = answer(capsys, str(path), "-f", written(tmp_path, a_job(**small)))["jobs"]
+    assert (row["outcome"], row["reason"]) == ("refused", "PolicyForbids")
+    low = {**small, "priority": {"importance": 1, "urgency": 1, "satisfaction": 1}}
+    (row,) = answer(capsys, str(path), "-f", written(tmp_path, a_job(**low)))["jobs"]
+    assert row["outcome"] == "placed"
 
 
 def test_lists_and_several_files(snapshot: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
