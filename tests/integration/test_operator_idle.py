@@ -38,7 +38,8 @@ def test_an_idle_minute_makes_no_write_but_the_lease(replicas: World, namespace:
     standby = world.operator("standby").start()
     for number in range(5):
         world.job(namespace, f"job-{number}", replicas=1 + number % 3)
-    world.await_ready(namespace, *(f"job-{number}" for number in range(5)))
+    world.job(namespace, "sized", replicas=2, scaling={"minReplicas": 1, "maxReplicas": 4})
+    world.await_ready(namespace, "sized", *(f"job-{number}" for number in range(5)))
     world.await_condition(namespace, "job-0", "MetricsFresh", "True")
     eventually(lambda: standby.get("/readyz")[0] == 200, what="the standby is ready")
 
