@@ -86,6 +86,9 @@ FULL: dict[str, Any] = {
             "poolPatience": 12,
             "dwell": 0,
             "evaluationInterval": 2,
+            "moveWindow": 60,
+            "minRunTime": 0,
+            "nominationTtl": 30,
             "liftAfter": 5,
             "goneAfter": 1000000,
             "leaseDuration": 30,
@@ -113,7 +116,12 @@ FULL: dict[str, Any] = {
             "gain": 0,
             "evaluations": 1,
             "maxPriorityTier": 3,
+            "movesPerJob": 0,
+            "movesPerSite": 1,
+            "preemption": False,
         },
+        "solver": {"idle": 1, "patience": 0, "deadline": 5},
+        "scaling": {"utilization": 0.5, "tolerance": 0, "window": 0, "staleAfter": 30},
     },
 }
 LEAST: dict[str, Any] = {
