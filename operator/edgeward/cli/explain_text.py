@@ -10,7 +10,7 @@ from edgeward.api.jobstatus import Explanation, Figures, RunnerUp, Term
 
 from .asked import asks
 from .standing import MISSED, SHOWN_AHEAD, Standing
-from .table import Page
+from .table import Page, place_name
 
 LIKELY = ("more room", "time", "the node back", "the site back", "a larger limit", "another spec")
 """what would place a job, that which asks least of a person's plans first"""
@@ -149,7 +149,7 @@ def _places(one: Standing, page: Page) -> list[str]:
             f"{item.ready_replicas}/{item.replicas}",
             f"{item.score / 1000:.3f}",
             _ago(item.since, one.now) if item.since else "-",
-            ", ".join(item.nodes),
+            ", ".join(map(place_name, item.nodes)),
         )
         for item in status.decisions
     ]
@@ -166,7 +166,7 @@ def _why(one: Standing, page: Page) -> list[str]:
     if said is None or not said.node:
         return []
     when = f", as decided {_ago(said.decided_at, one.now)}" if said.decided_at else ""
-    lines = [page.title(f"Why {said.node}") + when]
+    lines = [page.title(f"Why {place_name(said.node)}") + when]
     rows = [
         (
             item.name,
@@ -250,7 +250,7 @@ def _others(one: Standing, page: Page) -> list[str]:
     if said is None or not said.runners_up:
         return []
     rows = [
-        (item.node, item.site, f"{item.score / 1000:.3f}", f"{item.reason}{_would_win(item, said)}")
+        (place_name(item.node), item.site, f"{item.score / 1000:.3f}", f"{item.reason}{_would_win(item, said)}")
         for item in said.runners_up
     ]
     return [

@@ -9,8 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from edgeward.fleet.names import is_pool, site_of_pool
+
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 GAP = "  "
+
+
+def place_name(node: str) -> str:
+    """A node, or what stands for any node of an elastic site, for people."""
+    return f"any node of {site_of_pool(node)}" if is_pool(node) else node
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from edgeward.api.common import format_bytes, format_cpu
 from edgeward.placement.extra import Extra, Search
 from edgeward.placement.whatif import Comparison, Outcome, Row, Spots
 
-from .table import Page
+from .table import Page, place_name
 
 _COLOURS = {Outcome.PREEMPTED: "red", Outcome.REFUSED: "red", Outcome.PLACED: "green", Outcome.MOVED: "yellow"}
 WAITING_SHOWN = 20
@@ -180,8 +180,8 @@ def _extra(way: Extra) -> dict[str, Any]:
 
 
 def _spots(spots: Spots | Mapping[str, int]) -> str:
-    shown: Iterable[str] = [node if count == 1 else f"{count}x {node}" for node, count in sorted(spots.items())]
-    names = list(shown)
+    named = [(place_name(node), count) for node, count in sorted(spots.items())]
+    names = [name if count == 1 else f"{count}x {name}" for name, count in named]
     return ", ".join(names[:4]) + (f" +{len(names) - 4}" if len(names) > 4 else "")
 
 

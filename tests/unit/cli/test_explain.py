@@ -196,3 +196,12 @@ def test_names_that_may_have_been_meant() -> None:
     assert alike("sign-raeder", known)[0] == "sign-reader"
     assert "file-sorter" in alike("sorter", known)
     assert alike("zzz", known) == []
+
+
+def test_an_elastic_site_has_no_node_to_name() -> None:
+    job = raw("waiting")
+    job["status"]["decisions"][0]["nodes"] = ["pool/*"]
+    job["status"]["explanation"]["node"] = "pool/*"
+    text = "\n".join(lines_of(Standing(job=parse(InferenceJob, job), ahead=(), now=NOW), Page()))
+    assert "Why any node of pool, as decided" in text
+    assert "2s ago   any node of pool" in text and "pool/*" not in text
