@@ -82,7 +82,7 @@ def _places(draw: random.Random, count: int) -> tuple[list[Site], list[Node]]:
 
 
 def _node(draw: random.Random, name: str, site: Site, kind: tuple[int, int, int], speed: float) -> Node:
-    """Live load has little to do with what is requested: between a third and twice of it."""
+    """Live load has little to do with what is requested: between a third and twice of it; one in twenty has no sample."""
     cores, memory, storage = kind
     allocatable = Resources(cores * 1000 - 100, memory * GI - 256 * MI, 110, storage * GI)
     busy = draw.uniform(0.2, 0.6)
@@ -101,10 +101,14 @@ def _node(draw: random.Random, name: str, site: Site, kind: tuple[int, int, int]
         taints=(Taint("dedicated", "vision", "NoSchedule"),) if draw.random() < 0.1 else (),
         allocatable=allocatable,
         foreign=foreign,
-        live=Live(cpu=Sample(live, at), memory=Sample(foreign.memory * draw.uniform(0.5, 1.1), at)),
+        live=_measured(live, foreign.memory * draw.uniform(0.5, 1.1), at, missing=draw.random() < 0.05),
         models=frozenset(f"sha256:{draw.randrange(MODELS):02d}" for _ in range(draw.randint(0, 3))),
         speed=round(speed, 3),
     )
+
+
+def _measured(cpu: float, memory: float, at: float, *, missing: bool) -> Live:
+    return Live() if missing else Live(cpu=Sample(cpu, at), memory=Sample(memory, at))
 
 
 def _job(draw: random.Random, index: int, cpu: int, replicas: int, edge_sites: list[str]) -> Job:

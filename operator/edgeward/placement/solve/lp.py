@@ -29,10 +29,10 @@ def relax(tier: Tier, ledger: Ledger, limits: Limits, clock: Clock) -> Relaxatio
     """Prices and amounts. The lists grow by what the prices show to be missing, the tangents where they are needed."""
     sites = ledger.columns.site
     lists = [_first_list(want, limits) for want in tier.wants]
-    tangents = _first_tangents(tier)
+    tangents = first_tangents(tier)
     result = Relaxation(Prices.nothing(tier.nodes), [], False)
     for turn in range(limits.rounds):
-        lp = _Lp(tier, lists, sites)
+        lp = Lp(tier, lists, sites)
         lp.add(tangents)
         for _ in range(limits.cuts + 1):
             left = limits.seconds - clock()
@@ -92,7 +92,7 @@ class Tangents:
         )
 
 
-def _first_tangents(tier: Tier) -> Tangents:
+def first_tangents(tier: Tier) -> Tangents:
     """At the load of a third and of two thirds of what is free, if the tier's replicas were all alike there."""
     roots = np.zeros(tier.nodes)
     cpu = np.ones(tier.nodes)
@@ -109,17 +109,19 @@ def _first_tangents(tier: Tier) -> Tangents:
 
 
 @dataclass(slots=True)
-class _Answer:
+class Answer:
     values: Floats
     duals: Floats
+    objective: float
     finished: bool
     struck: bool
 
 
-class _Lp:
+class Lp:
     """max gain x, A x <= limits, 0 <= x <= upper. First the wants' columns, then the sites' and the nodes' loads z."""
 
-    def __init__(self, tier: Tier, lists: list[Rows], sites: Rows) -> None:
+    def __init__(self, tier: Tier, lists: list[Rows], sites: Rows, *, whole: bool = False) -> None:
+        """`whole`: replicas are not divided; that is for comparison, as it takes minutes."""
         self.tier, self.lists = tier, lists
         self._gains: list[Floats] = []
         self._uppers: list[Floats] = []
@@ -137,7 +139,7 @@ class _Lp:
         self._cuts = Tangents(np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp), np.zeros(0))
         self._first_cut = self._rows
         self._by_node = self._order_by_node()
-        self._highs = self._model()
+        self._highs = self._model(whole)
 
     def _nodes(self) -> list[Rows]:
         return [want.rows[at] for want, at in zip(self.tier.wants, self.lists, strict=True)]
@@ -225,7 +227,7 @@ class _Lp:
         self._roots, self._own = roots[:, order], own[:, order]
         return starts, np.concatenate(columns)[order], node[order], order, np.concatenate(wants)[order]
 
-    def _model(self) -> highspy.Highs:
+    def _model(self, whole: bool) -> highspy.Highs:
         rows = np.concatenate([entry[0] for entry in self._entries])
         columns = np.concatenate([entry[1] for entry in self._entries])
         values = np.concatenate([entry[2] for entry in self._entries])
@@ -242,6 +244,10 @@ class _Lp:
         lp.a_matrix_.start_ = np.searchsorted(columns[order], np.arange(self._columns + 1))
         lp.a_matrix_.index_ = rows[order]
         lp.a_matrix_.value_ = values[order]
+        if whole:
+            of_wants = max((end for _, _, end in self._spans), default=0)
+            kinds = [highspy.HighsVarType.kInteger] * of_wants
+            lp.integrality_ = [*kinds, *[highspy.HighsVarType.kContinuous] * (self._columns - of_wants)]
         highs = highspy.Highs()
         for name, value in {"output_flag": False, "threads": 1, "parallel": "off", "random_seed": 1}.items():
             highs.setOptionValue(name, value)
@@ -277,22 +283,23 @@ class _Lp:
             )
         self._cuts = self._cuts.and_also(more)
 
-    def run(self, iterations: int, seconds: float) -> _Answer:
+    def run(self, iterations: int, seconds: float) -> Answer:
         highs = self._highs
         highs.setOptionValue("simplex_iteration_limit", iterations)
         highs.setOptionValue("time_limit", float(highs.getRunTime() + seconds))
         highs.run()
         status, solution = highs.getModelStatus(), highs.getSolution()
         rows = self._first_cut + len(self._cuts.node)
-        known = len(solution.col_value) == self._columns and len(solution.row_dual) == rows
-        return _Answer(
+        known = len(solution.col_value) == self._columns
+        return Answer(
             values=np.array(solution.col_value) if known else np.zeros(self._columns),
-            duals=np.maximum(np.array(solution.row_dual), 0.0) if known else np.zeros(rows),
+            duals=np.maximum(np.array(solution.row_dual), 0.0) if len(solution.row_dual) == rows else np.zeros(rows),
+            objective=float(highs.getInfo().objective_function_value),
             finished=known and status == highspy.HighsModelStatus.kOptimal,
             struck=status == highspy.HighsModelStatus.kTimeLimit,
         )
 
-    def wrong(self, answer: _Answer) -> Tangents:
+    def wrong(self, answer: Answer) -> Tangents:
         """A tangent for each node whose load the LP takes for less than it is, at the line that says most."""
         columns, node = self._by_node[1:3]
         x = answer.values[columns]
@@ -309,11 +316,11 @@ class _Lp:
     def tangents(self) -> Tangents:
         return self._cuts
 
-    def worth(self, answer: _Answer) -> Floats:
+    def worth(self, answer: Answer) -> Floats:
         """By want: what its last replica brings, the price of its count."""
         return answer.duals[self._counts]
 
-    def prices(self, answer: _Answer) -> Prices:
+    def prices(self, answer: Answer) -> Prices:
         prices = Prices.nothing(self.tier.nodes)
         for resource in range(RESOURCES):
             has = self._capacity[resource] >= 0
@@ -327,7 +334,7 @@ class _Lp:
         prices.pull /= over
         return prices
 
-    def amounts(self, answer: _Answer) -> list[tuple[Rows, Floats]]:
+    def amounts(self, answer: Answer) -> list[tuple[Rows, Floats]]:
         found = []
         for (start, size, end), at in zip(self._spans, self.lists, strict=True):
             found.append((at, np.asarray(answer.values[start:end].reshape(-1, size).sum(axis=0))))
