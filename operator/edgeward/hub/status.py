@@ -198,7 +198,7 @@ def judge(
             reason = Reason.POLICY_FORBIDS if applied.reason == "PolicyForbids" else Reason.INVALID_SPEC
             return Verdict(reason, f"site {assignment.spec.site}: {applied.message}")
     ready = _ready(plan, current)
-    if plan.missing:
+    if plan.missing or plan.reason == Reason.RESIDENCY_FORBIDS:
         known = plan.reason in Reason.__members__.values()
         return Verdict(Reason(plan.reason) if known else Reason.NO_CAPACITY, plan.message)
     if plan.wanted == 0 and facts.replicas == 0:

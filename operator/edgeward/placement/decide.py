@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edgeward.api.reasons import Rejection
+from edgeward.api.reasons import NodeRejection, Rejection
 from edgeward.fleet.model import Exclusion, Moves, Nomination, ProposedMove
 from edgeward.placement.ask import Ask
 from edgeward.placement.claims import claim
@@ -287,6 +287,9 @@ def _say_missing(decision: Decision, ledger: Ledger) -> None:
     if stayed:
         what = "1 replica stays" if stayed == 1 else f"{stayed} replicas stay"
         decision.message = f"{what} where it should not be for want of another node; {decision.message}"
+    if any(standing.reason == NodeRejection.RESIDENCY_FORBIDS for standing in decision.standings):
+        # It serves on, as everything that has no other place does, but nobody may take that for well.
+        decision.reason = Rejection.RESIDENCY_FORBIDS.value
     if 0 < decision.missing < wanted:
         decision.message = f"{wanted - decision.missing} of {wanted} replicas have a node; {decision.message}"
 

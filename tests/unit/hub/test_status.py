@@ -127,6 +127,15 @@ PROBLEM["status"]["conditions"] = [
 BUSY = [node("n1"), node("n2", edgeward_dev__site="other")]
 TINY = {"requests": {"cpu": "64"}}
 
+FROM_OTHER = {"siteSelector": {"matchLabels": {"edgeward.dev/site": "other"}}}
+CORDONED = node("n2", edgeward_dev__site="other")
+CORDONED["spec"]["unschedulable"] = True
+
+
+def labelled(label: str, value: str) -> Raw:
+    return {"metadata": {"name": "shop", "labels": {f"edgeward.dev/{label}": value}}}
+
+
 ROWS: dict[str, tuple[Any, str, str]] = {
     "serving": (lambda: of_job(job(), at_work()), "Current", "Serving"),
     "pods-starting": (
@@ -141,6 +150,21 @@ ROWS: dict[str, tuple[Any, str, str]] = {
     ),
     "no-room": (lambda: of_job(job(resources=TINY)), "InProgress", "TooBigForAnyNode"),
     "forbidden-by-the-site": (lambda: of_job(job(), PROBLEM), "Failed", "PolicyForbids"),
+    "where-its-data-may-not-be": (
+        lambda: of_job(job(data={"residency": "Site", "source": FROM_OTHER}), at_work(), nodes=[node("n1"), CORDONED]),
+        "Failed",
+        "ResidencyForbids",
+    ),
+    "over-its-namespaces-quota": (
+        lambda: of_job(job(replicas=2), at_work(), namespaces=[labelled("max-replicas", "1")]),
+        "Failed",
+        "QuotaExceeded",
+    ),
+    "above-its-namespaces-tier": (
+        lambda: of_job(job(), namespaces=[labelled("max-priority-tier", "2")]),
+        "Failed",
+        "PolicyForbids",
+    ),
     "no-model-yet": (lambda: of_job(job(), releases=[]), "InProgress", "NoRunnableModel"),
     "protection-not-yet-there": (
         lambda: of_job(job(disconnect={"stopLocalAfter": "1h"}), at_work()),

@@ -19,7 +19,7 @@ from edgeward.fleet.model import (
 from edgeward.placement import JobPlan, plan
 from edgeward.placement.constraints import selector_text
 from edgeward.placement.room import cpu_text, memory_text
-from tests.unit.placement.strategies import GI, MI, NOW, fleet, job, node
+from tests.unit.placement.strategies import GI, MI, NOW, fleet, job, node, placed
 
 
 def decide(nodes: list[Node], one: Job, **changes: object) -> JobPlan:
@@ -290,3 +290,13 @@ def test_texts() -> None:
         }
     )
     assert selector_text(selector) == "a=1,b=2,c in (x,y),d,!e"
+
+
+def test_what_is_where_its_data_may_not_be_goes_at_once_and_where_nothing_takes_it_that_is_no_success() -> None:
+    far, full = node("far", site="yard"), node("full", foreign=Resources(4000, 0, 1))
+    held = job(source_selector=SHOP, residency="Site", placed=(placed(far),))
+    moved = decide([far, node("near")], held, sites=(HERE, FAR))
+    assert ([p.node for p in moved.placements], moved.reason) == (["near"], "")
+    stuck = decide([far, full], held, sites=(HERE, FAR))
+    assert ([p.node for p in stuck.placements], stuck.missing, stuck.reason) == (["far"], 0, "ResidencyForbids")
+    assert "1 replica stays where it should not be" in stuck.message
