@@ -407,6 +407,7 @@ def _explanation(plan: JobPlan, *, now: float) -> Explanation:
         notes=tuple(note[:512] for note in said.notes[:10]),
         summary=summary(said),
         terms=_terms(said.terms),
+        share_of_bound=None if said.share_of_bound is None else _per_mille(said.share_of_bound),
         runners_up=tuple(
             RunnerUp(
                 node=item.node,
