@@ -54,7 +54,7 @@ class Counts:
             self.busy + factor * other.busy,
             self.transfers + factor * other.transfers,
             self.transfer + factor * other.transfer,
-            tuple(mine + factor * theirs for mine, theirs in zip(self.latency, other.latency, strict=True)),
+            tuple([mine + factor * theirs for mine, theirs in zip(self.latency, other.latency, strict=True)]),
         )
 
     def fell_below(self, before: Counts) -> bool:

@@ -61,7 +61,11 @@ class TrafficReader:
             self._windows.note(uid, page, at=self._clock())
 
         await self._scraper.count((pod for pod, _ in pods), note)
-        self.measured = self._windows.measured(now=self._clock())
+        found = []
+        for item in self._windows.measured(now=self._clock()):
+            found.append(item)
+            await asyncio.sleep(0)  # the rest of the process is waiting
+        self.measured = tuple(found)
 
     async def close(self) -> None:
         await self._scraper.close()

@@ -7,23 +7,19 @@ late or leave out a turn need no rule of their own. No I/O; times are Unix secon
 from __future__ import annotations
 
 import math
-from array import array
 from collections import Counter, deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
-from edgeward.fleet.traffic import HOUR, NO_LATENCIES, Measured, quantile
+from edgeward.fleet.traffic import Measured, quantile
 
-from .exposition import MOST_VERSIONS, Counts, Page
+from .exposition import Counts, Page
+from .hours import Hour, bin_of, largest, p95
 
-SLOT = 300.0
-"""seconds of one slot of the hour: twelve slots of a few hundred bytes, however many requests"""
 MOST_PER_SECOND = 1e6
 """requests a second of one pod; beyond, the counter is rubbish"""
 MOST_CORES, MOST_BYTES = 4096.0, 2.0**50
 LONGEST_REQUEST = 3600.0
-STEP = 1.05
-"""ratio of two neighbours in the histograms of cpu and memory: percentiles are exact to 5%"""
 SLACK = 2.0
 """seconds that two readings of a process's start may differ"""
 
@@ -47,20 +43,6 @@ class _Pod:
     gone: bool = False
 
 
-@dataclass(slots=True)
-class _Slot:
-    since: float
-    """where the slot begins: a multiple of SLOT"""
-    begun: float
-    """where the first interval in it begins, which may be before"""
-    latency: array[float] = field(default_factory=lambda: array("d", NO_LATENCIES))
-    errors: float = 0.0
-    sums: dict[str, Counts] = field(default_factory=dict)
-    """by digest, without the latencies: those are of all together"""
-    cpu: Counter[int] = field(default_factory=Counter)
-    memory: Counter[int] = field(default_factory=Counter)
-
-
 class Windows:
     """The readings of all pods of one cluster. Bounded: what it holds goes with the number of pods and of (job, site)
     pairs, not with time or requests."""
@@ -68,7 +50,7 @@ class Windows:
     def __init__(self, *, window: float = 60.0) -> None:
         self._window = window
         self._pods: dict[str, _Pod] = {}
-        self._hours: dict[Key, deque[_Slot]] = {}
+        self._hours: dict[Key, Hour] = {}
         self._watched_since: float | None = None
 
     def begin(self, pods: Iterable[tuple[str, Key]], *, at: float) -> None:
@@ -86,10 +68,9 @@ class Windows:
                 self._pods[uid] = _Pod(key=key)
         if self._watched_since is None:
             self._watched_since = at
-        for key, slots in list(self._hours.items()):
-            while slots and slots[0].since + SLOT <= at - HOUR:
-                slots.popleft()
-            if not slots:
+        for key, hour in list(self._hours.items()):
+            hour.drop(now=at)
+            if not len(hour):
                 del self._hours[key]
 
     def note(self, uid: str, page: Page, *, at: float) -> None:
@@ -117,28 +98,26 @@ class Windows:
         pod.intervals.append((since, at, deltas))
         while pod.intervals and pod.intervals[0][1] <= at - 2 * self._window:
             pod.intervals.popleft()
-        slot = self._slot(pod.key, since, at)
-        for digest, delta in deltas.items():
-            if digest in slot.sums or len(slot.sums) < MOST_VERSIONS:
-                slot.sums[digest] = slot.sums.get(digest, Counts()) + replace(delta, latency=NO_LATENCIES)
-            slot.errors += delta.errors
-            for index, count in enumerate(delta.latency):
-                slot.latency[index] += count
+        sums = self._hours.setdefault(pod.key, Hour()).at(at, since=since)
+        sums.count(deltas)
         if page.memory is not None and 0 < page.memory <= MOST_BYTES:
-            slot.memory[_bin(page.memory)] += 1
+            sums.memory[bin_of(page.memory)] += 1
         if not anew and page.cpu is not None and before.cpu is not None:
             cores = (page.cpu - before.cpu) / (at - since)
             if 0 <= cores <= MOST_CORES:
-                slot.cpu[_bin(cores)] += 1
+                sums.cpu[bin_of(cores)] += 1
 
-    def measured(self, *, now: float) -> list[Measured]:
-        """What is known of every (job, site) that has pods, or had within the window."""
+    def measured(self, *, now: float) -> Iterator[Measured]:
+        """What is known of every (job, site) that has pods, or had within the window; one after the other, so that
+        whoever asks may pause in between."""
         groups: dict[Key, list[_Pod]] = {}
         for pod in self._pods.values():
             if pod.intervals:
                 groups.setdefault(pod.key, []).append(pod)
-        found = [self._measure(key, pods, now) for key, pods in groups.items()]
-        return [item for item in found if item is not None]
+        for key, pods in groups.items():
+            found = self._measure(key, pods, now)
+            if found is not None:
+                yield found
 
     def _measure(self, key: Key, pods: list[_Pod], now: float) -> Measured | None:
         begin, end, totals, reported = math.inf, -math.inf, dict[str, Counts](), 0
@@ -161,9 +140,9 @@ class Windows:
         digest = _served_by_most(pods)
         own = totals.get(digest, Counts())
         covered = min(end - begin, self._window)
-        slots = self._hours.get(key, ())
-        hour = sum((slot.sums.get(digest, Counts()) for slot in slots), Counts())
-        latency = [sum(column) for column in zip(*(slot.latency for slot in slots), strict=True)] or list(NO_LATENCIES)
+        hour = self._hours.get(key, Hour())
+        sums = hour.total()
+        same = sums.digests.get(digest, Counts())
         return Measured(
             job=key.job,
             site=key.site,
@@ -176,23 +155,17 @@ class Windows:
             latency_p95=quantile(own.latency, 0.95),
             transfer_seconds=own.transfer / own.transfers if own.transfers >= 1 else None,
             samples=int(own.served),
-            hour_latency=tuple(latency),
-            hour_errors=sum(slot.errors for slot in slots),
-            hour_window=max(0.0, end - slots[0].begun) if slots else 0.0,
-            hour_samples=hour.served,
-            hour_service_seconds=hour.busy / hour.served if hour.served >= 1 else None,
-            hour_transfers=hour.transfers,
-            hour_transfer_seconds=hour.transfer / hour.transfers if hour.transfers >= 1 else None,
-            cpu_p95=_p95(sum((slot.cpu for slot in slots), Counter())),
-            memory_p95=_p95(sum((slot.memory for slot in slots), Counter())),
-            memory_peak=max((_edge(max(slot.memory)) for slot in slots if slot.memory), default=None),
+            hour_latency=tuple(sums.latency),
+            hour_errors=sums.errors,
+            hour_window=max(0.0, end - hour.begun) if len(hour) else 0.0,
+            hour_samples=same.served,
+            hour_service_seconds=same.busy / same.served if same.served >= 1 else None,
+            hour_transfers=same.transfers,
+            hour_transfer_seconds=same.transfer / same.transfers if same.transfers >= 1 else None,
+            cpu_p95=p95(sums.cpu),
+            memory_p95=p95(sums.memory),
+            memory_peak=largest(sums.memory),
         )
-
-    def _slot(self, key: Key, since: float, at: float) -> _Slot:
-        slots = self._hours.setdefault(key, deque())
-        if not slots or slots[-1].since + SLOT <= at:
-            slots.append(_Slot(since=at - at % SLOT, begun=since))
-        return slots[-1]
 
 
 def _began_anew(before: Page, page: Page) -> bool:
@@ -227,22 +200,3 @@ def _overlap(since: float, until: float, begin: float, end: float) -> float:
 def _served_by_most(pods: Iterable[_Pod]) -> str:
     votes = Counter(pod.page.serving for pod in pods if not pod.gone and pod.page is not None and pod.page.serving)
     return min(votes, key=lambda digest: (-votes[digest], digest), default="")
-
-
-def _bin(value: float) -> int:
-    return math.floor(math.log(max(value, 1e-4)) / math.log(STEP))
-
-
-def _edge(index: int) -> float:
-    """The upper edge of a bin."""
-    return STEP ** (index + 1)
-
-
-def _p95(bins: Counter[int]) -> float | None:
-    """The upper edge of the bin that holds the 95th percentile."""
-    wanted, passed = 0.95 * bins.total(), 0
-    for index in sorted(bins):
-        passed += bins[index]
-        if passed >= wanted:
-            return _edge(index)
-    return None

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeward.agent.exposition import Counts, Page
-from edgeward.agent.windows import HOUR, SLOT, Key, Windows
-from edgeward.fleet.traffic import LATENCY_BOUNDS, NO_LATENCIES, Measured
+from edgeward.agent.hours import SLOT
+from edgeward.agent.windows import Key, Windows
+from edgeward.fleet.traffic import HOUR, LATENCY_BOUNDS, NO_LATENCIES, Measured
 
 KEY = Key("shop/reader", "store-1")
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -48,7 +49,7 @@ def fed(*turns: tuple[float, dict[str, Page]], windows: Windows | None = None, p
 
 
 def test_a_first_reading_says_nothing_yet() -> None:
-    assert fed((T, {"a": reading(5000)})).measured(now=T) == []
+    assert list(fed((T, {"a": reading(5000)})).measured(now=T)) == []
 
 
 def test_two_pods_worked_by_hand() -> None:
@@ -122,7 +123,7 @@ def test_nobody_answers() -> None:
     for n in range(2, 12):
         windows.begin([("a", KEY)], at=T + 15 * n)
     assert only(windows, T + 100).at == T + 15
-    assert windows.measured(now=T + 180) == []
+    assert list(windows.measured(now=T + 180)) == []
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_nobody_answers() -> None:
     ],
 )
 def test_more_than_a_pod_can_do_is_not_believed(lie: Page) -> None:
-    assert fed((T, {"a": reading(0)}), (T + 15, {"a": lie})).measured(now=T + 15) == []
+    assert list(fed((T, {"a": reading(0)}), (T + 15, {"a": lie})).measured(now=T + 15)) == []
 
 
 def test_a_clock_that_is_set_back_makes_no_negative_time() -> None:
@@ -164,14 +165,14 @@ def test_the_hour_slides_by_slots_and_says_what_it_covers() -> None:
     assert HOUR - SLOT <= found.hour_window <= HOUR + SLOT
     assert sum(found.hour_latency) == pytest.approx(10 * found.hour_window)
     windows.begin([], at=at + 4000)
-    assert windows.measured(now=at + 4000) == []
+    assert list(windows.measured(now=at + 4000)) == []
 
 
 def size(windows: Windows) -> tuple[int, int]:
     """Of all that it holds: intervals, and slots with their bins."""
     return (
         sum(len(pod.intervals) for pod in windows._pods.values()),
-        sum(len(slot.cpu) + len(slot.memory) + 1 for slots in windows._hours.values() for slot in slots),
+        sum(len(slot.sums.cpu) + len(slot.sums.memory) + 1 for hour in windows._hours.values() for slot in hour._slots),
     )
 
 
