@@ -29,8 +29,8 @@ from edgeward.placement.persite import due_by_site, missing_by_site
 from edgeward.placement.scaling import desired
 from edgeward.placement.scoring import Scorer
 from edgeward.placement.settings import PlanSettings
-from edgeward.placement.split import split_lines
 from edgeward.placement.sieve import plainly_fits, static_misses, that_fit
+from edgeward.placement.split import split_lines
 
 
 @dataclass(slots=True)
@@ -322,6 +322,9 @@ def _explain(decision: Decision, ledger: Ledger, settings: PlanSettings, fleet_n
     holding = frozenset(s.state.index for s in decision.standings if s.state is not None)
     sure = plainly_fits(ask, ledger, np.arange(len(ledger.states), dtype=np.intp))
     takers, misses = sift(ask, ledger.states, decision.static, holding, sure.tolist())
+    if decision.missing:
+        # A node that holds a replica and has no room for another is in the way as much as any other.
+        _, misses = sift(ask, ledger.states, decision.static)
     doubted = [
         note
         for state in decision.allowed

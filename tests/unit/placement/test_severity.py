@@ -38,3 +38,11 @@ def reason(one: Job, **known: object) -> str:
 def test_one_reason_and_the_most_severe_one(expected: Rejection, one: Job, known: dict[str, object]) -> None:
     """From case to case the worst obstacle is taken away; what is left are all the ones after it."""
     assert reason(one, **known) == expected.value
+
+
+def test_a_node_that_holds_a_replica_and_has_no_room_for_the_next_is_among_the_nearest_misses() -> None:
+    """Else the one obstacle would be told in the message alone, and nothing in figures would say how little is missing."""
+    (decided,) = plan(fleet([node("a")], [job("x", replicas=2, request=Resources(3000, GI, 1))])).jobs
+    assert (decided.missing, decided.placements[0].node) == (1, "a")
+    (rejected,) = decided.explanation.rejected
+    assert (rejected.reason, rejected.count, rejected.nearest_miss) == ("InsufficientCpu", 1, "a lacks 2 cpu")
