@@ -46,11 +46,11 @@ class NodeRejection(StrEnum):
     INSUFFICIENT_STORAGE = "InsufficientStorage"
     INSUFFICIENT_EXTENDED = "InsufficientExtended"
     INSUFFICIENT_MEMORY_PEAK = "InsufficientMemoryPeak"
-    BACKLOG_TOO_LONG = "BacklogTooLong"
     EXCLUDED = "Excluded"
     SPREAD_EXCEEDED = "SpreadExceeded"
     SITE_QUOTA_EXCEEDED = "SiteQuotaExceeded"
     NAMESPACE_QUOTA_EXCEEDED = "NamespaceQuotaExceeded"
+    BACKLOG_TOO_LONG = "BacklogTooLong"
 
 
 _SEVERITY = {reason: rank for rank, reason in enumerate(Rejection)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgeward.api.common import LabelSelector
+from edgeward.api.common import LabelSelector, format_time
 from edgeward.api.reasons import NodeRejection
 from edgeward.fleet.model import Taint
 from edgeward.fleet.names import LABEL_MAX_CPU, LABEL_MAX_REPLICAS
@@ -28,7 +28,8 @@ class Check:
     lacks: Callable[[Ask, NodeState], float | None]
     """None: passes; else the distance from passing"""
     miss: Callable[[Ask, NodeState], str]
-    """for people: what this node lacks, its name first"""
+    """for people: what this node lacks, its name first. A time of day and not an age, and no live figure: a text that
+    changes with every look would be written with every look"""
     binds_incumbents: bool = False
     """whether a replica that is there already has to leave when this stops holding"""
 
@@ -238,9 +239,9 @@ def _ready(ask: Ask, state: NodeState) -> float | None:
     return 1.0 if since is None else max(0.0, ask.now - since)
 
 
-def _ready_miss(ask: Ask, state: NodeState) -> str:
+def _ready_miss(_: Ask, state: NodeState) -> str:
     since = state.node.not_ready_since
-    return f"{state.node.name} is not ready" + ("" if since is None else f" for {max(0.0, ask.now - since):.0f} s")
+    return f"{state.node.name} is not ready" + ("" if since is None else f" since {format_time(since)}")
 
 
 def _cordoned(_: Ask, state: NodeState) -> float | None:
@@ -314,7 +315,7 @@ def _excluded(ask: Ask, state: NodeState) -> float | None:
 def _excluded_miss(ask: Ask, state: NodeState) -> str:
     exclusion = ask.excluded[state.node.name]
     why = exclusion.reason + (f": {exclusion.message}" if exclusion.message else "")
-    return f"{state.node.name} refused it ({why}), tried again in {exclusion.until - ask.now:.0f} s"
+    return f"{state.node.name} refused it ({why}), tried again at {format_time(exclusion.until)}"
 
 
 SPEC_CHECKS: tuple[Check, ...] = (
@@ -346,11 +347,12 @@ FIT_CHECKS: tuple[Check, ...] = (
     Check(NodeRejection.INSUFFICIENT_STORAGE, room.storage, room.storage_miss),
     Check(NodeRejection.INSUFFICIENT_EXTENDED, room.extended, room.extended_miss),
     Check(NodeRejection.INSUFFICIENT_MEMORY_PEAK, room.peak, room.peak_miss),
-    Check(NodeRejection.BACKLOG_TOO_LONG, links.backlog, links.backlog_miss),
     Check(NodeRejection.EXCLUDED, _excluded, _excluded_miss),
     Check(NodeRejection.SPREAD_EXCEEDED, _spread, _spread_miss),
     Check(NodeRejection.SITE_QUOTA_EXCEEDED, _site_quota, _site_quota_miss),
     Check(NodeRejection.NAMESPACE_QUOTA_EXCEEDED, _namespace_quota, _namespace_quota_miss),
+    # Last, as the only one that rests on a live figure: how many nodes miss the others must not change with it.
+    Check(NodeRejection.BACKLOG_TOO_LONG, links.backlog, links.backlog_miss),
 )
 """what changes while a plan is made, and what the cluster refused"""
 

@@ -18,6 +18,7 @@ from edgeward.placement.constraints import (
 )
 from edgeward.placement.incumbents import Crowd, Standing
 from edgeward.placement.ledger import Ledger, NodeState
+from edgeward.placement.links import ms
 from edgeward.placement.model import Explanation, Rejected, RunnerUp, Term
 from edgeward.placement.room import lacking_text, shares_of
 from edgeward.placement.scoring import Scorer
@@ -95,6 +96,10 @@ def why_missing(ask: Ask, states: Sequence[NodeState], misses: Misses) -> tuple[
     parts = []
     for entry in rejected:
         shown = entry.reason == deepest or entry.reason in _FIT
+        if entry.reason == NodeRejection.BACKLOG_TOO_LONG:
+            # Which nodes, and how many, is another answer with every sample, and the message is written when it changes.
+            parts.append(f"others {entry.reason} (too busy now for slo.latency {ms(ask.job.slo_latency or 0.0)})")
+            continue
         parts.append(f"{entry.count} {entry.reason}" + (f" (nearest: {entry.nearest_miss})" if shown else ""))
     counts = f"0/{len(states)} nodes fit: " + ", ".join(parts)
     too_big = _too_big(ask, states)

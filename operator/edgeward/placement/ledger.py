@@ -352,10 +352,13 @@ def _likeness(state: NodeState) -> tuple[object, ...]:
     node, site = state.node, state.site
     return (
         (-node.allocatable.cpu, -node.allocatable.memory, -node.allocatable.pods),
+        (-node.allocatable.storage, node.allocatable.extended, node.foreign.storage, node.foreign.extended),
         (node.foreign.cpu, node.foreign.memory, node.foreign.pods),
         (-state.cpu.confidence, state.cpu.value, -state.memory.confidence, state.memory.value),
         (-node.speed, node.tier, node.arch, not node.ready, node.unschedulable),
         (not site.connected, site.unschedulable, site.frozen, -(site.bandwidth or 0.0), site.rtt or 0.0),
+        (site.region, *(-1.0 if price is None else price for price in (site.cost_cpu_hour, site.cost_egress_gib))),
+        tuple(-1 if x is None else x for x in (site.watts_per_cpu, site.quota_replicas, site.quota_cpu)),
         sorted(node.models),
         sorted((key, value) for key, value in node.labels.items() if key not in _OWN_NAME),
         sorted((taint.key, taint.value, taint.effect) for taint in node.taints),

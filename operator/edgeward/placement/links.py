@@ -79,11 +79,10 @@ def backlog(ask: Ask, state: NodeState) -> float | None:
 
 
 def backlog_miss(ask: Ask, state: NodeState) -> str:
-    bound, wait = ask.job.slo_latency or 0.0, backlog_wait(ask, state)
-    answer = answer_seconds(ask, state) + wait
+    bound, answer = ask.job.slo_latency or 0.0, answer_seconds(ask, state)
     return (
-        f"{state.node.name} would answer in {ms(answer)}, {ms(answer - bound)} over slo.latency {ms(bound)}:"
-        f" {_parts(ask, state)}, {ms(wait)} for what it has to do already"
+        f"{state.node.name} is too busy now for slo.latency {ms(bound)}: idle it would answer in {ms(answer)}"
+        f" ({_parts(ask, state)})"
     )
 
 
