@@ -16,6 +16,7 @@ from edgeward.placement.freshness import Reading
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.pools import pool_reading
 from edgeward.placement.settings import PlanSettings
+from edgeward.placement.solve import solve
 from tests.unit.placement.strategies import GI, MI, NOW, applied, fleet, fleets, job, node
 from tests.unit.placement.test_properties import few, healthy, settled
 
@@ -243,3 +244,27 @@ def test_nobody_is_missing_where_a_pool_may_grow(one: Fleet) -> None:
         open_to_all = not each.site_selector.match_labels
         if may_ask and open_to_all and "amd64" in each.architectures:
             assert decided.missing == 0, decided.message
+
+
+@few
+@given(elastic_fleets())
+def test_the_solvers_advice_holds_with_pools_too(one: Fleet) -> None:
+    advice = solve(one, PlanSettings())
+    decided = plan(one, guidance=advice)
+    assert not [j.message for j in decided.jobs if j.reason == "PendingEvaluation"]
+    elastic = {site.name for site in one.sites if site.elastic}
+    for mine in decided.jobs:
+        assert all(is_pool(p.node) == (p.site in elastic) for p in mine.placements)
+
+
+def test_what_is_taken_back_leaves_the_nodes_of_a_pool_as_they_were() -> None:
+    one = world([member("m1"), member("m2", cores=8)], [job(request=Resources(3000, 512 * MI, 1))])
+    ledger = Ledger(one, PlanSettings())
+    (pool,) = ledger.states
+    before = [m.requested for m in pool.members], pool.requested
+    for _ in range(5):
+        ledger.place(0, pool)
+    assert sorted(m.requested.cpu for m in pool.members) == [3000, 6000], "two of five wait for a node"
+    for _ in range(5):
+        ledger.take_back(0, pool)
+    assert ([m.requested for m in pool.members], pool.requested) == before
