@@ -154,6 +154,8 @@ class Scorer:
     def column(self, ledger: Ledger, rows: Rows, added: Added | None = None) -> Floats:
         """`base` of the nodes in `rows` (indices of Ledger.states) on which the job has no replica, all at once; to the
         last digits the same as one by one. `added`: as if so much more were there already, besides this replica."""
+        if not len(rows):
+            return np.zeros(0)
         weighed: Floats = self.weigh(self.figure(self._facts(ledger, rows, added), MANY), 0, stays=False)
         return weighed
 
@@ -161,8 +163,8 @@ class Scorer:
         ask, table = self.ask, ledger.columns
         more_cpu, more_memory = added if added is not None else (0.0, 0.0)
         cpu, memory = ask.request.cpu + more_cpu, ask.request.memory + more_memory
-        sites = [self.site_facts(site) for site in ledger.site_list]
-        where = table.site[rows]
+        present, where = np.unique(table.site[rows], return_inverse=True)
+        sites = [self.site_facts(ledger.site_list[number]) for number in present.tolist()]
         return Facts(
             cores=table.allocatable_cpu[rows] / 1000,
             memory=table.allocatable_memory[rows],

@@ -35,7 +35,7 @@ LINES = len(FRACTIONS)
 AMOUNTS = 4
 """cpu, memory, pods, storage"""
 STEPS = ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2))
-"""of which amount, and into how many parts: see `_steps`"""
+"""of which amount, and into how many parts: see `steps`"""
 RESOURCES = AMOUNTS + len(STEPS)
 
 
@@ -80,7 +80,7 @@ class Tier:
         nodes = want.rows[at]
         asks = self.asks[:, index, None]
         amounts = np.where(asks > 0, asks / np.maximum(self.free[:, nodes], 1e-9), 0.0) * want.takes[at]
-        return np.concatenate([amounts, *(_steps(amounts[which], parts)[None, :] for which, parts in STEPS)])
+        return np.concatenate([amounts, *(steps(amounts[which], parts)[None, :] for which, parts in STEPS)])
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ def tier_of(wants: Sequence[Want], ledger: Ledger) -> Tier:
     return Tier(wants, np.maximum(free, 0.0), asks, usual, order)
 
 
-def _steps(share: Floats, parts: int) -> Floats:
+def steps(share: Floats, parts: int) -> Floats:
     """Whole replicas leave gaps: of those that take more than half of a node there is one, of those above a third two.
 
     A dual feasible function (Fekete and Schepers, 2001): f(x) = x where (k + 1) x is whole, else floor((k + 1) x)/k.
