@@ -24,6 +24,8 @@ class Placement:
     """when this node was decided for, Unix seconds"""
     lost: bool = False
     """its node has been away longer than the job's lostAfter; it is listed but not counted, until it is back or gone"""
+    moved_from: str = ""
+    """the site that a replica left for this node at `since` because that gained; empty when it came otherwise"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class JobPlan:
     nomination: Nomination | None = None
     """the room that is being made free for this job"""
     gives_way: tuple[GivesWay, ...] = ()
-    learned: Lesson = Lesson()
+    learned: Lesson = field(default_factory=Lesson)
     """what status is to tell of the runtimes' measurements; it changes only by more than noise"""
     sizing: Sizing | None = None
     """how many replicas from the next plan on, for a job that is sized by its arrivals"""
