@@ -33,7 +33,7 @@ class StaticMisses(Mapping[int, Miss]):
         """by index of Ledger.states"""
 
     def __getitem__(self, index: int) -> Miss:
-        miss = self._misses[self._kinds[index]]
+        miss = self._misses[int(self._kinds[index])]
         if miss is None:
             raise KeyError(index)
         return miss

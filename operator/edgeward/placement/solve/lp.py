@@ -28,13 +28,16 @@ GAIN = 1e-4
 def relax(tier: Tier, ledger: Ledger, limits: Limits, clock: Clock) -> Relaxation:
     """Prices and amounts. The lists grow by what the prices show to be missing, the tangents where they are needed."""
     sites = ledger.columns.site
-    lists = [_first_list(want, limits) for want in tier.wants]
+    longest = [min(len(w.rows), limits.candidates + 3 * (w.count - 1)) for w in tier.wants]
+    scale = min(1.0, limits.columns / max(1, sum(longest)))
+    lists = [_first_list(want, size, scale) for want, size in zip(tier.wants, longest, strict=True)]
     tangents = first_tangents(tier)
     result = Relaxation(Prices.nothing(tier.nodes), [], False)
-    for turn in range(limits.rounds):
+    rounds, cuts = (limits.rounds, limits.cuts) if scale == 1.0 else (1, 1)
+    for turn in range(rounds):
         lp = Lp(tier, lists, sites)
         lp.add(tangents)
-        for _ in range(limits.cuts + 1):
+        for _ in range(cuts + 1):
             left = limits.seconds - clock()
             if left <= 0:
                 result.struck = True
@@ -46,18 +49,14 @@ def relax(tier: Tier, ledger: Ledger, limits: Limits, clock: Clock) -> Relaxatio
                 break
             lp.add(more)
         tangents = lp.tangents()
-        if (
-            not result.finished
-            or turn + 1 == limits.rounds
-            or not _lengthen(lists, tier, result.prices, lp.worth(answer))
-        ):
+        if not result.finished or turn + 1 == rounds or not _lengthen(lists, tier, result.prices, lp.worth(answer)):
             break
     return result
 
 
-def _first_list(want: Want, limits: Limits) -> Rows:
-    """Positions in want.rows: the best places as they are now."""
-    most = min(len(want.rows), limits.candidates + 3 * (want.count - 1))
+def _first_list(want: Want, size: int, scale: float) -> Rows:
+    """Positions in want.rows: the best places as they are now, never fewer than its replicas need."""
+    most = min(len(want.rows), max(int(size * scale), want.count + 4))
     values = want.first + want.site_first
     return np.sort(np.argsort(-values, kind="stable")[:most]).astype(np.intp)
 
@@ -181,7 +180,8 @@ class Lp:
             for gains in (want.first, want.further) if several else (want.first,):
                 is_first = gains is want.first
                 gain = gains[at] + (want.site_further if several else want.site_first)[at]
-                columns = self._new_columns(gain, np.ones(len(at)) if is_first else want.most[at] - 1.0)
+                upper = np.ones(len(at)) if is_first else np.asarray(want.most[at] - 1.0, dtype=np.float64)
+                columns = self._new_columns(gain, upper)
                 self._enter(np.full(len(at), self._counts[index]), columns, np.ones(len(at)))
                 for resource in range(RESOURCES):
                     self._enter(self._capacity[resource, nodes], columns, self._shares[index][resource])
@@ -248,8 +248,9 @@ class Lp:
             of_wants = max((end for _, _, end in self._spans), default=0)
             kinds = [highspy.HighsVarType.kInteger] * of_wants
             lp.integrality_ = [*kinds, *[highspy.HighsVarType.kContinuous] * (self._columns - of_wants)]
-        highs = highspy.Highs()
-        for name, value in {"output_flag": False, "threads": 1, "parallel": "off", "random_seed": 1}.items():
+        highs = highspy.Highs()  # type: ignore[no-untyped-call]
+        options: dict[str, bool | int | str] = {"output_flag": False, "threads": 1, "parallel": "off", "random_seed": 1}
+        for name, value in options.items():
             highs.setOptionValue(name, value)
         highs.passModel(lp)
         return highs

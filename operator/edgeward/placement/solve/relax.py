@@ -71,7 +71,7 @@ class Tier:
 
     @property
     def nodes(self) -> int:
-        return self.free.shape[1]
+        return int(self.free.shape[1])
 
     def shares(self, index: int, at: Rows | slice = slice(None)) -> Floats:
         """What one replica of a want takes of what is free on its nodes: [RESOURCES, nodes]. Its shares and those of all
@@ -183,7 +183,9 @@ class Limits:
     """Counts that end a solve; the wall clock is only a backstop."""
 
     candidates: int = 24
-    """nodes per want in the LP, and three for each replica beyond"""
+    """nodes per want in the LP, and three for each replica beyond the first"""
+    columns: int = 12_000
+    """of all lists together; a larger tier gets shorter lists and only one LP"""
     rounds: int = 2
     """times that nodes which turn out cheap are added to the lists"""
     iterations: int = 200_000

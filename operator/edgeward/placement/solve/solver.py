@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from edgeward.fleet.model import Fleet
@@ -100,11 +100,12 @@ def _solve_tier(decisions: list[Decision], ledger: Ledger, limits: Limits, since
     outcome.bound = min(bound(tier, relaxed.prices, sites), bound(tier, nothing, sites))
 
     best: tuple[float, Where] | None = None
-    for attempt in (
+    attempts: tuple[Callable[[], Where], ...] = (
         lambda: _greedy(wants, ledger),
         lambda: round_up(tier, ledger, relaxed.prices.capacity),
         lambda: round_up(tier, ledger, relaxed.prices.capacity, _whole(tier, relaxed)),
-    ):
+    )
+    for attempt in attempts:
         where = attempt()
         score = score_of(where, wants, ledger)
         take_back(where, wants, ledger)
@@ -140,9 +141,11 @@ def _greedy(wants: Sequence[Want], ledger: Ledger) -> Where:
 def _whole(tier: Tier, relaxed: Relaxation) -> Where:
     """What the LP places in whole replicas."""
     where: Where = []
-    for want, (at, amounts) in zip(tier.wants, relaxed.amounts or [((), ())] * len(tier.wants), strict=True):
+    if not relaxed.amounts:
+        return [[] for _ in tier.wants]
+    for want, (at, amounts) in zip(tier.wants, relaxed.amounts, strict=True):
         nodes: list[int] = []
-        for position, amount in zip(at, amounts, strict=True):
+        for position, amount in zip(at.tolist(), amounts.tolist(), strict=True):
             nodes += [int(want.rows[position])] * int(amount + 1e-6)
         where.append(nodes[: want.count])
     return where
