@@ -97,13 +97,17 @@ image: venv ## build the operator's and the runtime's image
 	$(STEP) "images" env $(RUN) -m tests.cluster images $(if $(BASE),--base $(BASE))
 
 .PHONY: bench
-bench: bench-main ## all figures
+bench: bench-main bench-placement ## all figures
 
 .PHONY: bench-main
 bench-main: venv ## the main job's figures, into tests/bench/results/main.json
 	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages $(PLANE_PACKAGES)
 	$(STEP) "programs for the bench" env $(RUN) -m tests.cluster build control-plane kwok
 	$(STEP) "bench main" env $(RUN) -m tests.bench.main
+
+.PHONY: bench-placement
+bench-placement: venv ## the planner's figures, into tests/bench/results/placement.json
+	$(STEP) "bench placement" env $(RUN) -m tests.bench.bench_placement
 
 .PHONY: clean
 clean: ## remove what was built inside the tree
