@@ -93,6 +93,9 @@ class AssignedNode(Model):
         0, ge=0, le=10000, description="Replicas beyond those, which go once what replaces them elsewhere serves."
     )
     since: Time | None = Field(None, description="When this node was decided for.")
+    moved_from: SiteName | None = Field(
+        None, description="Site that a replica left at that time for a better score; counted in the budgets of moves."
+    )
     pool: NodePool | None = Field(None, description="With SITE/*: which nodes may take the replicas.")
 
 

@@ -241,6 +241,7 @@ def _placed(
                 on=places.on.get((key, node.name), ()),
                 since=time_of(node.since) or assignment.created,
                 lost_since=lost,
+                moved_from=node.moved_from or "",
                 protected=protected.message if protected and protected.status == "True" else "",
             )
             found[node.name] = _together(found[node.name], here) if node.name in found else here

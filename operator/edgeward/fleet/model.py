@@ -218,6 +218,8 @@ class Placed:
     """when this node was decided for"""
     lost_since: float | None = None
     """since when the node has been not ready or gone; None while it is there"""
+    moved_from: str = ""
+    """the site that a replica left for this node at `since` because that gained; empty when it came otherwise"""
     protected: str = ""
     """which PodDisruptionBudget of the user's allows no disruption of these pods now, for people; empty when none"""
 

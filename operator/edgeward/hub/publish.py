@@ -153,7 +153,8 @@ def _nodes(plan: JobPlan, current: Iterable[Assignment]) -> dict[str, tuple[Assi
             leaving = min(leaving, starting) if gives_way[at] else 0
         if replicas or leaving:
             since = format_time(item.since) if item else None
-            node = AssignedNode(name=at[1], replicas=replicas, leaving=leaving, since=since)
+            came = (item.moved_from or None) if item else None
+            node = AssignedNode(name=at[1], replicas=replicas, leaving=leaving, since=since, moved_from=came)
             result[at[0]] = (*result[at[0]], node)
     return result
 

@@ -376,7 +376,17 @@ def consider_move(
     source.ready -= 1
     decision.standings = [s for s in decision.standings if s.count > 0]
     decision.standings.append(
-        Standing(target.node.name, target.site.name, target.node.tier, target, 1, 0, ledger.now, new=True)
+        Standing(
+            target.node.name,
+            target.site.name,
+            target.node.tier,
+            target,
+            1,
+            0,
+            ledger.now,
+            new=True,
+            moved_from=source.site,
+        )
     )
     if source.state is not None:
         ledger.withdraw(ask.index, source.state)
@@ -427,21 +437,26 @@ def retell(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_
 
 
 def _placements(decision: Decision) -> tuple[Placement, ...]:
-    """One per node, by site and name; the oldest `since` where an incumbent and a new replica share a node."""
+    """One per node, by site and name; the oldest `since` where an incumbent and a new replica share a node, but that
+    of the new one if it moved here: the budgets of moves count by it."""
     crowd = Crowd(decision.standings)
     merged: dict[tuple[str, str, bool], Placement] = {}
     for lost, standings in ((False, decision.standings), (True, decision.lost)):
         for s in standings:
             score = 0.0 if lost else standing_score(decision.scorer, crowd, s)
             before = merged.get((s.site, s.node, lost))
+            since = min(s.since, before.since) if before else s.since
+            if before and s.new and s.moved_from:
+                since = s.since
             merged[s.site, s.node, lost] = Placement(
                 s.node,
                 s.site,
                 s.tier,
                 s.count + (before.replicas if before else 0),
                 max(score, before.score) if before else score,
-                min(s.since, before.since) if before else s.since,
+                since,
                 lost,
+                s.moved_from or (before.moved_from if before else ""),
             )
     return tuple(merged[key] for key in sorted(merged))
 

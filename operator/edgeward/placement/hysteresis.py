@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from edgeward.fleet.model import Job, Moves, ProposedMove
+from edgeward.fleet.model import Job, Moves, Placed, ProposedMove
 from edgeward.placement.incumbents import Crowd, Standing, standing_score
 from edgeward.placement.ledger import NodeState
 from edgeward.placement.scoring import Scorer
@@ -32,20 +32,15 @@ class Verdict:
 
 
 class SiteBudget:
-    """Moves that touched each site within the window, as far as the Fleet remembers: of every job that was moved in
-    its window, the replicas that arrived since that window began. Where they came from is not remembered."""
+    """Moves that came to or left each site within the window. A replica that moved says when and from which site, in
+    its Assignment, so that a new leader counts the same."""
 
     def __init__(self, jobs: Iterable[Job], now: float, settings: PlanSettings) -> None:
         self._used: Counter[str] = Counter()
         self._limit = settings.moves_per_site
         for job in jobs:
-            moves = current_window(job.moves, now, settings)
-            arrivals: Counter[str] = Counter()
-            for placed in job.placed:
-                if moves.count and placed.replicas and placed.since >= moves.window_start:
-                    arrivals[placed.site] += placed.replicas
-            for site, count in arrivals.items():
-                self._used[site] += min(count, moves.count)
+            for placed in moved_lately(job, now, settings):
+                self.spend(placed.site, placed.moved_from)
 
     def allows(self, *sites: str) -> bool:
         return all(self._used[site] < self._limit for site in sites)
@@ -55,9 +50,16 @@ class SiteBudget:
             self._used[site] += 1
 
 
-def current_window(moves: Moves, now: float, settings: PlanSettings) -> Moves:
-    """The moves that still count; none once the window is over."""
-    return moves if moves.count and now - moves.window_start < settings.move_window else Moves()
+def moved_lately(job: Job, now: float, settings: PlanSettings) -> list[Placed]:
+    return [p for p in job.placed if p.moved_from and p.replicas and now - p.since < settings.move_window]
+
+
+def current_window(job: Job, now: float, settings: PlanSettings) -> Moves:
+    """The moves that still count; none once the window is over. The Assignments are written before the status is: a
+    leader that died in between has left its move in the former alone."""
+    moves = job.moves if job.moves.count and now - job.moves.window_start < settings.move_window else Moves()
+    seen = moved_lately(job, now, settings)
+    return moves if len(seen) <= moves.count else Moves(min(p.since for p in seen), len(seen))
 
 
 def judge(
@@ -71,8 +73,8 @@ def judge(
     settings: PlanSettings,
 ) -> Verdict:
     """Whether one replica of this job should move now. `candidates` are the nodes that would take one more."""
-    window = current_window(job.moves, now, settings)
-    kept = job.moves
+    window = current_window(job, now, settings)
+    kept = job.moves if window.count <= job.moves.count else window
     found = _best_gain(job, standings, candidates, scorer, now, settings)
     if found is None:
         return Verdict(None, kept)

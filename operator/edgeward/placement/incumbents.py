@@ -32,6 +32,8 @@ class Standing:
     frozen: bool = False
     new: bool = False
     """decided for in this plan"""
+    moved_from: str = ""
+    """the site that a replica left to come here, when it moved because that gained"""
     why: str = ""
     """of a misplaced one: what it fails, for people"""
     reason: str = ""
@@ -72,6 +74,7 @@ def _sort_out_one(ask: Ask, placed: Placed, ledger: Ledger, settings: PlanSettin
         since=placed.since,
         ailing=not there and (placed.lost_since is not None or state is None or not state.node.ready),
         frozen=bool((site and site.frozen) or (state and state.site.frozen)),
+        moved_from=placed.moved_from,
     )
     whole = site is not None and site.elastic
     if (is_pool(placed.node) != whole or placed.node in ledger.pooled) and not standing.frozen:
@@ -122,6 +125,7 @@ def _part(standing: Standing, *, count: int, ready: int) -> Standing:
         standing.since,
         standing.ailing,
         standing.frozen,
+        moved_from=standing.moved_from,
     )
 
 

@@ -1,12 +1,13 @@
 """Moves: only for a gain that holds, seldom, and never on stale data."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from edgeward.fleet.model import Fleet, Job, Live, Moves, Node, Placed, ProposedMove, Sample, Site
+from edgeward.fleet.model import Fleet, Job, Live, Moves, Node, Placed, ProposedMove, Resources, Sample, Site
 from edgeward.placement import JobPlan, PlanSettings, plan
-from tests.unit.placement.strategies import NOW, applied, fleet, job, node, placed
+from tests.unit.placement.strategies import GI, NOW, applied, fleet, job, node, placed
 
 
 def cpu(spot: Node, cores: float, age: float = 10.0) -> Node:
@@ -137,17 +138,67 @@ def test_a_proposal_that_waits_for_its_budget_is_not_rewritten() -> None:
     assert decided.proposed == full
 
 
-def test_moves_of_other_jobs_that_arrived_at_the_site_use_its_budget() -> None:
+@pytest.mark.parametrize(("came", "left"), [("b", "x"), ("x", "a"), ("b", "a")], ids=["came", "left", "both"])
+def test_moves_of_other_jobs_that_came_to_or_left_a_site_use_its_budget(came: str, left: str) -> None:
+    """Ten an hour: read from the Assignments, so that the next leader counts them too."""
+    spot = {"a": HOT, "b": COOL, "x": node("far", site="x")}
+    tiny = job().request.__class__(10, 10, 1)
     others = [
-        job(f"o{i}", placed=(placed(COOL, since=NOW - 50, started=(NOW - 300,)),), moves=Moves(NOW - 100, 1),
-            request=job().request.__class__(10, 10, 1))
-        for i in range(10)
-    ]  # fmt: skip
-    one = job(placed=(placed(HOT),), proposed=TWICE)
-    tight = plan(fleet([HOT, COOL], [one, *others])).job(one.key)
-    roomy = plan(fleet([HOT, COOL], [one, *others[:9]])).job(one.key)
-    assert tight is not None and roomy is not None
-    assert (tight.moved, len(roomy.moved)) == ((), 1)
+        job(f"o{i}", request=tiny, placed=(placed(spot[came], since=NOW - 50, moved_from=left),)) for i in range(10)
+    ]
+    nodes, one = list(spot.values()), job(placed=(placed(HOT),), proposed=TWICE, tiers=frozenset({"edge"}))
+    for moved, jobs in (
+        (0, [one, *others]),
+        (1, [one, *others[:9]]),
+        (1, [one, *others[:9], replace(others[9], placed=(placed(spot[came], moved_from=left, since=NOW - 3600),))]),
+    ):
+        decided = plan(fleet(nodes, jobs)).job(one.key)
+        assert decided is not None
+        assert len(decided.moved) == moved
+
+
+def test_a_move_whose_status_was_never_written_counts_all_the_same() -> None:
+    """The leader died between the Assignment and the status: twice, so the job's budget is used up."""
+    spots_ = [cpu(node(f"was-{i}", site=f"s{i}"), 0.3) for i in range(2)]
+    came = tuple(placed(s, since=NOW - 700, moved_from="elsewhere") for s in spots_)
+    one = job(replicas=3, placed=(placed(HOT), *came), proposed=TWICE)
+    decided = decide([HOT, COOL, *spots_], one)
+    assert decided.moved == ()
+    assert decided.moves == Moves(NOW - 700, 2)
+    once = decide([HOT, COOL, *spots_], replace(one, placed=(placed(HOT), came[0], placed(spots_[1]))))
+    assert (len(once.moved), once.moves) == (1, Moves(NOW - 700, 2))
+
+
+def test_a_move_says_where_it_came_from_and_goes_on_saying_so() -> None:
+    one = fleet([HOT, COOL], [job(placed=(placed(HOT),), proposed=TWICE)])
+    moved = plan(one).jobs[0]
+    assert [(p.node, p.moved_from) for p in moved.placements] == [("cool", "a")]
+    running = replace(one.jobs[0], proposed=None, placed=(placed(COOL, since=NOW, started=(NOW,), moved_from="a"),))
+    again = plan(replace(one, now=NOW + 60, jobs=(running,))).jobs[0]
+    assert [(p.node, p.moved_from) for p in again.placements] == [("cool", "a")]
+
+
+def test_a_leader_killed_halfway_through_its_moves_repeats_none() -> None:
+    """Half of the moves reached the Assignments. The next leader makes the other half and leaves those alone, whether
+    the new pods serve or are still starting."""
+    hot = [cpu(node(f"hot-{i}", site="a"), 3.9) for i in range(6)]
+    cool = [cpu(node(f"cool-{i}", site="b"), 0.2) for i in range(6)]
+    jobs = [
+        job(f"j{i}", placed=(placed(spot),), proposed=ProposedMove(spot.name, cool[i].name, 2, NOW - 15))
+        for i, spot in enumerate(hot)
+    ]
+    one = fleet([*hot, *cool], jobs)
+    first = plan(one)
+    assert [len(j.moved) for j in first.jobs] == [1] * 6
+    for ready in (0, 1):
+        halfway = []
+        for index, was in enumerate(jobs):
+            target = first.jobs[index].placements[0]
+            new = Placed(target.node, target.site, 1, ready, (NOW,), since=NOW, moved_from="a")
+            halfway.append(replace(was, placed=(replace(was.placed[0], replicas=0), new)) if index < 3 else was)
+        second = plan(replace(one, jobs=tuple(halfway)))
+        assert [len(j.moved) for j in second.jobs] == [0, 0, 0, 1, 1, 1]
+        assert [spots(j) for j in second.jobs] == [spots(j) for j in first.jobs]
 
 
 def test_a_site_gives_and_takes_no_more_than_its_budget_in_one_plan() -> None:
@@ -242,3 +293,56 @@ def test_a_replica_that_is_stuck_on_a_node_does_not_hold_others_there() -> None:
     decided = plan(fleet([HOT, COOL], [stuck, job(placed=(placed(HOT),), proposed=TWICE)])).job("test/job")
     assert decided is not None
     assert spots(decided) == {"cool": 1}
+
+
+# No herd ----------------------------------------------------------------------------------------------------------
+
+
+def shares(decided: list[dict[str, int]]) -> Counter[str]:
+    return sum((Counter(d) for d in decided), Counter())
+
+
+def herd() -> tuple[list[Node], list[Job]]:
+    """One node looks idle, nine look half busy, all are the same size; a hundred jobs come inside one scrape."""
+    idle = cpu(node("idle", site="s0", allocatable=Resources(32000, 64 * GI, 110)), 0.0)
+    busy = [
+        cpu(node(f"busy-{i}", site=f"s{i}", allocatable=Resources(32000, 64 * GI, 110)), 14.0) for i in range(1, 10)
+    ]
+    return [idle, *busy], [job(f"j{i}", request=Resources(500, 256 << 20, 1)) for i in range(100)]
+
+
+def test_a_hundred_jobs_in_one_plan_do_not_land_on_the_one_node_that_looked_idle() -> None:
+    nodes, jobs = herd()
+    where = shares([spots(j) for j in plan(fleet(nodes, jobs)).jobs])
+    assert where.total() == 100
+    # 14 cores of head start are 28 jobs; what is left over is dealt out to all ten.
+    assert 25 <= where["idle"] <= 45
+    assert all(where[n.name] >= 5 for n in nodes[1:])
+
+
+@pytest.mark.parametrize("visible", [False, True], ids=["not a pod is seen yet", "pods are seen, the sample is older"])
+def test_nor_do_a_hundred_that_come_one_plan_after_the_other_on_the_same_sample(visible: bool) -> None:
+    nodes, jobs = herd()
+    there: list[Job] = []
+    for one in jobs:
+        decided = plan(fleet(nodes, [*there, one])).job(one.key)
+        assert decided is not None
+        (spot,) = decided.placements
+        started = (NOW,) if visible else ()
+        there.append(replace(one, explained=True, placed=(Placed(spot.node, spot.site, 1, 0, started, since=NOW),)))
+    where = Counter(j.placed[0].node for j in there)
+    assert 25 <= where["idle"] <= 45
+    assert all(where[n.name] >= 5 for n in nodes[1:])
+
+
+def test_nor_do_a_hundred_that_would_all_gain_by_moving_there() -> None:
+    """Each of them sees the gain; what has moved already counts, and a node loses one at a time."""
+    nodes, jobs = herd()
+    hot = [cpu(n, 31.0) for n in nodes[1:]]
+    settled = [
+        replace(one, placed=(placed(hot[i % 9]),), proposed=ProposedMove(hot[i % 9].name, "idle", 2, NOW - 15))
+        for i, one in enumerate(jobs)
+    ]
+    decided = plan(fleet([nodes[0], *hot], settled), PlanSettings(moves_per_site=100))
+    moved = [m for j in decided.jobs for m in j.moved]
+    assert len(moved) == len({m.source for m in moved}) == 9
