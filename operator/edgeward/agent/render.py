@@ -259,7 +259,7 @@ def _service(assignment: Assignment, name: str, selector: Mapping[str, str]) -> 
 
 def _budget(assignment: Assignment) -> list[Child]:
     """A pod that serves is evicted by nobody: whoever drains its node waits until it is replaced elsewhere, and then
-    it goes by the Deployment's own hand. One that does not serve never holds up a drain. See docs/adr/0006-drain.md.
+    it goes by the Deployment's own hand. One that does not serve never holds up a drain. See docs/adr/0007-drain.md.
 
     In a pool the pods are free to go to another node, and its autoscaler must be able to empty one: there one at a
     time may be evicted, and a single one always.
