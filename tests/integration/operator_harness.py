@@ -207,6 +207,7 @@ class Operator:
         prometheus: str,
         timing: Mapping[str, float] | None = None,
         metrics: Mapping[str, Any] | None = None,
+        solver: Mapping[str, float] | None = None,
         kubeconfig: Path | None = None,
     ) -> None:
         self._plane = plane
@@ -221,6 +222,7 @@ class Operator:
             "port": self.port,
             "metrics": {**figures, **(metrics or {})},
             "timing": {**SHORT, **(timing or {})},
+            "solver": dict(solver or {}),
         }
         self._config = plane.directory / f"{name}.json"
         self._config.write_text(json.dumps(config))
@@ -239,6 +241,14 @@ class Operator:
     @property
     def log(self) -> str:
         return self._plane.supervisor.log(self.user).read_text(errors="replace")
+
+    @property
+    def children(self) -> list[int]:
+        """Processes that the operator has started and that are still there."""
+        record = self._plane.supervisor.record(self.user)
+        assert record is not None, f"{self.user} was not started"
+        found = [path.read_text().split() for path in Path(f"/proc/{record.pid}/task").glob("*/children")]
+        return sorted(int(pid) for pids in found for pid in pids)
 
     def kill(self) -> None:
         """kill -9, waited for."""
