@@ -109,6 +109,12 @@ bench-main: venv ## the main job's figures, into tests/bench/results/main.json
 bench-placement: venv ## the planner's figures, into tests/bench/results/placement.json
 	$(STEP) "bench placement" env $(RUN) -m tests.bench.bench_placement
 
+.PHONY: bench-placement-live
+bench-placement-live: venv ## the whole operator's placement figures, 25 minutes, into tests/bench/results/placement-live.json
+	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages $(PLANE_PACKAGES)
+	$(STEP) "programs for the bench" env $(RUN) -m tests.cluster build control-plane kwok
+	$(STEP) "bench placement, the whole operator" env $(RUN) -m tests.bench.placement_live
+
 .PHONY: clean
 clean: ## remove what was built inside the tree
 	rm -rf $(VENV) build dist *.egg-info edge-runtime/*.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
