@@ -7,11 +7,13 @@ Only `random.Random(seed)` is used, whose sequence Python keeps between versions
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 from edgeward.api.common import LabelSelector
 from edgeward.fleet.model import Fleet, Job, Live, Node, Priority, Resources, Sample, Site, Taint, Toleration
@@ -152,19 +154,24 @@ def _job(draw: random.Random, index: int, cpu: int, replicas: int, edge_sites: l
 
 
 def digest(one: Fleet) -> str:
-    """Of all that the generator drew, to the last digit."""
-    text = json.dumps([repr(one.sites), repr(one.nodes), repr(one.jobs)])
-    # A frozenset prints in the order of its hashes, which differ between processes.
-    return hashlib.sha256(_sorted_sets(text).encode()).hexdigest()
+    """Of all that the generator drew, to the last digit; a field that is left at its default does not count, so that a
+    new one in the Fleet changes no hash."""
+    text = json.dumps([_drawn(one.sites), _drawn(one.nodes), _drawn(one.jobs)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sorted_sets(text: str) -> str:
-    parts = text.split("frozenset({")
-    rest = []
-    for part in parts[1:]:
-        inside, _, after = part.partition("})")
-        rest.append(", ".join(sorted(inside.split(", "))) + "})" + after)
-    return "frozenset({".join([parts[0], *rest])
+def _drawn(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        bare = {f.name: f.default for f in dataclasses.fields(value)}
+        kept = {name: getattr(value, name) for name in bare}
+        return {name: _drawn(mine) for name, mine in kept.items() if mine != bare[name]}
+    if isinstance(value, LabelSelector):
+        return value.model_dump_json()
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, dict):
+        return {key: _drawn(value[key]) for key in sorted(value)}
+    return [_drawn(item) for item in value] if isinstance(value, tuple) else value
 
 
 def digests() -> dict[str, list[str]]:
