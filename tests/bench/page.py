@@ -118,10 +118,10 @@ def placement(result: dict[str, Any]) -> str:
     return f"""
 ## Placement
 
-`make bench-placement`. Fleets of jobs x nodes from [a generator](../tests/bench/placement_fleets.py) with fixed hashes: 70% of
-the nodes edge, cpu, memory and storage, 85% of all cpu requested once everything has a place, live load that has little to do with
-requests, selectors, taints, architectures, data sources, quotas and limits of spread mixed in, one node in twenty without a
-sample.
+`make bench-placement`. Fleets of jobs x nodes from [a generator](../tests/bench/placement_fleets.py) with fixed hashes:
+70% of the nodes edge; cpu, memory and storage; 85% of all cpu requested once everything has a place; live load that has
+little to do with requests; selectors, taints, architectures, data sources, quotas and limits of spread mixed in; one
+node in twenty without a sample.
 
 Share of the bound: the sum of the scores, as they are when a whole priority tier is there, over the sum of the upper bounds of
 each tier, each on what our higher tiers left. Others choose under the same constraints and tiers and are judged by the same

@@ -18,7 +18,6 @@ from edgeward.placement.order import turns
 from edgeward.placement.settings import PlanSettings
 from edgeward.placement.sieve import has_no_room
 from edgeward.placement.solve.packing import put, score_of
-from edgeward.placement.solve.wants import Want, wants_of
 
 Choice = Callable[[Decision, Ledger, Rows], Floats]
 """what each node is worth to one more replica of the job; the largest is taken"""
@@ -38,6 +37,11 @@ class Outcome:
         return sum(self.scores.values())
 
 
+@dataclass(frozen=True)
+class _Judged:
+    decision: Decision
+
+
 def run(fleet: Fleet, choice: Choice | None, *, judged: Fleet | None = None) -> Outcome:
     """Tier by tier. `choice` None: our greedy. `judged`: the fleet whose figures the scores are taken from, when the
     choice was made by worse ones."""
@@ -49,19 +53,14 @@ def run(fleet: Fleet, choice: Choice | None, *, judged: Fleet | None = None) -> 
     for tier, group in groupby(turns(fleet, settings), key=lambda turn: turn.tier):
         ours = list(group)
         decisions = [begin(turn, ledger, settings) for turn in ours]
-        theirs = wants_of([begin(turn, judge, settings) for turn in ours], judge)
-        by_job = {want.decision.ask.index: want for want in theirs}
+        theirs = [_Judged(begin(turn, judge, settings)) for turn in ours]
         wanted[tier] = sum(need.count for decision in decisions for need in decision.needs)
-        packing: list[list[int]] = []
-        wants: list[Want] = []
-        for decision in decisions:
-            nodes = _greedily(decision, ledger) if choice is None else _by_choice(decision, ledger, choice)
-            want = by_job.get(decision.ask.index)
-            if want is not None:
-                wants.append(want)
-                packing.append(nodes)
-        done = put(packing, wants, judge)
-        scores[tier] = score_of(done, wants, judge)
+        packing = [
+            _greedily(decision, ledger) if choice is None else _by_choice(decision, ledger, choice)
+            for decision in decisions
+        ]
+        done = put(packing, theirs, judge)
+        scores[tier] = score_of(done, theirs, judge)
         placed[tier] = sum(len(nodes) for nodes in done)
     return Outcome(scores, placed, wanted)
 

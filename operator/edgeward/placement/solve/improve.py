@@ -42,10 +42,13 @@ class _Search:
         self.packing, self.tier, self.ledger, self.trials = packing, tier, ledger, trials
         self.on: dict[int, dict[int, int]] = {}
         """replicas by node and want"""
+        self.arrived = np.zeros(tier.nodes)
+        """replicas of the tier by node"""
         for index, nodes in enumerate(packing):
             for node in nodes:
                 here = self.on.setdefault(node, {})
                 here[index] = here.get(index, 0) + 1
+                self.arrived[node] += 1
 
     def better(self, index: int) -> bool:
         """One improvement for one want: a missing replica placed, or one relocated."""
@@ -95,9 +98,8 @@ class _Search:
         on_node = here[want.rows]
         sites = self.ledger.columns.site
         at_site = np.bincount(sites, weights=here, minlength=len(self.ledger.site_list))[sites[want.rows]]
-        arrived = np.array([sum(self.on.get(int(node), {}).values()) for node in want.rows], dtype=np.float64)
         value = value - weight + weight / (1 + on_node) + weight / (1 + at_site)
-        value = value - want.cpu * self.tier.usual[want.rows] * arrived
+        value = value - want.cpu * self.tier.usual[want.rows] * self.arrived[want.rows]
         best = np.argsort(-np.round(value, 9), kind="stable")[:TARGETS]
         return [int(want.rows[at]) for at in best if value[at] > bar + GAIN]
 
@@ -185,10 +187,12 @@ class _Search:
         self.packing[index].append(node)
         here = self.on.setdefault(node, {})
         here[index] = here.get(index, 0) + 1
+        self.arrived[node] += 1
 
     def _drop(self, index: int, node: int) -> None:
         self.ledger.take_back(self.tier.wants[index].decision.ask.index, self.ledger.states[node])
         self.packing[index].remove(node)
+        self.arrived[node] -= 1
         here = self.on[node]
         here[index] -= 1
         if not here[index]:

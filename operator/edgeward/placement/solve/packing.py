@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from edgeward.placement.columns import Floats
 from edgeward.placement.constraints import FIT_CHECKS, first_miss
+from edgeward.placement.decide import Decision
 from edgeward.placement.greedy import fill
 from edgeward.placement.incumbents import Crowd, Standing, standing_score
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.sieve import that_fit
 from edgeward.placement.solve.relax import Tier
-from edgeward.placement.solve.wants import Want
 
 Where = list[list[int]]
 """by want, the node of each of its replicas that has one, as an index of Ledger.states"""
 
 
-@dataclass(slots=True)
-class Packing:
-    """A placement of one tier, as it is in the ledger now."""
+class Decided(Protocol):
+    """A Want, or whatever else belongs to the decision about one job."""
 
-    where: Where
-    score: float = 0.0
+    @property
+    def decision(self) -> Decision: ...
 
 
-def take_back(packing: Where, wants: Sequence[Want], ledger: Ledger) -> None:
+def take_back(packing: Where, wants: Sequence[Decided], ledger: Ledger) -> None:
     for want, nodes in zip(wants, packing, strict=True):
         for node in nodes:
             ledger.take_back(want.decision.ask.index, ledger.states[node])
 
 
-def put(packing: Where, wants: Sequence[Want], ledger: Ledger) -> Where:
+def put(packing: Where, wants: Sequence[Decided], ledger: Ledger) -> Where:
     """Places what still fits; returns what it placed."""
     placed: Where = []
     for want, nodes in zip(wants, packing, strict=True):
@@ -48,9 +48,9 @@ def put(packing: Where, wants: Sequence[Want], ledger: Ledger) -> Where:
     return placed
 
 
-def score_of(packing: Where, wants: Sequence[Want], ledger: Ledger) -> float:
+def score_of(packing: Where, wants: Sequence[Decided], ledger: Ledger) -> float:
     """Sum of the scores of the new replicas, as they are now that all of them are in the ledger."""
-    by_decision: dict[int, tuple[Want, list[int]]] = {}
+    by_decision: dict[int, tuple[Decided, list[int]]] = {}
     for want, nodes in zip(wants, packing, strict=True):
         by_decision.setdefault(want.decision.ask.index, (want, []))[1].extend(nodes)
     total = 0.0
@@ -59,7 +59,7 @@ def score_of(packing: Where, wants: Sequence[Want], ledger: Ledger) -> float:
     return total
 
 
-def scores_of(want: Want, nodes: Sequence[int], ledger: Ledger) -> list[tuple[int, int, float]]:
+def scores_of(want: Decided, nodes: Sequence[int], ledger: Ledger) -> list[tuple[int, int, float]]:
     """(node, replicas, score of one of them) for the new replicas of one job."""
     counts: dict[int, int] = {}
     for node in nodes:

@@ -95,12 +95,18 @@ class Relaxation:
 
 
 def tier_of(wants: Sequence[Want], ledger: Ledger) -> Tier:
-    states = ledger.states
-    frees = [state.free for state in states]
-    free = np.array([[f.cpu, f.memory, f.pods, f.storage] for f in frees], dtype=np.float64).T.reshape(AMOUNTS, -1)
+    table = ledger.columns
+    free = np.array(
+        [
+            table.allocatable_cpu - table.requested_cpu,
+            table.allocatable_memory - table.requested_memory,
+            table.allocatable_pods - table.requested_pods,
+            table.allocatable_storage - table.requested_storage,
+        ]
+    )
     requests = [want.decision.ask.request for want in wants]
     asks = np.array([[r.cpu, r.memory, r.pods, r.storage] for r in requests], dtype=np.float64).T.reshape(AMOUNTS, -1)
-    usual = np.full(len(states), np.inf)
+    usual = np.full(len(ledger.states), np.inf)
     for want in wants:
         usual[want.rows] = np.minimum(usual[want.rows], want.lines.usual)
     usual[~np.isfinite(usual)] = 0.0
@@ -186,13 +192,13 @@ class Limits:
     """nodes per want in the LP, and three for each replica beyond the first"""
     columns: int = 12_000
     """of all lists together; a larger tier gets shorter lists and only one LP"""
-    rounds: int = 2
+    rounds: int = 1
     """times that nodes which turn out cheap are added to the lists"""
     iterations: int = 200_000
     """of the simplex method, per LP"""
     cuts: int = 4
     """times that tangents are added where the LP takes the load of a node for too little, per list of candidates"""
-    trials: int = 400
+    trials: int = 600
     """steps of the local search, per tier"""
     seconds: float = 20.0
     """the backstop"""

@@ -11,7 +11,7 @@ from edgeward.fleet.model import Resources
 from edgeward.placement.columns import Floats, Rows
 from edgeward.placement.decide import Decision, Need
 from edgeward.placement.incumbents import Crowd
-from edgeward.placement.ledger import Ledger, NodeState
+from edgeward.placement.ledger import Ledger
 from edgeward.placement.sieve import that_fit
 
 FRACTIONS = (0.0, 0.15, 0.35, 0.6, 0.85, 1.0)
@@ -117,7 +117,7 @@ def _want(decision: Decision, need: Need, ledger: Ledger) -> Want | None:
         rows=rows,
         first=first,
         further=further,
-        most=_most(need.count, ask.request, states, takes),
+        most=_most(need.count, ask.request, ledger, rows, takes),
         takes=takes,
         site_first=site_first,
         site_further=np.where(beside > 0, site_first, 0.0),
@@ -128,15 +128,20 @@ def _want(decision: Decision, need: Need, ledger: Ledger) -> Want | None:
     )
 
 
-def _most(count: int, request: Resources, states: Sequence[NodeState], takes: Floats) -> Rows:
+def _most(count: int, request: Resources, ledger: Ledger, rows: Rows, takes: Floats) -> Rows:
     """Whole replicas by what is free, at least the one that fits; any number where room is held for it."""
-    found = []
-    for state, taken in zip(states, takes.tolist(), strict=True):
-        free = state.free
-        pairs = ((free.cpu, request.cpu), (free.memory, request.memory), (free.storage, request.storage))
-        fits = min((had // need for had, need in (*pairs, (free.pods, request.pods)) if need > 0), default=count)
-        found.append(min(count, max(1, fits)) if taken else count)
-    return np.array(found, dtype=np.intp)
+    table = ledger.columns
+    fits = np.full(len(rows), float(count))
+    for need, allocatable, requested in (
+        (request.cpu, table.allocatable_cpu, table.requested_cpu),
+        (request.memory, table.allocatable_memory, table.requested_memory),
+        (request.pods, table.allocatable_pods, table.requested_pods),
+        (request.storage, table.allocatable_storage, table.requested_storage),
+    ):
+        if need > 0:
+            fits = np.minimum(fits, (allocatable[rows] - requested[rows]) // need)
+    most: Rows = np.where(takes > 0, np.maximum(fits, 1.0), float(count)).astype(np.intp)
+    return most
 
 
 def _lines(decision: Decision, ledger: Ledger, rows: Rows) -> Lines:
