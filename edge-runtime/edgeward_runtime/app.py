@@ -18,7 +18,7 @@ import orjson
 
 from edgeward_runtime import __version__, protocol
 from edgeward_runtime.errors import ProtocolError
-from edgeward_runtime.front import Answer, Reply, Request, error
+from edgeward_runtime.messages import Answer, Reply, Request, error
 from edgeward_runtime.metrics import MetricsPage, ServerStats
 from edgeward_runtime.model import Model
 from edgeward_runtime.protocol import InferRequest
@@ -92,9 +92,8 @@ class App:
         if request.transfer is not None:
             model.stats.transferred(request.transfer)
         try:
-            if request.encoding is not None and request.encoding.lower() != b"identity":
-                text = f"Content-Encoding {request.encoding.decode('latin-1')!r:.50} is not supported, send the body as it is"
-                raise ProtocolError(415, text)
+            if request.refused is not None:
+                raise request.refused
             body = request.body
             json_length = protocol.header_length(request.json_length, len(body))
             if (len(body) if json_length is None else json_length) > self._max_json_bytes:

@@ -1,100 +1,24 @@
 """HTTP/1.1 on an asyncio protocol: httptools parses, callbacks answer, no task and no future per request.
 
 A general server costs more per request than the whole budget of this one (measured on one slow core: uvicorn with an
-empty ASGI application 62 us, this file with an empty handler about 30). What a public server must do is here all the
-same: bounded headers and bodies, pipelining in order, Expect: 100-continue, keep-alive, time limits for slow clients,
-a clean end.
+empty ASGI application 62 us, this front with an empty handler about 30). What a public server must do is here and in
+connection.py all the same: bounded headers and bodies, pipelining in order, Expect: 100-continue, keep-alive, content
+codings, time limits for slow clients, a clean end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import logging
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from urllib.parse import unquote
 
 import httptools
-import orjson
 
-log = logging.getLogger(__name__)
+from edgeward_runtime.codings import Codings
+from edgeward_runtime.connection import Connection, SpareConnection
+from edgeward_runtime.messages import Handler, Head
 
-JSON = b"application/json"  # exactly: KServe's client reads an error's text only without a charset
-_MAX_HEADER_BYTES = 64 * 1024
 _MAX_PATHS = 1024
-_MAX_HEADS = 256
-_MAX_KNOWN_HEAD = 2048  # bytes
-_SMALL_BODY = 64 * 1024  # bytes; only larger ones count against the budget, the others are bounded by their number
-_LINGER_SECONDS = 5.0
-_MAX_LINGERING = 256
-# Beyond the limit on connections, for one small request each: a kubelet that gets no answer to its probes kills a pod
-# for being busy.
-_SPARE_CONNECTIONS = 64
-_SPARE_SECONDS = 5.0
-_SPARE_PATHS = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
-_REASONS = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
-
-
-class Request:
-    """A whole request. Only the headers that this server reads are kept."""
-
-    __slots__ = ("body", "encoding", "json_length", "keep_alive", "method", "path", "transfer")
-
-    def __init__(self) -> None:
-        self.method = b""
-        self.path = ""
-        self.body = b""
-        self.keep_alive = True
-        self.json_length: bytes | None = None  # Inference-Header-Content-Length
-        self.encoding: bytes | None = None  # Content-Encoding
-        self.transfer: bytes | None = None  # Edgeward-Transfer-Seconds
-
-
-class Head:
-    """A request's head that was parsed before, byte for byte the same: most clients of a model server repeat theirs,
-    and a dictionary finds it ten times faster than the parser's callbacks take it apart. Only of requests that came in
-    one piece, with a Content-Length or no body, and with nothing in them that changes how they are read."""
-
-    __slots__ = ("body_size", "encoding", "json_length", "keep_alive", "method", "path")
-
-    def __init__(self, request: Request) -> None:
-        self.method = request.method
-        self.path = request.path
-        self.body_size = len(request.body)
-        self.keep_alive = request.keep_alive
-        self.json_length = request.json_length
-        self.encoding = request.encoding
-
-    def request(self, body: bytes) -> Request:
-        request = Request()
-        request.method = self.method
-        request.path = self.path
-        request.body = body
-        request.keep_alive = self.keep_alive
-        request.json_length = self.json_length
-        request.encoding = self.encoding
-        return request
-
-
-@dataclass(slots=True)
-class Answer:
-    status: int
-    body: bytes
-    content_type: bytes = JSON
-    extra: bytes = b""  # finished header lines, each with its \r\n
-
-
-Reply = Callable[[Answer], None]
-Handler = Callable[[Request, Reply], None]
-
-
-def error(status: int, text: str) -> Answer:
-    """`{"error": text}`, the form that every client of the protocol reads."""
-    extra = b"retry-after: 1\r\n" if status == 503 else b""
-    return Answer(status, orjson.dumps({"error": text}), extra=extra)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,12 +44,14 @@ class Front:
         self.lingering = 0  # refused ones that only wait for their client to read the answer
         self.paths: dict[bytes, str] = {}
         self.heads: dict[bytes, Head] = {}
+        self.codings = Codings(self)
+        self.loop: asyncio.AbstractEventLoop
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listens; answers the port. OSError if it is taken."""
-        loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: self._connection(loop), host, port, backlog=2048)
         self._sweeper = loop.create_task(self._sweep(loop))
         return int(self._server.sockets[0].getsockname()[1])
@@ -148,6 +74,7 @@ class Front:
         for connection in list(self.connections):
             connection.abort()
         self._sweeper.cancel()
+        self.codings.stop()
         return cut
 
     async def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -167,364 +94,3 @@ class Front:
             if len(self.paths) < _MAX_PATHS and len(url) < 512:
                 self.paths[url] = path
         return path
-
-
-class Connection(asyncio.Protocol):
-    __slots__ = (
-        "_body_size",
-        "_busy",
-        "_closing",
-        "_expect",
-        "_front",
-        "_header_bytes",
-        "_in_headers",
-        "_learn",
-        "_learnt",
-        "_linger_bytes",
-        "_lingers",
-        "_loop",
-        "_parser",
-        "_pieces",
-        "_plain",
-        "_refusal",
-        "_request",
-        "_since",
-        "_transport",
-        "_url",
-        "_waiting",
-        "_write_paused",
-    )  # fmt: skip
-
-    def __init__(self, front: Front, loop: asyncio.AbstractEventLoop) -> None:
-        self._front = front
-        self._loop = loop
-        self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[Request] = deque()  # pipelined behind the one that runs
-        self._busy = False
-        self._closing = False  # nothing more is read from it
-        self._write_paused = False
-        self._refusal: Answer | None = None  # to be sent after what runs
-        self._request: Request | None = None  # being received
-        self._in_headers = False
-        self._since = loop.time()  # of the last byte when idle, of the first byte while a request comes in
-        self._linger_bytes = 0
-        self._lingers = False
-        self._header_bytes = 0
-        self._learn = 0  # length of the head that the data being parsed begins with, if it may be remembered
-        self._learnt: Request | None = None
-        self._plain = True
-
-    # -- transport ------------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        front = self._front
-        front.connections.add(self)
-        if len(front.connections) > front.limits.connections + _SPARE_CONNECTIONS:
-            self.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._front.connections.discard(self)
-        if self._lingers:
-            self._lingers = False
-            self._front.lingering -= 1
-        self._closing = True
-        if self._request is not None:
-            self._release(self._body_size)
-        for request in self._waiting:
-            self._release(len(request.body))
-        self._waiting.clear()
-        self._refusal = None
-        self._request = None
-
-    def pause_writing(self) -> None:
-        self._write_paused = True
-
-    def resume_writing(self) -> None:
-        self._write_paused = False
-        if not self._busy:
-            self._next()
-
-    def data_received(self, data: bytes) -> None:
-        if self._closing:
-            self._linger_bytes -= len(data)
-            if self._linger_bytes <= 0:
-                self._transport.abort()
-            return
-        end = 0
-        if self._request is None:
-            self._since = self._loop.time()
-            if not self._busy and not self._waiting and not self._write_paused:
-                end = data.find(b"\r\n\r\n", 0, _MAX_KNOWN_HEAD) + 4
-                known = self._front.heads.get(data[:end]) if end > 4 else None
-                if known is not None and known.body_size == len(data) - end:
-                    self._handle(known.request(data[end:]))
-                    return
-        # All that is not body: heads, chunk sizes, trailers. on_body takes its part off again.
-        self._header_bytes += len(data)
-        self._learn = end if end > 4 else 0
-        try:
-            self._parser.feed_data(data)
-            if self._learnt is not None:
-                self._keep(data, self._learnt)
-        except httptools.HttpParserUpgrade as upgrade:
-            # We stay with HTTP/1.1, as the protocol allows. The parser is done for; what follows is another request.
-            self._parser = httptools.HttpRequestParser(self)
-            rest = data[upgrade.args[0] :]
-            if rest and not self._closing:
-                self.data_received(rest)
-        except httptools.HttpParserError:
-            self._refuse(error(400, "the request is not valid HTTP"))
-        if self._request is not None and self._header_bytes > self._overhead():
-            self._refuse(error(431, f"the request's headers are over {_MAX_HEADER_BYTES} bytes"))
-
-    def _overhead(self) -> int:
-        """Bytes that a message may have beside its body: its headers and trailers, and what frames its chunks; five
-        bytes for one of body is the most that honest chunks take."""
-        return _MAX_HEADER_BYTES + 8 * self._body_size
-
-    def _keep(self, data: bytes, request: Request) -> None:
-        """Remembers the head of the one request that `data` was."""
-        end, heads = self._learn, self._front.heads
-        self._learnt = None
-        # The parser said what the body is; if that is all that follows the head, the head says how it is read.
-        small = len(request.body) <= _SMALL_BODY
-        if small and self._request is None and not self._waiting and request.body == data[end:]:
-            if len(heads) >= _MAX_HEADS:
-                heads.clear()
-            heads[data[:end]] = Head(request)
-
-    # -- parser callbacks -----------------------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        self._request = Request()
-        self._in_headers = True
-        self._url = b""
-        self._pieces: list[bytes] = []
-        self._body_size = 0
-        self._expect = False
-        self._plain = True
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        request = self._request
-        size = len(name)
-        # Lengths first: almost every header is none of ours.
-        if request is None or not self._in_headers or size not in (6, 7, 14, 16, 17, 25, 31):
-            return
-        name = name.lower()
-        if name == b"inference-header-content-length":
-            request.json_length = value
-        elif name == b"content-encoding":
-            request.encoding = value
-        elif name == b"edgeward-transfer-seconds":
-            request.transfer = value
-            self._plain = False  # another value each time: such heads would push out those that come again
-        elif name == b"expect":
-            self._expect = value.lower() == b"100-continue"
-            self._plain = False
-        elif name in (b"transfer-encoding", b"upgrade"):
-            self._plain = False
-        elif name == b"content-length" and value.isdigit() and int(value) > self._front.limits.body_bytes:
-            self._refuse(self._too_large())
-
-    def on_headers_complete(self) -> None:
-        self._in_headers = False
-        if self._expect and not self._closing:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def on_body(self, body: bytes) -> None:
-        if self._closing:
-            return
-        self._body_size += len(body)
-        self._header_bytes -= len(body)
-        if self._body_size > self._front.limits.body_bytes:
-            self._body_size -= len(body)  # what is kept and counted
-            self._refuse(self._too_large())
-            return
-        if self._body_size > _SMALL_BODY:
-            front, new = self._front, len(body)
-            front.in_flight += new if self._body_size - new > _SMALL_BODY else self._body_size
-            if front.in_flight > front.limits.in_flight_bytes:
-                self._refuse(error(503, "the memory for request bodies is in use, try again later"))
-                return
-        self._pieces.append(body)
-
-    def _release(self, size: int) -> None:
-        if size > _SMALL_BODY:
-            self._front.in_flight -= size
-
-    def on_message_complete(self) -> None:
-        request = self._request
-        self._request = None
-        self._header_bytes = 0
-        if self._closing or request is None:
-            return
-        request.method = self._parser.get_method()
-        request.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"
-        try:
-            request.path = self._front.path_of(self._url)
-        except httptools.HttpParserError:
-            self._release(self._body_size)
-            self._refuse(error(400, "the request's target is not valid"))
-            return
-        pieces = self._pieces
-        request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._pieces = []
-        if self._learn and self._plain:
-            self._learnt = request
-        if self._busy or self._write_paused:
-            self._waiting.append(request)
-            self._transport.pause_reading()
-        else:
-            self._handle(request)
-
-    # -- answering ------------------------------------------------------------------------------------------------
-
-    def _handle(self, request: Request) -> None:
-        self._busy = True
-        self._front.handler(request, functools.partial(self._reply, request))
-
-    def _reply(self, request: Request, answer: Answer) -> None:
-        self._busy = False
-        size = len(request.body)
-        if size > _SMALL_BODY:
-            self._front.in_flight -= size
-        if self._closing:
-            if self._refusal is not None and not self._transport.is_closing():
-                self._write(answer, request.keep_alive, request.method == b"HEAD")
-                if request.keep_alive:
-                    self._refuse_next()
-                else:
-                    self._transport.close()
-            return
-        keep_alive = request.keep_alive and not self._front.draining
-        self._write(answer, keep_alive, request.method == b"HEAD")
-        if not keep_alive:
-            self._closing = True
-            self._transport.close()
-            return
-        self._since = self._loop.time()
-        if self._waiting:
-            # Not called directly: a long pipeline would nest as deep.
-            self._loop.call_soon(self._next)
-
-    def _next(self) -> None:
-        if self._busy or self._write_paused or self._closing:
-            return
-        if self._waiting:
-            self._handle(self._waiting.popleft())
-        if not self._waiting:
-            self._transport.resume_reading()
-
-    def _write(self, answer: Answer, keep_alive: bool, head_only: bool = False) -> None:
-        body = answer.body
-        head = b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
-            _REASONS[answer.status],
-            answer.content_type,
-            len(body),
-            answer.extra,
-            b"" if keep_alive else b"connection: close\r\n",
-        )
-        self._transport.write(head if head_only else head + body)
-
-    def _too_large(self) -> Answer:
-        limit = self._front.limits.body_bytes
-        return error(
-            413, f"the request body is over the limit of {limit} bytes; large tensors are smaller as binary data"
-        )
-
-    def _refuse_next(self) -> None:
-        """After the answer that ran: those of whole requests that wait, then the refusal."""
-        if self._waiting:
-            self._loop.call_soon(self._run_waiting)
-            return
-        answer, self._refusal = self._refusal, None
-        if answer is not None:
-            self._write(answer, keep_alive=False)
-            if self._transport.can_write_eof():
-                self._transport.write_eof()
-            self._linger()
-
-    def _run_waiting(self) -> None:
-        if self._waiting and not self._transport.is_closing():
-            self._handle(self._waiting.popleft())
-
-    def _linger(self) -> None:
-        front = self._front
-        if front.lingering >= _MAX_LINGERING:
-            self._transport.close()
-            return
-        front.connections.discard(self)
-        front.lingering += 1
-        self._lingers = True
-        self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
-
-    def _refuse(self, answer: Answer) -> None:
-        """Answers a request that is not read to its end, and closes. Reads on for a while without keeping anything:
-        closing at once would reset the connection while the client sends, and it would see that instead of the
-        answer."""
-        if self._closing:
-            return
-        self._closing = True
-        if self._request is not None:
-            self._release(self._body_size)
-        self._request = None
-        self._in_headers = False
-        self._pieces = []
-        self._linger_bytes = 2 * self._front.limits.body_bytes
-        self._transport.resume_reading()
-        self._refusal = answer
-        if not self._busy:  # else in its turn: it would be taken for the answer of the request that runs
-            self._refuse_next()
-
-    # -- time and end ---------------------------------------------------------------------------------------------
-
-    def check_time(self, now: float) -> None:
-        if self._closing or self._busy:
-            return
-        limits = self._front.limits
-        if self._request is None:
-            if now - self._since > limits.idle_seconds:
-                self.abort()
-        elif now - self._since > limits.request_seconds:
-            self._refuse(error(408, f"the request was not complete after {limits.request_seconds:g} s"))
-
-    def close_if_idle(self) -> None:
-        if not self._busy and self._request is None and not self._waiting and not self._closing:
-            self._closing = True
-            self._transport.close()
-
-    def abort(self) -> None:
-        self._closing = True
-        self._transport.abort()
-
-
-class SpareConnection(Connection):
-    """One over the limit: health and metrics are answered, all else is 503, and then it closes."""
-
-    __slots__ = ()
-
-    def _crowded(self) -> Answer:
-        return error(503, f"{self._front.limits.connections} connections are open, try again later")
-
-    def on_headers_complete(self) -> None:
-        self._expect = False  # nobody sends a body here
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._refuse(self._crowded())
-
-    def _handle(self, request: Request) -> None:
-        request.keep_alive = False
-        if request.path in _SPARE_PATHS:
-            super()._handle(request)
-        else:
-            self._refuse(self._crowded())
-
-    def check_time(self, now: float) -> None:
-        if not self._closing and not self._busy and now - self._since > _SPARE_SECONDS:
-            self.abort()

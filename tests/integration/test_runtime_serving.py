@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import json
 import os
@@ -262,7 +263,9 @@ BAD = [
     (BOTH, {"Inference-Header-Content-Length": "-1"}, 400, "not a number"),
     (BOTH, {"Inference-Header-Content-Length": "10"}, 400, "JSON"),
     (BOTH, {"Inference-Header-Content-Length": "0"}, 501, "raw binary"),
-    (BOTH, {"Content-Encoding": "gzip"}, 415, "gzip"),
+    (BOTH, {"Content-Encoding": "gzip"}, 400, "not valid gzip"),
+    (BOTH, {"Content-Encoding": "br"}, 415, "br"),
+    (gzip.compress(b" " * 100_001), {"Content-Encoding": "gzip"}, 413, "limit of 100000"),
     (b"a" * 100_001, {}, 413, "over the limit of 100000"),
 ]
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from edgeward_runtime.front import Answer, Front, Limits
+from edgeward_runtime.front import Front, Limits
+from edgeward_runtime.messages import Answer
 
 LIMITS = Limits(connections=4, body_bytes=100_000)
 
