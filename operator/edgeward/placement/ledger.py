@@ -319,6 +319,7 @@ class Ledger:
         """Keep room for replicas of the job that come once others have left; a negative count gives it back."""
         self._count(job, state.site.name, count)
         state.requested += self.requests[job].times(count)
+        self.refresh(state)
 
     def ranked(self, states: Iterable[NodeState]) -> list[NodeState]:
         return sorted(states, key=lambda state: state.rank)

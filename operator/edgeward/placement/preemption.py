@@ -11,9 +11,11 @@ What is taken leaves first; the winner keeps a claim to the room (claims.py) unt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from itertools import combinations, islice
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeward.api.conditions import Reason
 from edgeward.api.reasons import NodeRejection, Rejection
@@ -25,8 +27,10 @@ from edgeward.placement.explain import sift, why_missing
 from edgeward.placement.incumbents import Standing
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.model import GivesWay
+from edgeward.placement.order import HIGHEST
 from edgeward.placement.room import cpu_text, memory_text
 from edgeward.placement.settings import PlanSettings
+from edgeward.placement.victims import Victim, amounts, covered, least_of, part, without_unneeded, worth
 
 LOOKED_AT = 200
 """nodes with victims that are compared; what looks cheapest comes first"""
@@ -39,26 +43,6 @@ HOPELESS = (Rejection.TOO_BIG_FOR_ANY_NODE, Rejection.NO_RUNNABLE_MODEL)
 AS_IF_NOT_FROZEN = tuple(check for check in CHECKS if check.reason is not NodeRejection.SITE_FROZEN)
 
 
-@dataclass(slots=True)
-class Victim:
-    """One replica that might give way."""
-
-    owner: Decision
-    standing: Standing
-    begun: float
-    """when it was decided for or its pod started, whichever was later"""
-    shield: str = ""
-    """why it may not be taken, for people; empty when it may"""
-
-    @property
-    def request(self) -> Resources:
-        return self.owner.ask.request
-
-    @property
-    def tier(self) -> int:
-        return self.owner.turn.own_tier
-
-
 def preempt(
     decisions: Sequence[Decision], ledger: Ledger, settings: PlanSettings, *, fleet_notes: Sequence[str]
 ) -> None:
@@ -68,7 +52,11 @@ def preempt(
         return
     board = _Board(decisions, ledger, settings)
     for decision in sorted(waiting, key=lambda d: (-d.turn.own_tier, d.turn.position)):
-        board.serve(decision)
+        try:
+            board.serve(decision)
+        except Exception as error:  # one job's odd data must not stop the others
+            said = f"looking for room by preemption failed: {type(error).__name__}: {error}"
+            decision.message = f"{decision.message}; {said}"
     board.settle(fleet_notes)
 
 
@@ -81,6 +69,9 @@ class _Board:
         self._by_key = {decision.turn.job.key: decision for decision in decisions}
         self._taken: dict[int, list[tuple[Victim, NodeState]]] = {}
         """by index of the job that loses them"""
+        self._known: dict[int, list[Victim]] = {}
+        """by index of the node, until some are taken there"""
+        self._most: NDArray[np.float64] | None = None
         self._at: dict[int, list[tuple[Decision, Standing]]] = {}
         for decision in decisions:
             for standing in decision.standings:
@@ -133,7 +124,7 @@ class _Board:
             looked += 1
             if chosen is None:
                 continue
-            key = (len(chosen), *_worth(chosen), state.rank)
+            key = (len(chosen), *worth(chosen), state.rank)
             if best is None or key < best[0]:
                 best = key, state, chosen
         if best is None:
@@ -165,11 +156,14 @@ class _Board:
         """The nodes where taking everything of lower tiers would do by the sums, with the fewest that it could take."""
         sites = {need.site for need in decision.needs if need.count > 0}
         found = []
+        promising = self._promising(decision, shielded=False)
         for state in decision.allowed:
-            if state.pool or state.node.name == barred or not ({None, state.site.name} & sites):
+            if state.index not in promising or state.pool or state.node.name == barred:
+                continue
+            if not {None, state.site.name} & sites:
                 continue
             lower = [victim.request for victim in self._victims(decision, state)]
-            least = _least(self._lack(decision, state), lower)
+            least = least_of(self._lack(decision, state), lower)
             if least is not None:
                 found.append((least, state))
         return sorted(found, key=lambda entry: (entry[0], entry[1].rank))
@@ -180,15 +174,45 @@ class _Board:
         self, decision: Decision, state: NodeState, *, only: Collection[str] | None = None, shielded: bool = False
     ) -> list[Victim]:
         """Replicas of lower tiers on the node, the first to be taken first."""
-        found: list[Victim] = []
-        for owner, standing in self._at.get(state.index, ()):
-            if owner.turn.own_tier >= decision.turn.own_tier or standing.count <= 0:
-                continue
-            if only is None or owner.turn.job.key in only:
-                found += self._replicas(owner, standing)
-        if not shielded:
-            found = [victim for victim in found if not victim.shield]
-        return sorted(found, key=lambda v: (v.tier, -v.begun, -v.owner.turn.position))
+        tier = decision.turn.own_tier
+        return [
+            victim
+            for victim in self._replicas_at(state)
+            if victim.tier < tier
+            and (shielded or not victim.shield)
+            and (only is None or victim.owner.turn.job.key in only)
+        ]
+
+    def _replicas_at(self, state: NodeState) -> list[Victim]:
+        known = self._known.get(state.index)
+        if known is None:
+            found = [
+                victim
+                for owner, standing in self._at.get(state.index, ())
+                if standing.count > 0
+                for victim in self._replicas(owner, standing)
+            ]
+            known = sorted(found, key=lambda v: (v.tier, -v.begun, -v.owner.turn.position))
+            self._known[state.index] = known
+        return known
+
+    def _promising(self, decision: Decision, *, shielded: bool) -> set[int]:
+        """Nodes, by index, where cpu and memory would do if all of lower tiers gave way: a look at all at once, which
+        may say yes too often and leaves the rest to those that look closer."""
+        if self._most is None:
+            sums = np.zeros((2, 2, HIGHEST + 2, len(self._ledger.states)))
+            for state in self._ledger.states:
+                spare = state.free + self._going(state)
+                sums[:, 0, :, state.index] = spare.cpu
+                sums[:, 1, :, state.index] = spare.memory
+                for victim in self._replicas_at(state):
+                    first = 1 if victim.shield else 0
+                    sums[first:, 0, victim.tier + 1 :, state.index] += victim.request.cpu
+                    sums[first:, 1, victim.tier + 1 :, state.index] += victim.request.memory
+            self._most = sums
+        cpu, memory = self._most[1 if shielded else 0, :, decision.turn.own_tier]
+        need = decision.ask.request
+        return set(np.flatnonzero((cpu >= need.cpu) & (memory >= need.memory)).tolist())
 
     def _replicas(self, owner: Decision, standing: Standing) -> list[Victim]:
         if standing.new:
@@ -222,14 +246,14 @@ class _Board:
         if not victims or not fits(victims):
             return None
         lack = self._lack(decision, state)
-        least = max(1, _least(lack, [victim.request for victim in victims]) or 1)
+        least = max(1, least_of(lack, [victim.request for victim in victims]) or 1)
         for size in (least, least + 1):
             tried = islice(combinations(victims, size), TRIED_SETS)
-            enough = [s for s in tried if _covered(lack, [v.request for v in s]) and fits(s)]
+            enough = [s for s in tried if covered(lack, [v.request for v in s]) and fits(s)]
             if enough:
-                return _without_unneeded(min(enough, key=_worth), fits)
-        by_weight = sorted(enumerate(victims), key=lambda entry: (-_part(lack, entry[1].request), entry[0]))
-        return _without_unneeded([victim for _, victim in by_weight], fits)
+                return without_unneeded(min(enough, key=worth), fits)
+        by_weight = sorted(enumerate(victims), key=lambda entry: (-part(lack, entry[1].request), entry[0]))
+        return without_unneeded([victim for _, victim in by_weight], fits)
 
     def _fits_without(
         self, decision: Decision, state: NodeState, chosen: Sequence[Victim], checks: Sequence[Check]
@@ -258,6 +282,7 @@ class _Board:
 
     def _take(self, decision: Decision, state: NodeState, chosen: list[Victim], nomination: Nomination) -> None:
         needed = _needed(decision, state)
+        self._known.pop(state.index, None)
         for victim in chosen:
             index = victim.owner.ask.index
             victim.standing.count -= 1
@@ -330,12 +355,13 @@ class _Board:
             decision.message = f"{decision.message}; {text}"
 
     def _shielded_places(self, decision: Decision, barred: str) -> Iterable[NodeState]:
+        promising = self._promising(decision, shielded=True)
         frozen = [s for s in self._ledger.states if s.site.frozen and s.index in decision.static]
-        for state in self._ledger.ranked([*decision.allowed, *frozen]):
+        for state in self._ledger.ranked(s for s in [*decision.allowed, *frozen] if s.index in promising):
             if state.pool or state.node.name == barred:
                 continue
             lower = [victim.request for victim in self._victims(decision, state, shielded=True)]
-            if lower and _least(self._lack(decision, state), lower) is not None:
+            if lower and least_of(self._lack(decision, state), lower) is not None:
                 yield state
 
 
@@ -345,68 +371,10 @@ def _just_placed(decision: Decision, nomination: Nomination) -> bool:
     )
 
 
-def _amounts(one: Resources) -> dict[str, int]:
-    named = {"cpu": one.cpu, "memory": one.memory, "pods": one.pods, "ephemeral-storage": one.storage}
-    return {**named, **dict(one.extended)}
-
-
-def _covered(lack: Resources, requests: Iterable[Resources]) -> bool:
-    total = Resources()
-    for request in requests:
-        total += request
-    return total.covers(lack)
-
-
-def _least(lack: Resources, requests: Sequence[Resources]) -> int | None:
-    """The fewest of these requests whose sum could cover the lack, looking at one resource at a time; None: not even
-    all of them."""
-    fewest = 0
-    for name, amount in _amounts(lack).items():
-        if amount <= 0:
-            continue
-        count = 0
-        for size in sorted((_amounts(request).get(name, 0) for request in requests), reverse=True):
-            if amount <= 0:
-                break
-            amount -= size
-            count += 1
-        if amount > 0:
-            return None
-        fewest = max(fewest, count)
-    return fewest
-
-
-def _worth(chosen: Iterable[Victim]) -> tuple[list[int], list[float], list[int]]:
-    """Smallest first: the lowest tiers, then the newest, then those whose turn comes last."""
-    victims = list(chosen)
-    return (
-        sorted((v.tier for v in victims), reverse=True),
-        sorted(-v.begun for v in victims),
-        sorted(-v.owner.turn.position for v in victims),
-    )
-
-
-def _part(lack: Resources, request: Resources) -> float:
-    """How much of what is lacking one replica brings, of its best resource."""
-    amounts = _amounts(request)
-    return max((amounts.get(name, 0) / amount for name, amount in _amounts(lack).items() if amount > 0), default=0.0)
-
-
-def _without_unneeded(victims: Sequence[Victim], fits: Callable[[Sequence[Victim]], bool]) -> list[Victim]:
-    """Every one that can be spared is, from the last on. After one pass each that stays is needed: what did not fit
-    without it then does not fit without it and without others."""
-    chosen = list(victims)
-    for victim in reversed(victims):
-        rest = [other for other in chosen if other is not victim]
-        if fits(rest):
-            chosen = rest
-    return chosen
-
-
 def _needed(decision: Decision, state: NodeState) -> str:
     """What the winner needs of what the node has too little of; all that it asks for when that is a matter of quotas."""
     need, free = decision.ask.request, state.free
-    short = {name for name, amount in _amounts(need - free).items() if amount > 0}
+    short = {name for name, amount in amounts(need - free).items() if amount > 0}
     texts = {"cpu": f"{cpu_text(need.cpu)} cpu", "memory": f"{memory_text(need.memory)} memory", "pods": "a pod"}
-    named = [texts.get(name, f"{amount} {name}") for name, amount in _amounts(need).items() if name in short]
+    named = [texts.get(name, f"{amount} {name}") for name, amount in amounts(need).items() if name in short]
     return " and ".join(named) or f"{texts['cpu']} and {texts['memory']}"

@@ -194,12 +194,13 @@ def test_nothing_is_given_up_but_for_a_nomination_and_what_has_a_place_keeps_it_
 @few
 @given(crowded())
 def test_it_comes_to_rest(one: Fleet) -> None:
-    """Everything asked for happens at once; then nominations end, and after a few passes there is no new one."""
+    """Everything asked for happens at once. A victim may itself be more urgent than others, and what it takes their
+    place from must have run for its minimum time; after as many rounds as there are tiers there is nobody left."""
     told = 0
-    for number in range(14):
+    for number in range(40):
         decided = plan(one)
         new = [job.key for job in one.jobs if (n := of(decided, job).nomination) and n != job.nomination]
         told += len(new)
-        assert number < 10 or not new, new
-        one = applied(one, decided, seconds=30)
-    assert told <= 4 * len(one.jobs)
+        assert number < 30 or not new, new
+        one = applied(one, decided, seconds=60)
+    assert told <= 5 * sum(max(1, job.replicas) for job in one.jobs)
