@@ -102,7 +102,8 @@ def placement(result: dict[str, Any]) -> str:
 
     quality = [*CHOICES.items(), ("share_of_bound_worst_tier", "Edgeward, worst tier of all")]
     quality += [
-        ("share_of_milp", "Edgeward, share of the proved MILP"),
+        ("share_of_milp", "Edgeward over the plan of a proved MILP"),
+        ("share_of_milp_bound", "Edgeward over what that MILP proved"),
         ("top_tier_fill_gap", "top tier, MILP fills more by"),
     ]
     times = [("plan_ms", "solve and plan, ms"), ("plan_greedy_ms", "plan alone, ms")]
