@@ -44,11 +44,14 @@ class Door:
         labels = {} if limit is None else {LABEL: limit}
         self._plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
-    def refusal(self, space: str, name: str, priority: dict[str, int] | None, **more: Any) -> str:
-        """What the API server says to the job; empty when it takes it."""
+    def refusal(self, space: str, name: str, priority: dict[str, int] | None, *, dry: bool = False, **more: Any) -> str:
+        """What the API server says to the job; empty when it takes it. dry: nothing is made, as a job that is there may
+        be applied again whatever its tier."""
         spec = {"model": {"name": "reader"}, **({} if priority is None else {"priority": priority}), **more}
         job = {"apiVersion": "edgeward.dev/v1alpha1", "kind": "InferenceJob", "metadata": {"name": name}, "spec": spec}
-        done = self._plane.kubectl("apply", "-n", space, "-f", "-", stdin=json.dumps(job), check=False)
+        done = self._plane.kubectl(
+            "apply", *(["--dry-run=server"] if dry else []), "-n", space, "-f", "-", stdin=json.dumps(job), check=False
+        )
         return done.stderr if done.returncode else ""
 
 
@@ -60,7 +63,9 @@ def door(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
     door.space("tier-probe", "1")
     control_plane.apply(*objects)
     # The API server reads a new policy after a moment.
-    eventually(lambda: door.refusal("tier-probe", "probe", TOP), what="the policy is in force", every=0.5)
+    eventually(
+        lambda: door.refusal("tier-probe", "probe", TOP, dry=True), what="the policy is in force", every=0.5, seconds=60
+    )
     yield door
     for item in objects:
         control_plane.kubectl("delete", item["kind"].lower(), item["metadata"]["name"])
@@ -106,7 +111,9 @@ def test_a_job_from_before_the_limit_can_be_edited_and_lowered_but_not_raised(do
     assert door.refusal("tier-before", "job", {"importance": 4, "urgency": 4, "satisfaction": 4}) == ""
     door.space("tier-before", "2")
     # A namespace's labels reach the policy through a cache.
-    eventually(lambda: door.refusal("tier-before", "other", MIDDLE), what="the new limit", every=0.5)
+    eventually(
+        lambda: door.refusal("tier-before", "other", MIDDLE, dry=True), what="the new limit", every=0.5, seconds=60
+    )
     assert door.refusal("tier-before", "job", {"importance": 4, "urgency": 4, "satisfaction": 4}, replicas=2) == ""
     assert "tier 5" in door.refusal("tier-before", "job", TOP)
     assert door.refusal("tier-before", "job", MIDDLE) == "", "still above, but lower than it was"
