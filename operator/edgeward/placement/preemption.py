@@ -32,8 +32,10 @@ from edgeward.placement.room import cpu_text, memory_text
 from edgeward.placement.settings import PlanSettings
 from edgeward.placement.victims import Victim, amounts, covered, least_of, part, without_unneeded, worth
 
-LOOKED_AT = 200
-"""nodes with victims that are compared; what looks cheapest comes first"""
+NEW_AT_ONCE = 20
+"""nominations that one plan makes; the next plan, seconds later, makes the next ones"""
+LOOKED_AT = 500
+"""nodes whose victims are compared; more are looked at only if none of these will do"""
 TRIED_SETS = 400
 """sets of one size that are tried on a node, beyond which the choice is greedy"""
 EXPLAINED_AT = 20
@@ -67,6 +69,7 @@ class _Board:
         self._settings = settings
         self._now = ledger.now
         self._by_key = {decision.turn.job.key: decision for decision in decisions}
+        self._nominated = 0
         self._taken: dict[int, list[tuple[Victim, NodeState]]] = {}
         """by index of the job that loses them"""
         self._known: dict[int, list[Victim]] = {}
@@ -115,22 +118,17 @@ class _Board:
         return True
 
     def _nominate(self, decision: Decision, barred: str) -> None:
-        best: tuple[tuple[object, ...], NodeState, list[Victim]] | None = None
-        looked = 0
-        for least, state in self._candidates(decision, barred):
-            if best is not None and (least > len(best[2]) or looked >= LOOKED_AT):
+        if self._nominated == NEW_AT_ONCE:
+            return
+        places = self._candidates(decision, barred)
+        for start in range(0, len(places), LOOKED_AT):
+            best = self._best(decision, places[start : start + LOOKED_AT])
+            if best is not None:
                 break
-            chosen = self._choose(decision, state, self._victims(decision, state))
-            looked += 1
-            if chosen is None:
-                continue
-            key = (len(chosen), *worth(chosen), state.rank)
-            if best is None or key < best[0]:
-                best = key, state, chosen
-        if best is None:
+        else:
             self._say_what_stands_in_the_way(decision, barred)
             return
-        _, state, chosen = best
+        state, chosen = best
         victims = {victim.owner.turn.job.key for victim in chosen} or self._leaving(decision, state)
         if not victims:
             return  # what is leaving is as high as itself: the room comes free, and its turn comes first
@@ -142,6 +140,26 @@ class _Board:
         )
         self._take(decision, state, chosen, nomination)
         decision.nomination = nomination
+        self._nominated += 1
+
+    def _best(self, decision: Decision, places: Sequence[NodeState]) -> tuple[NodeState, list[Victim]] | None:
+        """The place where the fewest give way, then the lowest tiers, then the newest."""
+        counted = []
+        for state in places:
+            lower = [victim.request for victim in self._victims(decision, state)]
+            least = least_of(self._lack(decision, state), lower)
+            if least is not None:
+                counted.append((least, state))
+        best: tuple[tuple[object, ...], NodeState, list[Victim]] | None = None
+        for least, state in sorted(counted, key=lambda entry: (entry[0], entry[1].rank)):
+            if best is not None and least > len(best[2]):
+                break
+            chosen = self._choose(decision, state, self._victims(decision, state))
+            if chosen is not None:
+                key = (len(chosen), *worth(chosen), state.rank)
+                if best is None or key < best[0]:
+                    best = key, state, chosen
+        return best[1:] if best else None
 
     def _leaving(self, decision: Decision, state: NodeState) -> set[str]:
         """Jobs of lower tiers that are leaving the node already, and may be waiting for their replacement."""
@@ -152,21 +170,18 @@ class _Board:
             if owner.ask.index in indices and owner.turn.own_tier < decision.turn.own_tier
         }
 
-    def _candidates(self, decision: Decision, barred: str) -> list[tuple[int, NodeState]]:
-        """The nodes where taking everything of lower tiers would do by the sums, with the fewest that it could take."""
+    def _candidates(self, decision: Decision, barred: str) -> list[NodeState]:
+        """Nodes where taking everything of lower tiers might do, in the stable order of nodes."""
         sites = {need.site for need in decision.needs if need.count > 0}
-        found = []
         promising = self._promising(decision, shielded=False)
-        for state in decision.allowed:
-            if state.index not in promising or state.pool or state.node.name == barred:
-                continue
-            if not {None, state.site.name} & sites:
-                continue
-            lower = [victim.request for victim in self._victims(decision, state)]
-            least = least_of(self._lack(decision, state), lower)
-            if least is not None:
-                found.append((least, state))
-        return sorted(found, key=lambda entry: (entry[0], entry[1].rank))
+        return self._ledger.ranked(
+            state
+            for state in decision.allowed
+            if state.index in promising
+            and not state.pool
+            and state.node.name != barred
+            and {None, state.site.name} & sites
+        )
 
     # Victims -----------------------------------------------------------------------------------------------------
 

@@ -361,3 +361,17 @@ def unchanged(one: Fleet) -> bool:
 
 def test_it_is_deterministic() -> None:
     assert unchanged(fleet([EDGE], [low("a"), low("b"), high()]))
+
+
+def test_a_plan_makes_so_many_nominations_and_the_next_one_the_next() -> None:
+    nodes = [node(f"n{i}", site=f"s{i}", allocatable=Resources(1000, 8 * GI, 110)) for i in range(25)]
+    lows = [low(f"l{i}", spot, cpu=900) for i, spot in enumerate(nodes)]
+    urgent = [replace(high(), name=f"h{i}", uid=f"h{i}") for i in range(25)]
+    one = fleet(nodes, [*lows, *urgent])
+    first = plan(one)
+    assert sum(j.nomination is not None for j in first.jobs) == 20
+    second = plan(applied(one, first, seconds=5))
+    assert {j.key for j in second.jobs if j.missing and j.priority_tier == 5} == {
+        j.key for j in second.jobs if j.nomination and j.reason == "WaitingForPreemption"
+    }
+    assert sum(j.reason == "WaitingForPreemption" for j in second.jobs) == 5
