@@ -76,7 +76,7 @@ def _speeds(ask: Ask, scorer: Scorer, edge: Sequence[NodeState], cloud: Sequence
         return []
 
     def rate(state: NodeState) -> float:
-        return 1.0 / scorer.values(state, present=False).service
+        return float(1.0 / scorer.values(state, present=False).service)
 
     here, there = (max(group, key=lambda state: (rate(state), -state.rank)) for group in (edge, cloud))
     if rate(here) == rate(there):

@@ -22,7 +22,7 @@ def test_the_runtime_needs_nothing_of_the_operators() -> None:
     runtime, operator = locked(IMAGES["runtime"].requirements), locked(IMAGES["operator"].requirements)
     assert {"onnxruntime", "numpy"} <= runtime
     assert {"kopf", "kubernetes", "pydantic"} <= operator
-    assert runtime & operator <= {"click", "packaging", "prometheus-client", "pyyaml"}
+    assert runtime & operator <= {"click", "numpy", "packaging", "prometheus-client", "pyyaml"}
 
 
 @pytest.mark.parametrize("image", IMAGES.values(), ids=lambda image: image.name)
