@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeward_runtime import bfloat16
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.metrics import ModelStats
 from edgeward_runtime.ort import onnxruntime
@@ -29,6 +30,7 @@ class Model:
     loop's thread only, so that it needs no lock."""
 
     __slots__ = (
+        "_bfloat16",
         "digest",
         "inflight",
         "inline_rows",
@@ -60,6 +62,7 @@ class Model:
         self.inputs = inputs
         self.outputs = outputs
         self.parameters = dict(parameters or {})
+        self._bfloat16 = any(spec.datatype == "BF16" for spec in (*inputs.values(), *outputs.values()))
         self.stats = ModelStats()
         self.plans: Plans = {}  # see protocol.Plan
         self.inflight = 0
@@ -67,6 +70,8 @@ class Model:
 
     def run(self, names: list[str] | None, feeds: dict[str, Array]) -> list[Array]:
         assert self.session is not None, "released while a request held it"
+        if self._bfloat16:
+            return bfloat16.run(self.session, names or list(self.outputs), feeds, self.inputs, self.outputs)
         return self.session.run(names, feeds)  # type: ignore[no-any-return]
 
     def release(self) -> None:
@@ -151,6 +156,8 @@ def _specs(nodes: list[onnxruntime.NodeArg], kind: str) -> dict[str, TensorSpec]
         datatype = DATATYPE_OF_ONNX.get(node.type)
         if datatype is None:
             message = f"{kind} '{node.name}' is a {node.type}, which the Open Inference Protocol cannot carry"
+            if node.type.startswith(("seq(", "map(", "optional(")):
+                message += "; export the model with tensors only (skl2onnx: zipmap=False)"
             raise Refusal(step="Load", reason="LoadFailed", message=message, permanent=True)
         # A symbolic dimension comes as a string or None.
         shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape or ())

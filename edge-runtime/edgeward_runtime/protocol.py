@@ -23,6 +23,7 @@ from edgeward_runtime.tensors import (
     checked_shape,
     from_binary,
     from_json,
+    raw_shape,
     to_binary,
     to_json,
 )
@@ -83,7 +84,8 @@ def _new_id() -> str:
 
 
 def header_length(value: bytes | None, body_length: int) -> int | None:
-    """Inference-Header-Content-Length, checked against the body. None means that all of the body is JSON."""
+    """Inference-Header-Content-Length, checked against the body. None means that all of the body is JSON, 0 that there
+    is none, see parse_raw."""
     if value is None:
         return None
     # int() would take "+1", "1_0" and spaces as well.
@@ -92,10 +94,6 @@ def header_length(value: bytes | None, body_length: int) -> int | None:
     length = int(value)
     if length > body_length:
         raise bad_request(f"Inference-Header-Content-Length is {length}, the body has {body_length} bytes")
-    if length == 0:
-        raise ProtocolError(
-            501, "raw binary requests (Inference-Header-Content-Length: 0) are not supported, send a JSON header"
-        )
     return length
 
 
@@ -108,6 +106,8 @@ def parse(
 ) -> InferRequest:
     """The request in `body`, checked against the model's inputs and outputs. 400 with the reason for anything else.
     `plans` belongs to the model version; headers seen before are looked up in it."""
+    if json_length == 0:
+        return parse_raw(body, inputs, outputs)
     if plans is not None and json_length is not None:
         plan = plans.get(body[:json_length])
         if plan is not None and len(body) - json_length == plan.tail:
@@ -129,6 +129,22 @@ def parse(
     if plans is not None and json_length is not None and not document.get("id"):
         plan = _plan(document, body, json_length, inputs, wanted, rows, plans)
     return InferRequest(request_id, feeds, wanted, [name for name, _binary in wanted], rows, plan)
+
+
+def parse_raw(body: bytes, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> InferRequest:
+    """Raw mode: the body is the model's one input and nothing else, so its shape must follow from its size; all outputs
+    are answered in binary. Of several dimensions that may have any size the first counts as the batch and is 1."""
+    if len(inputs) != 1:
+        raise bad_request(f"a raw binary request needs a model with one input, this one takes {sorted(inputs)}")
+    (spec,) = inputs.values()
+    shape, count = raw_shape(spec, len(body))
+    if spec.datatype == "BYTES":
+        body = len(body).to_bytes(4, "little") + body
+    tensor = from_binary(spec, shape, count, body, 0, len(body))
+    names = list(outputs)
+    return InferRequest(
+        _new_id(), {spec.name: tensor}, [(name, True) for name in names], names, shape[0] if shape else 1, None
+    )
 
 
 def _plan(
@@ -276,7 +292,7 @@ def respond(
             entry["parameters"] = {"binary_data_size": len(data)}
             raw.append(data)
         else:
-            entry["data"] = to_json(name, datatype, tensor)
+            entry["data"] = to_json(datatype, tensor)
         outputs.append(entry)
     header = orjson.dumps({"model_name": model, "model_version": version, "id": request.id, "outputs": outputs})
     if not raw:

@@ -1,15 +1,17 @@
 """Open Inference Protocol datatypes: numpy both ways, as JSON lists and as raw little-endian bytes.
 
 Protocol: https://github.com/kserve/open-inference-protocol (datatypes) and Triton's binary tensor data extension
-(row-major, BOOL one byte, BYTES as uint32 length + bytes for each element). FP16 has no JSON form. ONNX strings are
+(row-major, BOOL one byte, BYTES as uint32 length + bytes for each element). For FP16 and BF16 the protocol knows binary
+data only; here they are numbers in JSON as well, rounded to the nearest they can hold, as FP32 is. ONNX strings are
 UTF-8, so a BYTES element that is not UTF-8 is refused.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,9 @@ NUMPY_OF: dict[str, np.dtype[np.generic]] = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    "BF16": np.dtype("<u2"),  # its bits: numpy has no such type
 }
-# onnxruntime's type strings -> protocol datatypes. bfloat16, float8, complex, sequences and maps are not served.
+# onnxruntime's type strings -> protocol datatypes. float8, complex, sequences, maps and optionals have none.
 DATATYPE_OF_ONNX = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
@@ -49,6 +52,7 @@ DATATYPE_OF_ONNX = {
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
+    "tensor(bfloat16)": "BF16",
 }
 # What JSON values become a type of numpy's kind. By exact type: true is an int to isinstance.
 _JSON_TYPES: dict[str, frozenset[type]] = {
@@ -95,6 +99,32 @@ def checked_shape(spec: TensorSpec, shape: object) -> tuple[list[int], int]:
     return shape, count
 
 
+def raw_shape(spec: TensorSpec, size: int) -> tuple[list[int], int]:
+    """The shape and the number of elements of a tensor known by its `size` in bytes only. BYTES is one element without
+    a length before it."""
+    shape = [1 if dim < 0 and index == 0 and spec.shape.count(-1) > 1 else dim for index, dim in enumerate(spec.shape)]
+    open_ends = shape.count(-1)
+    if spec.datatype == "BYTES":
+        shape = [1 if dim < 0 else dim for dim in shape]
+        if any(dim != 1 for dim in shape):
+            raise bad_request(
+                f"input '{spec.name}': a raw binary request is one BYTES element, the model takes {shape}"
+            )
+        return shape, 1
+    if open_ends > 1:
+        raise bad_request(
+            f"input '{spec.name}': the shape {list(spec.shape)} does not follow from a raw body's size, send a JSON header"
+        )
+    known = NUMPY_OF[spec.datatype].itemsize * math.prod(dim for dim in shape if dim >= 0)
+    if open_ends:
+        if known == 0 or size % known:
+            raise bad_request(
+                f"input '{spec.name}': {size} bytes are not a whole number of {spec.datatype} {list(spec.shape)} entries"
+            )
+        shape[shape.index(-1)] = size // known
+    return shape, math.prod(shape)
+
+
 def from_binary(spec: TensorSpec, shape: list[int], count: int, body: bytes, offset: int, size: int) -> Array:
     """The tensor at body[offset:offset+size], without a copy where alignment allows one to do without."""
     if spec.datatype == "BYTES":
@@ -103,7 +133,7 @@ def from_binary(spec: TensorSpec, shape: list[int], count: int, body: bytes, off
     needed = count * dtype.itemsize
     if size != needed:
         wanted = f"shape {shape!s:.200} of {spec.datatype} needs {needed}"
-        raise bad_request(f"input '{spec.name}': binary_data_size is {size} bytes, {wanted}")
+        raise bad_request(f"input '{spec.name}': got {size} bytes, {wanted}")
     if spec.datatype == "BOOL":
         # Any non-zero byte is true; a numpy bool with another bit pattern would be undefined.
         truth: Array = np.frombuffer(body, np.uint8, count, offset) != 0
@@ -143,10 +173,10 @@ def _strings_from_binary(spec: TensorSpec, shape: list[int], count: int, body: b
 
 def from_json(spec: TensorSpec, shape: list[int], count: int, data: object) -> Array:
     """The tensor in `data`, a flat list or one nested like the shape."""
-    if spec.datatype == "FP16":
-        raise bad_request(f"input '{spec.name}': FP16 has no JSON form, send it as binary data")
     if not isinstance(data, list):
         raise bad_request(f"input '{spec.name}': data must be a list")
+    if spec.datatype == "BF16":
+        return _narrowed(spec, from_json(replace(spec, datatype="FP32"), shape, count, data))
     if spec.datatype == "BYTES":
         return _strings_from_json(spec, shape, count, data)
     _check_numbers(spec, shape, count, data)
@@ -212,6 +242,16 @@ def _exactly(spec: TensorSpec, loose: Array) -> Array:
         raise bad_request(f"input '{spec.name}': a value is outside the range of {spec.datatype}") from None
 
 
+def _narrowed(spec: TensorSpec, wide: Array) -> Array:
+    """float32 -> the bits of bfloat16, its upper half, rounded to nearest, ties to even."""
+    bits = wide.view(np.uint32)
+    # Finite numbers only come from JSON, so the sum cannot overflow.
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    if np.any(rounded & 0x7F80 == 0x7F80):
+        raise bad_request(f"input '{spec.name}': a value is outside the range of {spec.datatype}")
+    return np.asarray(rounded)  # of no dimensions numpy makes a scalar
+
+
 def _strings_from_json(spec: TensorSpec, shape: list[int], count: int, data: list[object]) -> Array:
     flat: list[str] = []
     shape_seen = _flatten_strings(spec, data, flat, len(shape) or 1)
@@ -255,11 +295,13 @@ def to_binary(datatype: str, tensor: Array) -> bytes:
     return b"".join(parts)
 
 
-def to_json(name: str, datatype: str, tensor: Array) -> orjson.Fragment:
+def to_json(datatype: str, tensor: Array) -> orjson.Fragment:
     """The flat JSON list of an output as finished text. NaN and infinities, which JSON cannot say, become null."""
-    if datatype == "FP16":
-        raise bad_request(f"output '{name}': FP16 has no JSON form, ask for it with binary_data: true")
     flat = tensor.ravel()
+    if datatype == "FP16":
+        flat = flat.astype(np.float32)
+    elif datatype == "BF16":
+        flat = (flat.astype(np.uint32) << 16).view(np.float32)
     if datatype == "BYTES":
         return orjson.Fragment(orjson.dumps(flat.tolist()))
     return orjson.Fragment(orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY))

@@ -68,6 +68,29 @@ def with_sequence_output() -> bytes:
     return _model([helper.make_node("SequenceConstruct", ["x", "x"], ["y"])], [x], [y])
 
 
+def with_map_output() -> bytes:
+    """A classifier's scores as scikit-learn's converter gives them unless told otherwise: a list of label -> score."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])
+    scores = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    )
+    node = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    graph = helper.make_graph([node], "graph", [x], [helper.make_value_info("y", scores)])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+def widened_bfloat16(shape: Sequence[int | None]) -> bytes:
+    """x bfloat16 -> same bfloat16, wide float32."""
+    x, same = (helper.make_tensor_value_info(name, TensorProto.BFLOAT16, list(shape)) for name in ("x", "same"))
+    wide = helper.make_tensor_value_info("wide", TensorProto.FLOAT, list(shape))
+    nodes = [
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+    ]
+    return _model(nodes, [x], [same, wide])
+
+
 def fails_on_zeros() -> bytes:
     """Fixed shape; gathers at index x - 1 of a vector of one element, then at -5 for zeros: always out of range."""
     x = helper.make_tensor_value_info("x", TensorProto.INT64, [1])

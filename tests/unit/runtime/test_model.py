@@ -31,7 +31,7 @@ def test_load_and_run(tmp_path):
         (onnx_models.mlp()[:100], "NotOnnx"),
         (onnx_models.mlp()[:-1], "NotOnnx"),
         (onnx_models.with_sequence_output(), "LoadFailed"),
-        (onnx_models.identity(TensorProto.BFLOAT16), "LoadFailed"),
+        (onnx_models.with_map_output(), "LoadFailed"),
     ],
 )
 def test_what_does_not_load(tmp_path, content, reason):
@@ -41,13 +41,39 @@ def test_what_does_not_load(tmp_path, content, reason):
     assert str(tmp_path) not in caught.value.message, "the message goes to a status, the path means nothing there"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (onnx_models.with_sequence_output(), "output 'y' is a seq(tensor(float))"),
+        (onnx_models.with_map_output(), "output 'y' is a seq(map(int64,tensor(float)))"),
+    ],
+)
+def test_what_is_no_tensor_is_named_with_the_remedy(tmp_path, content, said):
+    with pytest.raises(Refusal) as caught:
+        loaded(tmp_path, content)
+    assert caught.value.step == "Load" and said in caught.value.message and "zipmap=False" in caught.value.message
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (0, 3), ()])
+def test_bfloat16_runs_with_its_bits(tmp_path, shape):
+    model = loaded(tmp_path, onnx_models.widened_bfloat16([None] * len(shape)))
+    assert [spec.datatype for spec in (*model.inputs.values(), *model.outputs.values())] == ["BF16", "BF16", "FP32"]
+    bits = np.full(shape, 0xC020, np.uint16)
+    wide, same = model.run(["wide", "same"], {"x": bits})
+    assert wide.shape == same.shape == shape and (wide == -2.5).all() and (same == bits).all()
+    (again,) = model.run(["same"], {"x": bits[..., ::-1] if shape else bits})
+    assert (again == bits).all()
+
+
 def test_warm_up_of_a_broken_model(tmp_path):
     with pytest.raises(Refusal) as caught:
         warm_up(loaded(tmp_path, onnx_models.fails_on_zeros()))
     assert (caught.value.step, caught.value.reason) == ("Warm", "WarmupFailed")
 
 
-@pytest.mark.parametrize("element", [TensorProto.STRING, TensorProto.FLOAT16, TensorProto.BOOL, TensorProto.UINT64])
+@pytest.mark.parametrize(
+    "element", [TensorProto.STRING, TensorProto.FLOAT16, TensorProto.BOOL, TensorProto.UINT64, TensorProto.BFLOAT16]
+)
 def test_warm_up_of_every_kind(tmp_path, element):
     assert warm_up(loaded(tmp_path, onnx_models.identity(element, (None, None, 3)))) is not None
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import struct
 import tracemalloc
 
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgeward_runtime.errors import ProtocolError
-from edgeward_runtime.tensors import NUMPY_OF, TensorSpec, checked_shape, from_binary, from_json, to_binary, to_json
+from edgeward_runtime.tensors import (
+    NUMPY_OF,
+    TensorSpec,
+    checked_shape,
+    from_binary,
+    from_json,
+    raw_shape,
+    to_binary,
+    to_json,
+)
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 TEXT = st.text(max_size=6, alphabet=st.characters(exclude_categories=["Cs"]))
@@ -32,11 +42,11 @@ def test_binary_round_trip(data, datatype, shape, padding):
     assert back.tobytes() == tensor.tobytes()
 
 
-@given(st.data(), st.sampled_from(sorted(set(NUMPY_OF) - {"FP16"})), SHAPES, st.booleans())
+@given(st.data(), st.sampled_from(sorted(set(NUMPY_OF) - {"BF16"})), SHAPES, st.booleans())
 def test_json_round_trip(data, datatype, shape, nested):
     finite = {"allow_nan": False, "allow_infinity": False} if datatype.startswith("FP") else {}
     tensor = data.draw(hnp.arrays(NUMPY_OF[datatype], shape, elements=finite))
-    text = orjson.dumps(tensor.tolist()) if nested and shape else orjson.dumps(to_json("t", datatype, tensor))
+    text = orjson.dumps(tensor.tolist()) if nested and shape else orjson.dumps(to_json(datatype, tensor))
     back = from_json(spec_of(datatype, shape), list(shape), tensor.size, orjson.loads(text))
     assert back.dtype == tensor.dtype and back.shape == tensor.shape
     assert np.array_equal(back, tensor)
@@ -52,7 +62,7 @@ def test_strings_round_trip(items, binary):
         assert raw == b"".join(struct.pack("<I", len(item.encode())) + item.encode() for item in items)
         back = from_binary(spec, [len(items)], len(items), raw, 0, len(raw))
     else:
-        back = from_json(spec, [len(items)], len(items), orjson.loads(orjson.dumps(to_json("t", "BYTES", tensor))))
+        back = from_json(spec, [len(items)], len(items), orjson.loads(orjson.dumps(to_json("BYTES", tensor))))
     assert back.tolist() == items
 
 
@@ -67,7 +77,7 @@ def test_uint64_above_the_signed_range():
 
 
 def test_nan_and_infinity_become_null():
-    assert orjson.dumps(to_json("t", "FP32", np.array([1, np.nan, np.inf], np.float32))) == b"[1.0,null,null]"
+    assert orjson.dumps(to_json("FP32", np.array([1, np.nan, np.inf], np.float32))) == b"[1.0,null,null]"
 
 
 def test_any_non_zero_byte_is_true():
@@ -121,7 +131,12 @@ def test_a_zero_does_not_hide_an_overflow():
         ("INT64", [2**63, 0], "INT64"),
         ("UINT64", [2.5, 2**63], "does not hold UINT64"),
         ("BOOL", [0, 1], "does not hold BOOL"),
-        ("FP16", [1.0, 2.0], "no JSON form"),
+        ("FP16", [65520.0, 0.0], "outside the range of FP16"),
+        ("FP16", ["1", "2"], "does not hold FP16"),
+        ("BF16", [3.4e38, 0.0], "outside the range of BF16"),
+        ("BF16", [1e39, 0.0], "outside the range"),
+        ("BF16", [True, False], "does not hold"),
+        ("BF16", "xx", "must be a list"),
         ("BYTES", [1, 2], "must be strings"),
         ("BYTES", ["a"], "has 1 elements"),
         ("BYTES", [["a", "b"]], "nested deeper"),
@@ -162,9 +177,70 @@ def test_wrong_binary_data(datatype, count, body, said):
     assert caught.value.status == 400 and said in caught.value.text
 
 
-def test_fp16_has_no_json_output():
-    with pytest.raises(ProtocolError, match="binary_data"):
-        to_json("t", "FP16", np.zeros(1, np.float16))
+@pytest.mark.parametrize(
+    ("number", "bits"),
+    [
+        (0, 0),
+        (1.0, 0x3F80),
+        (-2.5, 0xC020),
+        (1.00390625, 0x3F80),
+        (1.01171875, 0x3F82),
+        (3.3895313e38, 0x7F7F),
+        (1e-45, 0),
+    ],
+)
+def test_bfloat16_is_rounded_to_nearest_with_ties_to_even(number, bits):
+    for shape in ([1], [1, 1], []):
+        tensor = from_json(spec_of("BF16", tuple(shape)), shape, 1, [number])
+        assert isinstance(tensor, np.ndarray) and tensor.dtype == np.uint16 and list(tensor.shape) == shape
+        assert tensor.ravel().tolist() == [bits]
+
+
+def test_bfloat16_to_json():
+    tensor = np.array([0x3F80, 0xC020, 0x7F80, 0x7FC0], np.uint16)
+    assert orjson.dumps(to_json("BF16", tensor)) == b"[1.0,-2.5,null,null]"
+
+
+@given(st.integers(0, 0x7F7F))
+def test_bfloat16_round_trip(bits):
+    tensor = np.array([bits, bits | 0x8000], np.uint16)
+    back = from_json(spec_of("BF16", (2,)), [2], 2, orjson.loads(orjson.dumps(to_json("BF16", tensor))))
+    assert back.tolist() == tensor.tolist()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "size", "expected"),
+    [
+        ("INT32", (1, 16), 64, [1, 16]),
+        ("INT32", (-1, 16), 192, [3, 16]),
+        ("INT32", (4, -1), 64, [4, 4]),
+        ("FP32", (-1, 3, -1), 36, [1, 3, 3]),
+        ("FP32", (-1,), 0, [0]),
+        ("FP32", (), 4, []),
+        ("UINT8", (-1, -1), 5, [1, 5]),
+        ("BF16", (-1,), 6, [3]),
+        ("BYTES", (1,), 5, [1]),
+        ("BYTES", (-1, -1), 0, [1, 1]),
+        ("BYTES", (), 9, []),
+    ],
+)
+def test_the_shape_of_a_raw_body(datatype, shape, size, expected):
+    assert raw_shape(TensorSpec(name="t", datatype=datatype, shape=shape), size) == (expected, math.prod(expected))
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "size", "said"),
+    [
+        ("FP32", (-1, -1, -1), 4, "does not follow"),
+        ("FP32", (-1, 2), 12, "not a whole number"),
+        ("FP32", (-1, 0), 4, "not a whole number"),
+        ("BYTES", (2,), 4, "one BYTES element"),
+    ],
+)
+def test_raw_bodies_whose_shape_is_not_known(datatype, shape, size, said):
+    with pytest.raises(ProtocolError) as caught:
+        raw_shape(TensorSpec(name="t", datatype=datatype, shape=shape), size)
+    assert caught.value.status == 400 and said in caught.value.text
 
 
 @pytest.mark.parametrize(
