@@ -207,3 +207,21 @@ def test_a_drain_of_many_jobs_spreads_over_what_is_left() -> None:
     assert share["old"] == 0
     assert all(9 <= share[name] <= 11 for name in ("x", "y", "z")), share
     assert all(step.total() >= 30 for step in made.served[-12:])
+
+
+# Moves ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_move_for_a_better_score_is_remembered_in_the_assignment() -> None:
+    made = town([small("shop-1", "4"), small("shop-2", "4")], [wants("signs")])
+    made.used["shop-2"] = 1.0
+    made.run(30)
+    assert made.where("signs") == {"shop-1": 1}
+    made.used |= {"shop-1": 3.9, "shop-2": 0.2}
+    made.run(900, every=15)
+    assert made.where("signs") == {"shop-2": 1}
+    (held,) = (node for item in made.assignments.values() for node in item["spec"].get("nodes") or [])
+    assert (held["name"], held["movedFrom"]) == ("shop-2", "at-shop-1")
+    (placed,) = made.fleet().jobs[0].placed
+    assert placed.moved_from == "at-shop-1"
+    assert all(step["signs"] >= 1 for step in made.served[-60:])
