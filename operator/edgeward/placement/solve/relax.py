@@ -200,5 +200,5 @@ class Limits:
     """times that tangents are added where the LP takes the load of a node for too little, per list of candidates"""
     trials: int = 600
     """steps of the local search, per tier"""
-    seconds: float = 20.0
+    seconds: float = 50.0
     """the backstop"""
