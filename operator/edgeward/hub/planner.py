@@ -50,7 +50,7 @@ class WorkerFailed(Exception):
 class PlannerSettings:
     """Seconds, unless it says otherwise."""
 
-    work: str = "edgeward.placement.solve:solve"
+    work: str = "edgeward.hub.solving:solve_in_time"
     """what the worker runs, MODULE:FUNCTION; with a Fleet and PlanSettings, for a Guidance"""
     least: int = 400
     """pairs of a replica that wants a place and a node; below, the quick way is as good and a process not worth it"""

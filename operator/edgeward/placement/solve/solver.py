@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -21,6 +20,10 @@ from edgeward.placement.solve.wants import Want, wants_of
 DEFAULTS = Limits()
 
 
+def no_time() -> float:
+    return 0.0
+
+
 def worth_solving(fleet: Fleet, settings: PlanSettings) -> bool:
     """Whether so many replicas want a place that choosing for all of them at once pays."""
     missing = sum(
@@ -31,11 +34,9 @@ def worth_solving(fleet: Fleet, settings: PlanSettings) -> bool:
     return missing >= settings.worth_solving
 
 
-def solve(fleet: Fleet, settings: PlanSettings, *, limits: Limits = DEFAULTS, clock: Clock | None = None) -> Guidance:
+def solve(fleet: Fleet, settings: PlanSettings, *, limits: Limits = DEFAULTS, clock: Clock = no_time) -> Guidance:
     """Advice for `plan`. The same Fleet, settings and limits give the same advice, unless the backstop strikes, which
-    the advice then says. `clock`: seconds since the start, for tests; the wall clock otherwise."""
-    began = time.monotonic()
-    since = clock or (lambda: time.monotonic() - began)
+    the advice then says. `clock`: seconds since the start; without one the backstop never strikes."""
     ledger = Ledger(fleet, settings)
     targets: dict[str, dict[tuple[str, str], int]] = {}
     tiers: list[TierShare] = []
@@ -45,7 +46,7 @@ def solve(fleet: Fleet, settings: PlanSettings, *, limits: Limits = DEFAULTS, cl
         wanted = sum(need.count for d in decisions for need in d.needs if d.turn.job.model_digest)
         if not wanted:
             continue
-        outcome = _solve_tier(decisions, ledger, limits, since)
+        outcome = _solve_tier(decisions, ledger, limits, clock)
         struck = struck or outcome.struck
         placed = 0
         for want, nodes in zip(outcome.wants, outcome.where, strict=True):
