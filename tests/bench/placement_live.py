@@ -40,6 +40,8 @@ CORES = 4.0
 REQUEST = {"cpu": "500m", "memory": "64Mi"}
 USE = 0.3
 """cores that a replica really uses"""
+KEEPER = "keeper"
+"""a job of no replicas that stays: with none left at once, the hub would take the others for lost"""
 JOBS_PATH = f"/apis/edgeward.dev/v1alpha1/namespaces/{NAMESPACE}/inferencejobs"
 DEPLOYMENTS_PATH = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 PODS_PATH = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -76,6 +78,9 @@ def control_plane(nodes: int) -> Iterator[ControlPlane]:
             plane.api.post(
                 f"/apis/edgeward.dev/v1alpha1/namespaces/{NAMESPACE}/modelreleases", apply_to_bound.release()
             )
+            keeper = apply_to_bound.job(KEEPER)
+            keeper["spec"]["replicas"] = 0
+            plane.api.post(JOBS_PATH, keeper)
             yield plane
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -95,6 +100,10 @@ class Operator:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log)
+
+    def check(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"the operator has ended by itself: {Path(self._log.name).read_text()[-500:]}")
 
     def kill(self) -> None:
         assert self._process is not None
@@ -153,8 +162,17 @@ def await_bound(api: Api, count: int, *, seconds: float = 600) -> float:
 
 
 def clear(api: Api) -> None:
-    for path in (JOBS_PATH, DEPLOYMENTS_PATH):
-        api.delete(path)
+    """All jobs but the keeper, and all bare Deployments: those of the jobs go with them."""
+    for path, prefixes in ((JOBS_PATH, ("hot-", "burst-")), (DEPLOYMENTS_PATH, ("hot-", "burst-"))):
+        found = api.get(path)["items"]
+        names = [
+            item["metadata"]["name"]
+            for item in found
+            if item["metadata"]["name"].startswith(prefixes)
+            and "edgeward.dev/job" not in item["metadata"].get("labels", {})
+        ]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name, path=path: api.delete(f"{path}/{name}"), names))
     until = time.monotonic() + 300
     while api.get(PODS_PATH)["items"] or api.get(DEPLOYMENTS_PATH)["items"]:
         if time.monotonic() > until:
@@ -189,8 +207,9 @@ def hot_and_bound(*, nodes: int, replicas: int, burst: int) -> dict[str, Any]:
             return min(above, cooler)
 
         try:
-            with Operator(plane, shown):
+            with Operator(plane, shown) as operator:
                 time.sleep(15)
+                operator.check()
                 post_all(api, JOBS_PATH, [job(f"hot-{number:04d}") for number in range(replicas)])
                 await_bound(api, replicas)
                 figures["hot_replicas_edgeward"] = hot()
@@ -246,6 +265,7 @@ def moves(*, minutes: float, kill_every: float | None, nodes: int = 40, jobs: in
         try:
             with Operator(plane, shown, IMPATIENT) as operator:
                 time.sleep(15)
+                operator.check()
                 post_all(plane.api, JOBS_PATH, [job(f"calm-{number:02d}") for number in range(jobs)])
                 await_bound(plane.api, jobs)
                 time.sleep(30)
@@ -268,7 +288,7 @@ def moves(*, minutes: float, kill_every: float | None, nodes: int = 40, jobs: in
 
 def counted(api: Api) -> int:
     """Moves of all jobs in their present window, which is longer than the run."""
-    return sum(int((item["status"].get("moves") or {}).get("count", 0)) for item in api.get(JOBS_PATH)["items"])
+    return sum(int((item.get("status", {}).get("moves") or {}).get("count", 0)) for item in api.get(JOBS_PATH)["items"])
 
 
 def main() -> int:
