@@ -1,26 +1,18 @@
-"""What each address answers.
-
-GET  /v2, /v2/health/live, /v2/health/ready, /v2/models, /v2/models/N[/versions/V][/ready]
-POST /v2/models/N[/versions/V]/infer
-GET  /metrics, /edgeward/v1/status
-"""
+"""POST /v2/models/N[/versions/V]/infer, and the way to pages.py for every other address."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
-from typing import Any
 
-import orjson
-
-from edgeward_runtime import __version__, protocol
-from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime import protocol
+from edgeward_runtime.errors import ProtocolError, not_allowed
 from edgeward_runtime.messages import Answer, Reply, Request, error
-from edgeward_runtime.metrics import MetricsPage, ServerStats
+from edgeward_runtime.metrics import ServerStats
 from edgeward_runtime.model import Model
+from edgeward_runtime.pages import Pages
 from edgeward_runtime.protocol import InferRequest
 from edgeward_runtime.registry import Registry
 from edgeward_runtime.tensors import Array
@@ -29,9 +21,7 @@ from edgeward_runtime.worker import Job, Worker, run_error
 log = logging.getLogger(__name__)
 
 _MAX_ROUTES = 1024
-EXTENSIONS = ("binary_tensor_data",)
 _BINARY = b"application/octet-stream"
-_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +29,7 @@ class Parts:
     registry: Registry
     worker: Worker
     stats: ServerStats
-    page: MetricsPage
-    status: Callable[[], dict[str, object]]
-    server_name: str
+    pages: Pages
     max_json_bytes: int = 8 * 2**20
 
 
@@ -60,22 +48,20 @@ class App:
         try:
             if path.endswith("/infer") and path.startswith("/v2/models/"):
                 if request.method != b"POST":
-                    raise ProtocolError(405, "infer takes POST")
+                    raise not_allowed("infer takes POST", b"POST")
                 parts = self._routes.get(path)
                 if parts is None:
                     parts = path.split("/")[3:-1]
                     if len(self._routes) < _MAX_ROUTES:
                         self._routes[path] = parts
-                model = self._model(parts)
+                model = self._registry.find(parts)
             else:
-                if request.method not in (b"GET", b"HEAD"):
-                    raise ProtocolError(405, f"{request.method.decode('latin-1')} is not possible here, use GET")
-                reply(self._get(path))
+                reply(self._parts.pages.answer(request))
                 return
         except ProtocolError as failure:
             unrouted = self._parts.stats.unrouted
             unrouted[failure.status] = unrouted.get(failure.status, 0) + 1
-            reply(error(failure.status, failure.text))
+            reply(error(failure.status, failure.text, failure.extra))
             return
         except Exception:
             log.exception("request failed")
@@ -113,7 +99,7 @@ class App:
             finished = perf_counter_ns()
             answer = self._answer(model, parsed, tensors, start, started, started, finished, timed)
         except Exception as failure:
-            answer = self._failure(model, failure)
+            answer = self._failure(model, failure, start)
         model.inflight -= 1
         reply(answer)
 
@@ -124,7 +110,7 @@ class App:
             times = (start, job.queued_ns, job.started_ns, job.finished_ns)
             answer = self._answer(model, parsed, job.tensors, *times, timed)
         except Exception as failure:
-            answer = self._failure(model, failure)
+            answer = self._failure(model, failure, start)
         model.inflight -= 1
         reply(answer)
 
@@ -152,67 +138,16 @@ class App:
         model.stats.success(
             parsed.rows, end - start, queued - start, started - queued, finished - started, end - finished
         )
+        model.stats.last_ns = end
         if timed:
             answer.extra += b"server-timing: total;dur=%.3f\r\n" % ((end - start) / 1e6)
         return answer
 
     @staticmethod
-    def _failure(model: Model, failure: Exception) -> Answer:
+    def _failure(model: Model, failure: Exception, start: int) -> Answer:
         if not isinstance(failure, ProtocolError):
             log.error("request failed", exc_info=failure)
             failure = ProtocolError(500, "internal error")
         model.stats.failure(failure.status)
+        model.stats.failed_ns += perf_counter_ns() - start
         return error(failure.status, failure.text)
-
-    def _model(self, parts: list[str]) -> Model:
-        """The live model for the path's parts after /v2/models: [N] or [N, "versions", V]."""
-        name = parts[0] if parts else ""
-        if len(parts) not in (1, 3) or (len(parts) == 3 and parts[1] != "versions"):
-            raise ProtocolError(404, "no such path")
-        model = self._registry.live.get(name)
-        if model is None:
-            if name in self._registry.wanted:
-                raise ProtocolError(503, f"model '{name}' is not ready")
-            raise ProtocolError(404, f"Request for unknown model: '{name:.300}' is not found")
-        if len(parts) == 3 and parts[2] != model.version:
-            raise ProtocolError(404, f"Request for unknown model: '{name}' version {parts[2]:.300} is not found")
-        return model
-
-    # -- everything else ------------------------------------------------------------------------------------------
-
-    def _get(self, path: str) -> Answer:
-        if path == "/v2/health/live":
-            return _json({"live": True})
-        if path == "/v2/health/ready":
-            return self._server_ready()
-        if path == "/metrics":
-            return Answer(200, self._parts.page.render(), _TEXT)
-        if path == "/edgeward/v1/status":
-            return _json(self._parts.status())
-        if path in ("/v2", "/v2/"):
-            return _json({"name": self._parts.server_name, "version": __version__, "extensions": EXTENSIONS})
-        if path == "/v2/models":
-            return _json({"models": sorted(self._registry.live)})
-        if path.startswith("/v2/models/"):
-            parts = path.split("/")[3:]
-            if parts[-1] == "ready" and len(parts) > 1:
-                return _json({"name": self._model(parts[:-1]).name, "ready": True})
-            return _json(self._model(parts).metadata())
-        raise ProtocolError(404, "no such path")
-
-    def _server_ready(self) -> Answer:
-        registry = self._registry
-        if registry.ready():
-            # "live" too: the protocol's text names the body's key so, its clients read either.
-            return _json({"ready": True, "live": True})
-        if registry.draining:
-            text = "the server is stopping"
-        elif not registry.wanted:
-            text = "no model is configured yet"
-        else:
-            text = f"no version serves yet of {sorted(registry.wanted - registry.live.keys())}"
-        return Answer(503, orjson.dumps({"error": text, "ready": False, "live": True}), extra=b"retry-after: 1\r\n")
-
-
-def _json(document: dict[str, Any]) -> Answer:
-    return Answer(200, orjson.dumps(document))

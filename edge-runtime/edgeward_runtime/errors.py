@@ -5,16 +5,21 @@ from __future__ import annotations
 
 class ProtocolError(Exception):
     """An answer other than 200: `{"error": text}` with Triton's status map (400 bad argument, 404 not found,
-    413 too large, 415 encoding, 500 internal, 501 unsupported, 503 unavailable)."""
+    405 method, 413 too large, 415 encoding, 500 internal, 501 unsupported, 503 unavailable)."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, extra: bytes = b"") -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.extra = extra  # finished header lines
 
 
 def bad_request(text: str) -> ProtocolError:
     return ProtocolError(400, text)
+
+
+def not_allowed(text: str, methods: bytes) -> ProtocolError:
+    return ProtocolError(405, text, b"allow: %b\r\n" % methods)
 
 
 class Refusal(Exception):

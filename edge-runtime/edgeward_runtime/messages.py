@@ -83,6 +83,6 @@ Reply = Callable[[Answer], None]
 Handler = Callable[[Request, Reply], None]
 
 
-def error(status: int, text: str) -> Answer:
+def error(status: int, text: str, extra: bytes = b"") -> Answer:
     """`{"error": text}`, the form that every client of the protocol reads."""
-    return Answer(status, orjson.dumps({"error": text}), extra=_EXTRA.get(status, b""))
+    return Answer(status, orjson.dumps({"error": text}), extra=extra or _EXTRA.get(status, b""))

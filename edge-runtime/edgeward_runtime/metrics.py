@@ -39,9 +39,11 @@ class ModelStats:
         "buckets",
         "duration_ns",
         "executions",
+        "failed_ns",
         "failures",
         "infer_ns",
         "input_ns",
+        "last_ns",
         "output_ns",
         "queue_ns",
         "rows",
@@ -54,6 +56,8 @@ class ModelStats:
         self.buckets = [0] * (len(_BOUNDS_NS) + 1)
         self.successes = self.executions = self.rows = 0
         self.failures: dict[int, int] = {}  # by HTTP status
+        self.failed_ns = 0
+        self.last_ns = 0  # perf_counter_ns of the last answer, 0 before the first
         self.duration_ns = self.queue_ns = self.input_ns = self.infer_ns = self.output_ns = 0
         self.transfers, self.transfer_seconds = 0, 0.0
 

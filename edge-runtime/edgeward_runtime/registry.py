@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgeward_runtime.errors import ProtocolError
 from edgeward_runtime.model import Model
 
 # Versions kept for their counters after they were drained, the oldest dropped first: bounds memory and label values.
@@ -25,6 +26,20 @@ class Registry:
     def ready(self) -> bool:
         """Every wanted model has a version that serves. An empty wish is not ready: nothing could be answered."""
         return not self.draining and bool(self.wanted) and all(name in self.live for name in self.wanted)
+
+    def find(self, parts: list[str]) -> Model:
+        """The live model for a path's parts after /v2/models: [N] or [N, "versions", V]. ProtocolError 404 or 503."""
+        name = parts[0] if parts else ""
+        if len(parts) not in (1, 3) or (len(parts) == 3 and parts[1] != "versions"):
+            raise ProtocolError(404, "no such path")
+        model = self.live.get(name)
+        if model is None:
+            if name in self.wanted:
+                raise ProtocolError(503, f"model '{name}' is not ready")
+            raise ProtocolError(404, f"Request for unknown model: '{name:.300}' is not found")
+        if len(parts) == 3 and parts[2] != model.version:
+            raise ProtocolError(404, f"Request for unknown model: '{name}' version {parts[2]:.300} is not found")
+        return model
 
     def flip(self, model: Model) -> Model | None:
         """Makes `model` the one that answers; the version it replaces is returned and gets no new request."""

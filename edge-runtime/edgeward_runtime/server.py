@@ -30,6 +30,7 @@ from edgeward_runtime.manager import Manager, Tools
 from edgeward_runtime.metrics import MetricsPage, RuntimeCollector, ServerStats
 from edgeward_runtime.model import Model, load, warm_up
 from edgeward_runtime.ort import onnxruntime
+from edgeward_runtime.pages import Pages
 from edgeward_runtime.registry import Registry
 from edgeward_runtime.settings import Settings
 from edgeward_runtime.store import Store
@@ -70,10 +71,18 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     )
     app = App(
         Parts(
-            registry=registry, worker=worker, stats=stats, page=MetricsPage(collector), status=read_status,
-            server_name=settings.server_name, max_json_bytes=settings.max_json_bytes,
+            registry=registry,
+            worker=worker,
+            stats=stats,
+            pages=Pages(
+                registry=registry,
+                metrics=MetricsPage(collector),
+                status=read_status,
+                server_name=settings.server_name,
+            ),
+            max_json_bytes=settings.max_json_bytes,
         )
-    )  # fmt: skip
+    )
     front = Front(
         handler=app.handle,
         limits=front_module.Limits(

@@ -1,0 +1,113 @@
+"""What each address but `infer` answers.
+
+GET  /v2, /v2/health/live, /v2/health/ready, /v2/models, /v2/models/N[/versions/V][/ready | /stats], /v2/models/stats
+POST /v2/repository/index, /v2/repository/models/N/load, /v2/repository/models/N/unload
+GET  /metrics, /edgeward/v1/status
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from edgeward_runtime import __version__, repository
+from edgeward_runtime.errors import ProtocolError, not_allowed
+from edgeward_runtime.messages import Answer, Request
+from edgeward_runtime.metrics import MetricsPage
+from edgeward_runtime.registry import Registry
+
+EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
+_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pages:
+    """Looked up in the event loop's thread, like the registry."""
+
+    registry: Registry
+    metrics: MetricsPage
+    status: Callable[[], dict[str, Any]]
+    server_name: str
+
+    def answer(self, request: Request) -> Answer:
+        """ProtocolError for what is not there."""
+        if request.refused is not None:
+            raise request.refused
+        path = request.path
+        if path.startswith("/v2/repository/"):
+            return self._repository(request)
+        if request.method not in (b"GET", b"HEAD"):
+            raise not_allowed(f"{request.method.decode('latin-1')} is not possible here, use GET", b"GET, HEAD")
+        if path == "/v2/health/live":
+            return _json({"live": True})
+        if path == "/v2/health/ready":
+            return self._ready()
+        if path == "/metrics":
+            return Answer(200, self.metrics.render(), _TEXT)
+        if path == "/edgeward/v1/status":
+            return _json(self.status())
+        if path in ("/v2", "/v2/"):
+            return _json({"name": self.server_name, "version": __version__, "extensions": EXTENSIONS})
+        if path == "/v2/models":
+            return _json({"models": sorted(self.registry.live)})
+        if path.startswith("/v2/models/"):
+            return self._model(path.split("/")[3:])
+        raise ProtocolError(404, "no such path")
+
+    def _model(self, parts: list[str]) -> Answer:
+        if parts == ["stats"] and "stats" not in self.registry.live:
+            return _json(repository.statistics(model for model, _state in self.registry.versions()))
+        if len(parts) > 1 and parts[-1] == "stats":
+            return self._statistics(parts[:-1])
+        if len(parts) > 1 and parts[-1] == "ready":
+            return _json({"name": self.registry.find(parts[:-1]).name, "ready": True})
+        return _json(self.registry.find(parts).metadata())
+
+    def _statistics(self, parts: list[str]) -> Answer:
+        """Replaced versions too: their counts are not gone because they serve no more."""
+        models = [
+            model
+            for model, _state in self.registry.versions()
+            if parts in ([model.name], [model.name, "versions", model.version])
+        ]
+        return _json(repository.statistics(models or [self.registry.find(parts)]))
+
+    def _repository(self, request: Request) -> Answer:
+        match request.path.split("/")[3:]:
+            case ["index"]:
+                action, name = "index", ""
+            case ["models", name, ("load" | "unload") as action]:
+                pass
+            case _:
+                raise ProtocolError(404, "no such path")
+        if request.method != b"POST":
+            raise not_allowed(f"{request.method.decode('latin-1')} is not possible here, use POST", b"POST")
+        asked = repository.options(request.body)
+        models = self.status()["models"]
+        if action == "index":
+            return _json(repository.index(models, self.registry.versions(), asked))
+        if action == "load":
+            repository.load(name, models, asked)
+        else:
+            repository.unload(name)
+        return _json({})
+
+    def _ready(self) -> Answer:
+        registry = self.registry
+        if registry.ready():
+            # "live" too: the protocol's text names the body's key so, its clients read either.
+            return _json({"ready": True, "live": True})
+        if registry.draining:
+            text = "the server is stopping"
+        elif not registry.wanted:
+            text = "no model is configured yet"
+        else:
+            text = f"no version serves yet of {sorted(registry.wanted - registry.live.keys())}"
+        return Answer(503, orjson.dumps({"error": text, "ready": False, "live": True}), extra=b"retry-after: 1\r\n")
+
+
+def _json(document: object) -> Answer:
+    return Answer(200, orjson.dumps(document))
