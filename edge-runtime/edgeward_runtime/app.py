@@ -131,9 +131,9 @@ class App:
             model=model.name, version=model.version, request=parsed, specs=model.outputs, tensors=tensors
         )
         if json_length is None:
-            answer = Answer(200, body)
+            answer = Answer(200, body, packable=True)
         else:
-            answer = Answer(200, body, _BINARY, b"inference-header-content-length: %d\r\n" % json_length)
+            answer = Answer(200, body, _BINARY, b"inference-header-content-length: %d\r\n" % json_length, True)
         end = perf_counter_ns()
         model.stats.success(
             parsed.rows, end - start, queued - start, started - queued, finished - started, end - finished

@@ -92,7 +92,7 @@ class Codings:
     def _encode(self, coding: str, reply: Reply, answer: Answer) -> None:
         """Packs the answer if that makes it smaller."""
         size = len(answer.body)
-        if size < _WORTH:
+        if not answer.packable or size < _WORTH:
             reply(answer)
         elif size <= _INLINE_IN:
             self._encoded(coding, reply, answer, encode(coding, answer.body))

@@ -77,6 +77,9 @@ class Answer:
     body: bytes
     content_type: bytes = JSON
     extra: bytes = b""  # finished header lines, each with its \r\n
+    # Whether it may be sent gzipped or deflated. Triton's asyncio client offers both with every request, and unpacks the
+    # answers to infer only, as its server packs no others; errors it reads as they are.
+    packable: bool = False
 
 
 Reply = Callable[[Answer], None]

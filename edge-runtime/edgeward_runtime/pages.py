@@ -46,7 +46,7 @@ class Pages:
         if path == "/v2/health/ready":
             return self._ready()
         if path == "/metrics":
-            return Answer(200, self.metrics.render(), _TEXT)
+            return Answer(200, self.metrics.render(), _TEXT, packable=True)
         if path == "/edgeward/v1/status":
             return _json(self.status())
         if path in ("/v2", "/v2/"):

@@ -204,7 +204,7 @@ def test_two_unpacked_bodies_share_the_budget_and_give_it_back():
 @pytest.mark.parametrize(("coding", "unpack"), [("gzip", gzip.decompress), ("deflate", zlib.decompress)])
 def test_a_packed_answer(size, coding, unpack):
     async def test(front, port):
-        front.handler = lambda request, reply: reply(Answer(200, b"y" * size, extra=b"x-extra: 1\r\n"))
+        front.handler = lambda request, reply: reply(Answer(200, b"y" * size, extra=b"x-extra: 1\r\n", packable=True))
         head, _end, body = (await exchange(port, post(b"", Accept_Encoding=coding))).partition(b"\r\n\r\n")
         assert unpack(body) == b"y" * size and b"content-length: %d\r\n" % len(body) in head
         for line in (b"content-encoding: " + coding.encode(), b"vary: accept-encoding", b"x-extra: 1"):
@@ -216,9 +216,18 @@ def test_a_packed_answer(size, coding, unpack):
 @pytest.mark.parametrize("body", [b"y" * 1023, random.Random(1).randbytes(2000), random.Random(1).randbytes(9000)])
 def test_an_answer_that_packing_does_not_help(body):
     async def test(front, port):
-        front.handler = lambda request, reply: reply(Answer(200, body))
+        front.handler = lambda request, reply: reply(Answer(200, body, packable=True))
         answer = await exchange(port, post(b"", Accept_Encoding="gzip"))
         assert answer.endswith(b"\r\n\r\n" + body) and b"content-encoding" not in answer
+
+    with_front(test)
+
+
+def test_an_answer_that_clients_do_not_unpack():
+    async def test(front, port):
+        front.handler = lambda request, reply: reply(Answer(200, b"y" * 5000))
+        answer = await exchange(port, post(b"", Accept_Encoding="gzip, deflate"))
+        assert answer.endswith(b"\r\n\r\n" + b"y" * 5000) and b"content-encoding" not in answer
 
     with_front(test)
 
