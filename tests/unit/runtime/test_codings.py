@@ -10,6 +10,8 @@ import zlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeward_runtime import codings
 from edgeward_runtime.codings import TooLarge, accepted, decode, encode
@@ -115,6 +117,24 @@ def test_a_bomb_is_not_unpacked_beyond_the_limit(members, monkeypatch):
 )
 def test_which_coding_a_client_likes_best(header, expected):
     assert accepted(header) == expected
+
+
+@given(st.sampled_from(["gzip", "deflate"]), st.binary(max_size=200), st.integers(0, 300), st.integers(0, 255))
+def test_no_body_does_worse_than_be_refused(coding, body, place, byte):
+    packed = bytearray(encode(coding, body))
+    packed[place % len(packed)] = byte
+    for one in (body, bytes(packed)):
+        try:
+            assert len(decode(coding, one, 100)) <= 100
+        except ProtocolError as error:
+            assert error.status == 400
+        except TooLarge:
+            pass
+
+
+@given(st.binary(max_size=60) | st.text(alphabet="gzip,deflate;q=0.5*", max_size=40).map(str.encode))
+def test_no_header_breaks_the_choice(header):
+    assert accepted(header) in (None, "gzip", "deflate")
 
 
 # -- on a socket ------------------------------------------------------------------------------------------------------
