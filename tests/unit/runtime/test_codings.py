@@ -243,6 +243,23 @@ def test_an_answer_that_packing_does_not_help(body):
     with_front(test)
 
 
+def test_a_head_that_comes_again_means_the_same_codings():
+    async def test(front, port):
+        front.handler = lambda request, reply: reply(Answer(200, request.body * 5, packable=True))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for text in (b"a" * 400, b"b" * 400, b"c" * 400):
+            packed = gzip.compress(text)
+            head = b"POST /p HTTP/1.1\r\nContent-Encoding: gzip\r\nAccept-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+            writer.write(head % len(packed) + packed)
+            answered = await reader.readuntil(b"\r\n\r\n")
+            length = int(answered.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            assert gzip.decompress(await reader.readexactly(length)) == text * 5
+        assert len(front.heads) == 1
+        writer.close()
+
+    with_front(test)
+
+
 def test_an_answer_that_clients_do_not_unpack():
     async def test(front, port):
         front.handler = lambda request, reply: reply(Answer(200, b"y" * 5000))
