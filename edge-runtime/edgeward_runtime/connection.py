@@ -179,6 +179,7 @@ class Connection(asyncio.Protocol):
             request.json_length = value
         elif name == b"content-encoding":
             request.encoding = value
+            self._plain = False  # its body is not the bytes that came
         elif name == b"accept-encoding":
             request.accept = value
         elif name == b"edgeward-transfer-seconds":

@@ -48,7 +48,7 @@ class Head:
     and a dictionary finds it ten times faster than the parser's callbacks take it apart. Only of requests that came in
     one piece, with a Content-Length or no body, and with nothing in them that changes how they are read."""
 
-    __slots__ = ("accept", "body_size", "encoding", "json_length", "keep_alive", "method", "path")
+    __slots__ = ("accept", "body_size", "json_length", "keep_alive", "method", "path")
 
     def __init__(self, request: Request) -> None:
         self.method = request.method
@@ -56,7 +56,6 @@ class Head:
         self.body_size = len(request.body)
         self.keep_alive = request.keep_alive
         self.json_length = request.json_length
-        self.encoding = request.encoding
         self.accept = request.accept
 
     def request(self, body: bytes) -> Request:
@@ -66,7 +65,6 @@ class Head:
         request.body = body
         request.keep_alive = self.keep_alive
         request.json_length = self.json_length
-        request.encoding = self.encoding
         request.accept = self.accept
         return request
 

@@ -218,6 +218,7 @@ def test_a_head_seen_before_is_not_trusted_beyond_its_bytes():
     [
         b"POST /p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         b"POST /p HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc",
+        b"POST /p HTTP/1.1\r\nContent-Length: 3\r\nContent-Encoding: identity\r\n\r\nabc",
         b"GET /p HTTP/1.1\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
         b"POST /p HTTP/1.1\r\nContent-Length: 3\r\nEdgeward-Transfer-Seconds: 0.25\r\n\r\nabc",
         b"POST /p HTTP/1.1\r\nContent-Length: 3\r\nX: " + b"x" * 3000 + b"\r\n\r\nabc",
