@@ -29,7 +29,7 @@ class ApiError(Exception):
 class Api:
     """Calls one API server as one user. Safe for several threads. Raises ApiError, or OSError when unreachable."""
 
-    def __init__(self, server: str, *, authority: Path, pair: Pair, timeout: float = 15):
+    def __init__(self, server: str, *, authority: Path, pair: Pair, timeout: float = 60):
         parts = urlsplit(server)
         self._host, self._port, self._timeout = parts.hostname or "", parts.port or 443, timeout
         self._context = ssl.create_default_context(cafile=str(authority))
