@@ -414,6 +414,28 @@ def test_raw_mode_needs_one_input_of_known_shape(served):
         assert status == 400 and said in json.loads(answer)["error"]
 
 
+@pytest.mark.parametrize("pack", [None, gzip.compress, zlib.compress])
+def test_chunked_bodies(served, pack):
+    x = np.arange(5000, dtype="<f4")
+    sent = x.tobytes() if pack is None else pack(x.tobytes())
+    headers = {"Inference-Header-Content-Length": "0", "Transfer-Encoding": "chunked"}
+    if pack is not None:
+        headers["Content-Encoding"] = "gzip" if pack is gzip.compress else "deflate"
+    chunks = [sent[start : start + 999] for start in range(0, len(sent), 999)]
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    status, answered, body = request(served.port, "POST", "/v2/models/FP32/infer", framed, headers)
+    assert status == 200 and np.array_equal(
+        np.frombuffer(body[int(answered["inference-header-content-length"]) :], "<f4"), x
+    )
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "compress"])
+def test_transfer_codings_other_than_chunked_are_refused(served, coding):
+    headers = {"Transfer-Encoding": coding}
+    status, _headers, answer = request(served.port, "POST", "/v2/models/FP32/infer", b"body", headers)
+    assert status == 400 and json.loads(answer)["error"]
+
+
 def test_a_bomb(served):
     bomb = gzip.compress(b"\0" * 50_000_000)
     headers = {"Content-Encoding": "gzip", "Inference-Header-Content-Length": "0"}
