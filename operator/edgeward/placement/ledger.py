@@ -106,6 +106,8 @@ class Ledger:
             members.get(node.site, alone).append(self._state(index, node, fleet, settings))
         self.measured = (*alone, *(member for group in members.values() for member in group))
         """every node, those of pools among them: what has figures of its own"""
+        self.measures_memory = any(node.live.memory is not None for node in fleet.nodes)
+        """whether there is any figure of memory, good or bad; a fleet without one goes by what is requested"""
         pools = [self._pool(name, members[name]) for name in sorted(members)]
         self._label_names = frozenset(name for job in fleet.jobs for name in job.node_selector)
         self.states = (*alone, *pools)
@@ -147,6 +149,8 @@ class Ledger:
             state.rank = rank
         self.site_list = tuple({state.site.name: state.site for state in self.states}.values())
         self._models: dict[str, Floats] = {}
+        self.changes: list[int] = []
+        """which node changed, one entry a change, so that whoever remembers figures knows what to compute again"""
 
     def _state(self, index: int, node: Node, fleet: Fleet, settings: PlanSettings) -> NodeState:
         def reading(what: str) -> Reading:
@@ -290,6 +294,7 @@ class Ledger:
 
     def refresh(self, state: NodeState) -> None:
         """Whoever changes what is used on a node, other than by `place`, calls this."""
+        self.changes.append(state.index)
         if "columns" not in self.__dict__:
             return
         table, row = self.columns, state.index

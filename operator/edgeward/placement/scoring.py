@@ -101,6 +101,12 @@ class Scorer:
         self.scale = yardstick(ask) if self.measured and ask.sources else self.reference
         """s: seconds against which a predicted completion is held"""
         self._site_facts: dict[str, SiteFacts] = {}
+        self._site_columns = np.full((len(SiteFacts._fields), 0), np.nan)
+        """of each site of Ledger.site_list that was looked at; else nan. [fields of SiteFacts, sites]"""
+        self._bases = np.zeros(0)
+        """`column` as it was computed last, by index of Ledger.states; nan where it is to be computed"""
+        self._seen = 0
+        """entries of Ledger.changes that are in `_bases`"""
         weights: dict[str, float] = {
             name: max(0.0, getattr(settings.weights, name)) if self._applies(name) else 0.0 for name in TERMS
         }
@@ -156,15 +162,40 @@ class Scorer:
         last digits the same as one by one. `added`: as if so much more were there already, besides this replica."""
         if not len(rows):
             return np.zeros(0)
+        if added is not None:
+            return self._weighed(ledger, rows, added)
+        self._forget(ledger)
+        values: Floats = self._bases[rows]
+        lacks = np.nonzero(np.isnan(values))[0]
+        if len(lacks):
+            values[lacks] = self._bases[rows[lacks]] = self._weighed(ledger, rows[lacks])
+        return values
+
+    def _weighed(self, ledger: Ledger, rows: Rows, added: Added | None = None) -> Floats:
         weighed: Floats = self.weigh(self.figure(self._facts(ledger, rows, added), MANY), 0, stays=False)
         return weighed
+
+    def _forget(self, ledger: Ledger) -> None:
+        """What was computed of nodes that have changed since."""
+        size, last = len(ledger.states), len(ledger.changes)
+        if len(self._bases) != size or last - self._seen > size:
+            self._bases = np.full(size, np.nan)
+        elif last > self._seen:
+            self._bases[ledger.changes[self._seen :]] = np.nan
+        self._seen = last
 
     def _facts(self, ledger: Ledger, rows: Rows, added: Added | None = None) -> Facts:
         ask, table = self.ask, ledger.columns
         more_cpu, more_memory = added if added is not None else (0.0, 0.0)
         cpu, memory = ask.request.cpu + more_cpu, ask.request.memory + more_memory
-        present, where = np.unique(table.site[rows], return_inverse=True)
-        sites = [self.site_facts(ledger.site_list[number]) for number in present.tolist()]
+        sites = table.site[rows]
+        if not self._site_columns.size:
+            self._site_columns = np.full((len(SiteFacts._fields), len(ledger.site_list)), np.nan)
+        known = self._site_columns[:, sites]
+        if np.isnan(known[0]).any():
+            for number in np.unique(sites[np.isnan(known[0])]).tolist():
+                self._site_columns[:, number] = self.site_facts(ledger.site_list[number])
+            known = self._site_columns[:, sites]
         return Facts(
             cores=table.allocatable_cpu[rows] / 1000,
             memory=table.allocatable_memory[rows],
@@ -179,7 +210,7 @@ class Scorer:
             speed=table.speed[rows],
             model=ledger.has_model(ask.job.model_digest)[rows],
             failure=1.0 if ask.failures.empty else self._failures(ledger)[rows],
-            site=SiteFacts(*(floats(column)[where] for column in zip(*sites, strict=True))),  # type: ignore[arg-type]
+            site=SiteFacts(*known),  # type: ignore[arg-type]
         )
 
     def _failures(self, ledger: Ledger) -> Floats:
@@ -220,7 +251,11 @@ class Scorer:
 
     def score(self, state: NodeState, company: Company, *, present: bool, stays: bool) -> float:
         """0..1, rounded to PRECISION."""
-        base = self.base(state, company.on_node, present=present, stays=stays)
+        return self.total(self.values(state, present=present), company, stays=stays)
+
+    def total(self, values: Values, company: Company, *, stays: bool) -> float:
+        """`score`, where the terms are known already."""
+        base: float = self.weigh(values, company.on_node, stays=stays)
         return round(base + self.site_part(company.at_site), PRECISION)
 
     def base(self, state: NodeState, on_node: int, *, present: bool, stays: bool) -> float:

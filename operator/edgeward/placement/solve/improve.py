@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeward.placement.constraints import FIT_CHECKS, first_miss
 from edgeward.placement.ledger import Ledger
-from edgeward.placement.scoring import Company
+from edgeward.placement.scoring import Company, Values
 from edgeward.placement.solve.packing import Where
 from edgeward.placement.solve.relax import Tier
 
@@ -44,11 +44,23 @@ class _Search:
         """replicas by node and want"""
         self.arrived = np.zeros(tier.nodes)
         """replicas of the tier by node"""
+        self.site = ledger.columns.site.tolist()
+        self.held = [(dict(w.on_node), {site: count for site, count in w.stays.items() if count}) for w in tier.wants]
+        """replicas of each want's job, those that stay included: by node, and by the number of the site"""
+        self.known: dict[tuple[int, ...], Values] = {}
+        """what the terms are worth to a replica, by want, node and all of it that changes here"""
         for index, nodes in enumerate(packing):
             for node in nodes:
                 here = self.on.setdefault(node, {})
                 here[index] = here.get(index, 0) + 1
                 self.arrived[node] += 1
+                self._count(index, node, 1)
+
+    def _count(self, index: int, node: int, more: int) -> None:
+        on_node, at_site = self.held[index]
+        on_node[node] = on_node.get(node, 0) + more
+        site = self.site[node]
+        at_site[site] = at_site.get(site, 0) + more
 
     def better(self, index: int) -> bool:
         """One improvement for one want: a missing replica placed, or one relocated."""
@@ -89,19 +101,17 @@ class _Search:
         """The nodes that look best for one more replica now, whether they have room or not."""
         want = self.tier.wants[index]
         value = want.decision.scorer.column(self.ledger, want.rows)
-        here = np.zeros(self.tier.nodes)
-        for node in self.packing[index]:
-            here[node] += 1
-        for node, count in want.on_node.items():
-            here[node] += count
+        on_node, at_site = np.zeros(self.tier.nodes), np.zeros(len(self.ledger.site_list))
+        for counts, by in zip((on_node, at_site), self.held[index], strict=True):
+            counts[list(by.keys())] = list(by.values())
         weight = 0.5 * want.decision.scorer.weights["spread"]
-        on_node = here[want.rows]
-        sites = self.ledger.columns.site
-        at_site = np.bincount(sites, weights=here, minlength=len(self.ledger.site_list))[sites[want.rows]]
-        value = value - weight + weight / (1 + on_node) + weight / (1 + at_site)
+        sites = self.ledger.columns.site[want.rows]
+        value = value - weight + weight / (1 + on_node[want.rows]) + weight / (1 + at_site[sites])
         value = value - want.cpu * self.tier.usual[want.rows] * self.arrived[want.rows]
-        best = np.argsort(-np.round(value, 9), kind="stable")[:TARGETS]
-        return [int(want.rows[at]) for at in best if value[at] > bar + GAIN]
+        better = np.nonzero(value > bar + GAIN)[0]
+        best = better[np.argsort(-np.round(value[better], 9), kind="stable")[:TARGETS]]
+        found: list[int] = want.rows[best].tolist()
+        return found
 
     def _go(self, index: int, source: int | None, target: int) -> bool:
         """`index` has been taken from `source` already. True when it went to `target` for good."""
@@ -174,13 +184,15 @@ class _Search:
         return total
 
     def _score(self, index: int, node: int) -> float:
-        want, state = self.tier.wants[index], self.ledger.states[node]
-        site = state.site.name
-        at_site = sum(self.ledger.states[other].site.name == site for other in self.packing[index])
-        company = Company(
-            want.on_node.get(node, 0) + self.packing[index].count(node) - 1, want.at_site.get(site, 0) + at_site - 1
-        )
-        return want.decision.scorer.score(state, company, present=True, stays=False)
+        scorer, state = self.tier.wants[index].decision.scorer, self.ledger.states[node]
+        used, flying = state.requested, state.in_flight
+        key = (index, node, used.cpu, used.memory, flying.cpu, flying.memory)
+        values = self.known.get(key)
+        if values is None:
+            values = self.known[key] = scorer.values(state, present=True)
+        on_node, at_site = self.held[index]
+        company = Company(on_node[node] - 1, at_site[self.site[node]] - 1)
+        return scorer.total(values, company, stays=False)
 
     def _add(self, index: int, node: int) -> None:
         self.ledger.place(self.tier.wants[index].decision.ask.index, self.ledger.states[node])
@@ -188,11 +200,13 @@ class _Search:
         here = self.on.setdefault(node, {})
         here[index] = here.get(index, 0) + 1
         self.arrived[node] += 1
+        self._count(index, node, 1)
 
     def _drop(self, index: int, node: int) -> None:
         self.ledger.take_back(self.tier.wants[index].decision.ask.index, self.ledger.states[node])
         self.packing[index].remove(node)
         self.arrived[node] -= 1
+        self._count(index, node, -1)
         here = self.on[node]
         here[index] -= 1
         if not here[index]:
