@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgeward.api.reasons import NodeRejection
 from edgeward.fleet.model import Exclusion, Job, Nomination, Placed
 from edgeward.placement.ask import Ask
 from edgeward.placement.constraints import CHECKS, SPEC_CHECKS, STATE_CHECKS, first_miss
@@ -18,6 +19,10 @@ UNMET = "NominationUnmet"
 """of an exclusion: the room was not there when the nomination ended, so another node is tried before this one"""
 FIRST_BACK_OFF, LONGEST_BACK_OFF = 60.0, 3600.0
 """seconds for which a node is left out after a nomination there came to nothing, the first time and at most"""
+
+CLAIM_CHECKS = tuple(check for check in CHECKS if check.reason is not NodeRejection.BACKLOG_TOO_LONG)
+"""what must hold when a claim is met. Not the live figure: it was judged without the victims when they were chosen, and
+shows them until a sample later; to wait for that would let others take back what made the node busy"""
 
 
 def here(job: Job, nomination: Nomination) -> Placed | None:
@@ -62,7 +67,7 @@ def claim(ask: Ask, ledger: Ledger, settings: PlanSettings) -> tuple[NodeState |
         index = ledger.index_of.get(victim)
         if index is not None and index != ask.index:
             state.yielding.add(index)
-    if first_miss(ask, state, CHECKS) is None:
+    if first_miss(ask, state, CLAIM_CHECKS) is None:
         ledger.place(ask.index, state)
         return state, True
     ledger.reserve(ask.index, state)

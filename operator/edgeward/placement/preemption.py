@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations, islice
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from edgeward.api.conditions import Reason
 from edgeward.api.reasons import NodeRejection, Rejection
 from edgeward.fleet.model import Nomination, Resources
-from edgeward.placement.claims import arriving, fulfilled, holds, with_unmet
+from edgeward.placement.claims import CLAIM_CHECKS, arriving, fulfilled, holds, with_unmet
 from edgeward.placement.constraints import CHECKS, Check, first_miss
 from edgeward.placement.decide import Decision, place_elsewhere, retell
 from edgeward.placement.explain import sift, why_missing
@@ -101,7 +102,8 @@ class _Board:
                 decision.exclusions = with_unmet(decision.exclusions, nomination.node, self._now)
                 barred = nomination.node
             decision.claim = None
-        if decision.missing and decision.reason not in HOPELESS:
+        # Of a PerSite job that is the worst over its sites: what one can never hold, another may.
+        if decision.missing and (job.per_site or decision.reason not in HOPELESS):
             self._nominate(decision, barred)
 
     def _carry_on(self, decision: Decision, nomination: Nomination) -> bool:
@@ -111,7 +113,7 @@ class _Board:
         if state is None:
             return False
         self._ledger.reserve(decision.ask.index, state, -1)
-        chosen = self._choose(decision, state, self._victims(decision, state, only=nomination.victims))
+        chosen = self._choose(decision, state, self._victims(decision, state, only=nomination.victims), CLAIM_CHECKS)
         if chosen is None:
             return False
         self._take(decision, state, chosen, nomination)
@@ -276,10 +278,12 @@ class _Board:
         """Whether one more replica of the job would pass once these, and all that is leaving already, are gone."""
         for victim in chosen:
             self._ledger.withdraw(victim.owner.ask.index, state)
-        requested = state.requested
-        state.requested = requested - self._going(state)
+        requested, cpu, going = state.requested, state.cpu, self._going(state)
+        state.requested = requested - going
+        # What they use is in the live figure still; nobody knows how much, so it is taken for what they request.
+        state.cpu = replace(cpu, value=max(0.0, cpu.value - going.cpu / 1000))
         passes = first_miss(decision.ask, state, checks) is None
-        state.requested = requested
+        state.requested, state.cpu = requested, cpu
         for victim in chosen:
             self._ledger.withdraw(victim.owner.ask.index, state, -1)
         return passes

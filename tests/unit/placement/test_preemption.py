@@ -8,12 +8,14 @@ from edgeward.fleet.model import (
     Exclusion,
     Fleet,
     Job,
+    Live,
     Node,
     Nomination,
     Placed,
     Priority,
     Problem,
     Resources,
+    Sample,
     Site,
 )
 from edgeward.placement import JobPlan, Plan, PlanSettings, plan
@@ -353,6 +355,29 @@ def test_a_quota_of_the_site_is_room_too() -> None:
     limited = Site("shop", "edge", quota_replicas=1)
     decided = plan(fleet([EDGE], [low("a", cpu=100), high(500)], sites=(limited,)))
     assert victims(decided) == ("test/a",)
+
+
+@pytest.mark.parametrize(
+    ("used", "taken"), [(3800, True), (2000, True), (200, False)], ids=["all", "half", "not by it"]
+)
+def test_a_node_that_only_the_victims_keep_busy_is_not_too_busy_without_them(used: int, taken: bool) -> None:
+    """Beside 2000m of it there is room for the winner: the backlog alone is in the way. Once they are told to leave the
+    claim is met as soon as there is room, with a figure that still shows them; so nobody can come back before."""
+    busy = node("n", live=Live(cpu=Sample(3.95, NOW - 10), memory=Sample(1.0 * GI, NOW - 10)))
+    mine = high(3000 if used > 2000 else 1000, slo_latency=0.06, service_seconds=0.02)
+    one = fleet([busy], [low("a", busy, cpu=used), mine])
+    first = plan(one)
+    assert (winner(first).nomination is not None) is taken
+    for _ in range(4):
+        one = applied(one, plan(one), seconds=15)
+    assert spots(winner(plan(one))) == ({"n": 1} if taken else {})
+    assert winner(plan(one)).nomination is None
+
+
+def test_a_site_that_is_too_small_does_not_keep_a_job_from_making_room_at_another() -> None:
+    small, large = node("small", site="a", allocatable=Resources(1000, 8 * GI, 110)), node("large", site="b")
+    decided = plan(fleet([small, large], [low("a", large, cpu=3800), high(3000, per_site=True)]))
+    assert winner(decided).nomination == Nomination("b", "large", ("test/a",), NOW + 120)
 
 
 def unchanged(one: Fleet) -> bool:
