@@ -188,7 +188,7 @@ class Ledger:
         """bound: by pool and job, how many of its replicas have a node of their own."""
         for placed in job.placed:
             state = self.find(placed.site, placed.node)
-            if not _given_up(job, placed, state, self.now):
+            if not given_up(job, placed, state, self.now):
                 self._count(index, state.site.name if state else placed.site, max(0, placed.replicas))
             if state is None:
                 continue
@@ -343,7 +343,7 @@ def _namespace_use(fleet: Fleet) -> dict[str, Usage]:
     return found
 
 
-def _given_up(job: Job, placed: Placed, state: NodeState | None, now: float) -> bool:
+def given_up(job: Job, placed: Placed, state: NodeState | None, now: float) -> bool:
     """Whether these replicas are away for so long that others may take their place; they then count for no quota."""
     if placed.lost_since is None or not job.replace_lost or (state and state.node.ready and state.site.connected):
         return False

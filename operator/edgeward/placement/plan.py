@@ -7,10 +7,10 @@ from collections.abc import Callable
 from itertools import groupby
 
 from edgeward.api.reasons import Rejection
-from edgeward.fleet.model import Fleet
+from edgeward.fleet.model import Fleet, Job, Placed
 from edgeward.placement.decide import Decision, begin, consider_move, finish, follow, grow, job_plan, place
 from edgeward.placement.hysteresis import SiteBudget
-from edgeward.placement.ledger import Ledger
+from edgeward.placement.ledger import Ledger, given_up
 from edgeward.placement.model import Explanation, Guidance, JobPlan, Placement, Plan
 from edgeward.placement.order import Turn, turns
 from edgeward.placement.preemption import preempt
@@ -39,11 +39,22 @@ def plan(fleet: Fleet, settings: PlanSettings = DEFAULTS, *, guidance: Guidance 
     for _, tier in groupby(turns(fleet, settings), key=lambda turn: turn.tier):
         outcomes += _one_tier(list(tier), ledger, settings, notes, advice)
     decisions = [outcome for outcome in outcomes if isinstance(outcome, Decision)]
-    preempt(decisions, ledger, settings, fleet_notes=notes)
+    failed = preempt(decisions, ledger, settings, fleet_notes=notes)
     budget = SiteBudget(fleet.jobs, fleet.now, settings)
     for decision in decisions:
-        consider_move(decision, ledger, budget, settings, fleet_notes=notes)
-    plans = [outcome if isinstance(outcome, JobPlan) else job_plan(outcome, settings) for outcome in outcomes]
+        if decision.turn.index not in failed:
+            try:
+                consider_move(decision, ledger, budget, settings, fleet_notes=notes)
+            except Exception as error:
+                failed[decision.turn.index] = error
+    plans = [
+        outcome
+        if isinstance(outcome, JobPlan)
+        else _as_it_was(outcome.turn, ledger, failed[outcome.turn.index])
+        if outcome.turn.index in failed
+        else job_plan(outcome, settings)
+        for outcome in outcomes
+    ]
     return Plan(
         jobs=tuple(plans),
         notes=notes,
@@ -66,7 +77,7 @@ def _one_tier(
         try:
             outcomes[turn.index] = begin(turn, ledger, settings)
         except Exception as error:
-            outcomes[turn.index] = _as_it_was(turn, error)
+            outcomes[turn.index] = _as_it_was(turn, ledger, error)
     steps: tuple[Callable[[Decision], None], ...] = (
         lambda decision: follow(decision, advice, ledger) if advice else None,
         lambda decision: place(decision, ledger),
@@ -80,7 +91,7 @@ def _one_tier(
                 try:
                     step(decision)
                 except Exception as error:
-                    outcomes[turn.index] = _as_it_was(turn, error)
+                    outcomes[turn.index] = _as_it_was(turn, ledger, error)
     return [outcomes[turn.index] for turn in tier]
 
 
@@ -99,22 +110,34 @@ def _fleet_notes(fleet: Fleet, ledger: Ledger) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _as_it_was(turn: Turn, error: Exception) -> JobPlan:
-    """Everything stays where it is, and the status says that the planner failed on this job."""
+def _as_it_was(turn: Turn, ledger: Ledger, error: Exception) -> JobPlan:
+    """Everything stays where it is, a claim to room too, and the status says that the planner failed on this job."""
     job = turn.job
-    placements = tuple(Placement(p.node, p.site, "", p.replicas, 0.0, p.since) for p in job.placed if p.replicas > 0)
+    placements = tuple(_kept(job, placed, ledger) for placed in job.placed if placed.replicas > 0)
+    serving = sum(p.replicas for p in placements if not p.lost)
+    wanted = serving if job.per_site else max(0, job.replicas)
     return JobPlan(
         key=job.key,
         priority_tier=turn.own_tier,
         p=turn.p,
-        wanted=max(0, job.replicas),
+        wanted=wanted,
         placements=placements,
-        missing=max(0, job.replicas - sum(p.replicas for p in placements)),
+        missing=max(0, wanted - serving),
         reason=Rejection.PENDING_EVALUATION.value,
         message=f"planning this job failed: {type(error).__name__}: {error}",
         explanation=Explanation(order=turn.note),
         exclusions=job.exclusions,
         proposed=job.proposed,
         moves=job.moves,
+        nomination=job.nomination,
         learned=job.learned,
+    )
+
+
+def _kept(job: Job, placed: Placed, ledger: Ledger) -> Placement:
+    state = ledger.find(placed.site, placed.node)
+    tier = state.node.tier if state else ""
+    lost = given_up(job, placed, state, ledger.now)
+    return Placement(
+        placed.node, placed.site, tier, placed.replicas, 0.0, placed.since, lost, moved_from=placed.moved_from
     )

@@ -48,11 +48,13 @@ AS_IF_NOT_FROZEN = tuple(check for check in CHECKS if check.reason is not NodeRe
 
 def preempt(
     decisions: Sequence[Decision], ledger: Ledger, settings: PlanSettings, *, fleet_notes: Sequence[str]
-) -> None:
-    """Nominations go on, end or begin; victims lose their place here and get another one where there is room."""
+) -> dict[int, Exception]:
+    """Nominations go on, end or begin; victims lose their place here and get another one where there is room.
+
+    Returns what failed at the last, by index of the job: these are best left as they were."""
     waiting = [d for d in decisions if d.missing or d.turn.job.nomination is not None]
     if not waiting or not settings.preemption:
-        return
+        return {}
     board = _Board(decisions, ledger, settings)
     for decision in sorted(waiting, key=lambda d: (-d.turn.own_tier, d.turn.position)):
         try:
@@ -60,7 +62,8 @@ def preempt(
         except Exception as error:  # one job's odd data must not stop the others
             said = f"looking for room by preemption failed: {type(error).__name__}: {error}"
             decision.message = f"{decision.message}; {said}"
-    board.settle(fleet_notes)
+            decision.nomination = decision.turn.job.nomination
+    return board.settle(fleet_notes)
 
 
 class _Board:
@@ -330,16 +333,21 @@ class _Board:
 
     # The end -----------------------------------------------------------------------------------------------------
 
-    def settle(self, fleet_notes: Sequence[str]) -> None:
+    def settle(self, fleet_notes: Sequence[str]) -> dict[int, Exception]:
         """Another place for what was taken, if there is one; and why a job is without one."""
+        failed: dict[int, Exception] = {}
         for decision in self._decisions:
             lost = self._taken.get(decision.ask.index, [])
             if lost:
-                self._resettle(decision, [state.site.name for _, state in lost])
-                retell(decision, self._ledger, self._settings, fleet_notes=fleet_notes)
+                try:
+                    self._resettle(decision, [state.site.name for _, state in lost])
+                    retell(decision, self._ledger, self._settings, fleet_notes=fleet_notes)
+                except Exception as error:
+                    failed[decision.turn.index] = error
             told = decision.gives_way[0].why if decision.gives_way else decision.turn.job.preempted
             if decision.missing and told and decision.reason == Rejection.NO_CAPACITY:
                 decision.reason, decision.message = Reason.PREEMPTED.value, f"{told}; {decision.message}"
+        return failed
 
     def _resettle(self, decision: Decision, sites: list[str]) -> None:
         job, found = decision.turn.job, 0

@@ -5,9 +5,12 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import pytest
+
 from edgeward.api.common import LabelSelector
-from edgeward.fleet.model import Fleet, Job, Live, Namespace, Priority, Resources, Sample, Site
-from edgeward.placement import Weights, plan
+from edgeward.fleet.model import Fleet, Job, Live, Namespace, Nomination, Priority, Resources, Sample, Site
+from edgeward.placement import Weights, plan, preemption
+from edgeward.placement.decide import Decision
 from edgeward.placement.order import Turn, ordinal, turns
 from edgeward.placement.settings import PlanSettings
 from tests.unit.placement.strategies import DIGESTS, GI, MI, NOW, fleet, job, node, placed
@@ -160,6 +163,54 @@ def test_one_job_that_breaks_the_planner_does_not_stop_the_others() -> None:
     assert [(p.node, p.replicas) for p in kept.placements] == [("n", 1)]
     assert (kept.reason, kept.missing) == ("PendingEvaluation", 1)
     assert kept.message == "planning this job failed: ValueError: a selector that cannot be read"
+
+
+class Unreadable:
+    """Raises at whatever is asked of it."""
+
+    def __getattr__(self, name: str) -> object:
+        raise ValueError(f"no {name} can be read")
+
+
+def test_a_job_that_breaks_the_planner_keeps_its_claim_its_way_here_and_its_lost_ones() -> None:
+    claim = Nomination("shop", "n", ("test/low",), NOW + 60)
+    away = node("away", ready=False)
+    spots = (placed(node(), moved_from="far"), placed(away, ready=0, lost_since=NOW - 9000))
+    bad = job("bad", site_selector=Unreadable(), placed=spots, replicas=2, nomination=claim)
+    kept = plan(fleet([node(), away], [bad])).job("test/bad")
+    assert kept is not None and kept.reason == "PendingEvaluation"
+    assert kept.nomination == claim
+    assert [(p.node, p.lost, p.moved_from, p.tier) for p in kept.placements] == [
+        ("n", False, "far", "edge"),
+        ("away", True, "", "edge"),
+    ]
+    assert (kept.wanted, kept.missing) == (2, 1), "what is lost serves nobody"
+
+
+def test_a_job_that_breaks_at_its_move_stops_nobody_else() -> None:
+    good, bad = job("good"), job("bad", explained=True, proposed=Unreadable(), placed=(placed(node()),))
+    far = node("far", site="far", live=Live(cpu=Sample(0.0, NOW - 10), memory=Sample(1.0 * GI, NOW - 10)))
+    hot = node(live=Live(cpu=Sample(3.9, NOW - 10), memory=Sample(1.0 * GI, NOW - 10)))
+    decided = plan(fleet([hot, far], [good, bad]))
+    kept, fine = decided.job("test/bad"), decided.job("test/good")
+    assert kept is not None and fine is not None
+    assert (fine.missing, kept.reason) == (0, "PendingEvaluation")
+    assert [(p.node, p.replicas) for p in kept.placements] == [("n", 1)]
+
+
+def test_a_victim_that_breaks_when_it_is_placed_anew_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(decision: Decision, *_: object, **__: object) -> int:
+        raise ValueError(f"{decision.turn.job.key} is odd")
+
+    monkeypatch.setattr(preemption, "place_elsewhere", odd)
+    low = job("low", priority=Priority(1, 1, 1), request=Resources(3800, GI, 1), placed=(placed(node()),))
+    high = job("high", priority=Priority(5, 5, 5), request=Resources(3800, GI, 1))
+    decided = plan(fleet([node()], [low, high]))
+    loser, winner = decided.job("test/low"), decided.job("test/high")
+    assert loser is not None and winner is not None
+    assert [(p.node, p.replicas) for p in loser.placements] == [("n", 1)]
+    assert loser.message == "planning this job failed: ValueError: test/low is odd"
+    assert winner.nomination is not None
 
 
 def test_a_node_at_a_site_that_the_fleet_does_not_list() -> None:
