@@ -22,6 +22,7 @@ class Ask:
         self.learned = ledger.learned
         self.failures = ledger.failures
         self.prices = ledger.prices
+        self.measures_memory = ledger.measures_memory
         self.request: Resources = ledger.requests[index]
         self.sites = ledger.sites
         self.site_use: Mapping[str, Usage] = ledger.site_use

@@ -103,8 +103,9 @@ def _best_gain(
 ) -> Gain | None:
     """The largest gain above the bar, from the worst replica that may move; a move that is proposed already is kept as
     long as it passes the bar, so that two equal targets do not reset each other's count."""
-    movable = [standing for standing in standings if _may_leave(standing, now, settings)]
-    targets = [state for state in candidates if state.cpu.confidence >= 1 and state.calm()]
+    with_memory = scorer.ask.measures_memory
+    movable = [standing for standing in standings if _may_leave(standing, now, settings, with_memory)]
+    targets = [state for state in candidates if _fresh(state, with_memory) and state.calm()]
     if not movable or not targets:
         return None
     crowd = Crowd(standings)
@@ -140,7 +141,14 @@ def _gain(scorer: Scorer, crowd: Crowd, source: Standing, target: NodeState, her
     return round(scorer.score(target, beside, present=False, stays=False) - at, 9)
 
 
-def _may_leave(standing: Standing, now: float, settings: PlanSettings) -> bool:
+def _fresh(state: NodeState, with_memory: bool) -> bool:
+    """Whether all of its figures that a score rests on are believed in full. In a fleet where nothing measures memory
+    at all, requests stand in for it on every node alike, and nothing about it ever becomes stale. Where something does,
+    a node without a fresh figure is unknown, which is not the same as free."""
+    return state.cpu.confidence >= 1 and (state.memory.confidence >= 1 or not with_memory)
+
+
+def _may_leave(standing: Standing, now: float, settings: PlanSettings, with_memory: bool) -> bool:
     """Of a job that is at rest, so that its nodes are known to be there and Ready."""
     state = standing.state
     return (
@@ -149,7 +157,7 @@ def _may_leave(standing: Standing, now: float, settings: PlanSettings) -> bool:
         and not standing.frozen
         and standing.ready >= standing.count > 0
         and state.site.connected
-        and state.cpu.confidence >= 1
+        and _fresh(state, with_memory)
         and state.calm()
         and now - standing.since >= settings.dwell
     )

@@ -23,7 +23,16 @@ BAD_SAMPLES = st.one_of(
     st.builds(Sample, value=st.floats(0, 4), at=UNTIMELY),
 )
 BAD = st.builds(Live, cpu=BAD_SAMPLES, memory=BAD_SAMPLES, distrust=st.sampled_from(("", "two series for this node")))
-GOOD = st.builds(lambda cpu: Live(cpu=Sample(cpu, NOW - 5), memory=Sample(1.0 * GI, NOW - 5)), st.floats(0.01, 4.0))
+HALF_BAD = st.builds(
+    lambda cpu, memory: Live(cpu=Sample(cpu, NOW - 5), memory=memory),
+    st.floats(0.01, 4.0),
+    st.one_of(
+        st.builds(Sample, value=st.sampled_from((math.nan, math.inf, -1.0, 1e18)), at=st.just(NOW - 5)),
+        st.builds(Sample, value=st.floats(0, 8.0 * GI), at=UNTIMELY),
+    ),
+)
+"""the cpu's is fresh, the memory's is there and not to be believed"""
+GOOD = st.builds(lambda cpu: measured(cpu), st.floats(0.01, 4.0))
 
 
 def applied(seen: Fleet) -> Fleet:
@@ -60,6 +69,10 @@ def tempted(seen: Fleet, names: list[str]) -> Fleet:
     return replace(seen, jobs=tuple(replace(one, proposed=proposal(one)) for one in seen.jobs))
 
 
+def measured(cores: float) -> Live:
+    return Live(cpu=Sample(cores, NOW - 5), memory=Sample(1.0 * GI, NOW - 5))
+
+
 def places(made: JobPlan | None) -> list[tuple[str, int]]:
     assert made is not None
     return [(p.node, p.replicas) for p in made.placements]
@@ -68,7 +81,7 @@ def places(made: JobPlan | None) -> list[tuple[str, int]]:
 @settings(max_examples=150, deadline=None)
 @given(
     before=st.lists(GOOD, min_size=3, max_size=6),
-    bad=st.lists(BAD, min_size=6, max_size=6),
+    bad=st.lists(st.one_of(BAD, HALF_BAD), min_size=6, max_size=6),
     honest=st.lists(GOOD, min_size=6, max_size=6),
     replicas=st.lists(st.integers(1, 3), min_size=1, max_size=3),
     problem=st.sampled_from(("", "Prometheus did not answer")),
@@ -93,16 +106,16 @@ def test_replicas_on_nodes_with_bad_figures_stay(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    bad=st.lists(BAD, min_size=4, max_size=4),
+    bad=st.lists(st.one_of(BAD, HALF_BAD), min_size=4, max_size=4),
     busy=st.floats(0.01, 4.0),
     problem=st.sampled_from(("", "Prometheus did not answer")),
 )
 def test_no_replica_is_drawn_to_a_node_with_bad_figures(bad: list[Live], busy: float, problem: str) -> None:
     """By requests they are empty, and what they say may be that they are idle."""
-    here = node("here", site="home", live=Live(cpu=Sample(0.2, NOW - 5)), foreign=Resources(cpu=1000))
+    here = node("here", site="home", live=measured(0.2), foreign=Resources(cpu=1000))
     seen = applied(fleet([here], [job(replicas=1)]))
     others = [node(f"n{number}", site=f"s{number}", live=live) for number, live in enumerate(bad)]
-    grown = fleet([replace(here, live=Live(cpu=Sample(busy, NOW - 5))), *others], seen.jobs, metrics_problem=problem)
+    grown = fleet([replace(here, live=measured(busy)), *others], seen.jobs, metrics_problem=problem)
     grown = tempted(grown, [other.name for other in others])
     assert places(plan(grown, RESTLESS).job("test/job")) == [("here", 1)]
 
@@ -119,8 +132,8 @@ def test_new_replicas_are_placed_all_the_same_and_what_was_doubted_is_said(live:
 
 def test_an_honest_figure_of_the_same_kind_does_move_a_replica() -> None:
     """So that the tests above can fail."""
-    here = node("here", site="home", live=Live(cpu=Sample(0.2, NOW - 5)))
+    here = node("here", site="home", live=measured(0.2))
     seen = applied(fleet([here], [job(replicas=1)]))
-    busy, idle = replace(here, live=Live(cpu=Sample(3.9, NOW - 5))), node("idle", site="s")
+    busy, idle = replace(here, live=measured(3.9)), node("idle", site="s")
     honest = tempted(fleet([busy, idle], seen.jobs), ["idle"])
     assert places(plan(honest, RESTLESS).job("test/job")) == [("idle", 1)]

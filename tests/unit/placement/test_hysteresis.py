@@ -117,6 +117,33 @@ def test_it_does_not_move(nodes: list[Node], changes: dict[str, object]) -> None
     assert {p.node for p in decided.placements} == {"hot"}
 
 
+def with_memory(spot: Node, bytes_: float | None, age: float = 10.0) -> Node:
+    return replace(spot, live=replace(spot.live, memory=None if bytes_ is None else Sample(bytes_, NOW - age)))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "moves"),
+    [
+        ((GI, 10), (GI, 10), 1),
+        ((GI, 10), (GI, 40), 0),
+        ((GI, 40), (GI, 10), 0),
+        ((GI, 10), (None, 0), 0),
+        ((None, 0), (GI, 10), 0),
+        ((GI, 10), (float("nan"), 10), 0),
+        ((GI, 400), (GI, 400), 0),
+        ((None, 0), (None, 0), 1),
+    ],
+    ids=["fresh", "old there", "old here", "none there", "none here", "rubbish", "old everywhere", "never measured"],
+)
+def test_a_move_needs_fresh_memory_at_both_ends_unless_nothing_measures_it(
+    source: tuple[float | None, float], target: tuple[float | None, float], moves: int
+) -> None:
+    """With an old figure, requests stand in for the memory there: a node that is full of other things looks free."""
+    one = job(placed=(placed(HOT),), proposed=TWICE)
+    decided = decide([with_memory(HOT, *source), with_memory(COOL, *target)], one)
+    assert len(decided.moved) == moves
+
+
 @pytest.mark.parametrize("where", ["a", "b"])
 @pytest.mark.parametrize("state", [{"frozen": True}, {"connected": False}])
 def test_nothing_comes_to_or_goes_from_a_frozen_or_disconnected_site(where: str, state: dict[str, bool]) -> None:
@@ -141,7 +168,7 @@ def test_a_proposal_that_waits_for_its_budget_is_not_rewritten() -> None:
 @pytest.mark.parametrize(("came", "left"), [("b", "x"), ("x", "a"), ("b", "a")], ids=["came", "left", "both"])
 def test_moves_of_other_jobs_that_came_to_or_left_a_site_use_its_budget(came: str, left: str) -> None:
     """Ten an hour: read from the Assignments, so that the next leader counts them too."""
-    spot = {"a": HOT, "b": COOL, "x": node("far", site="x")}
+    spot = {"a": HOT, "b": COOL, "x": cpu(node("far", site="x"), 0.4)}
     tiny = job().request.__class__(10, 10, 1)
     others = [
         job(f"o{i}", request=tiny, placed=(placed(spot[came], since=NOW - 50, moved_from=left),)) for i in range(10)
