@@ -281,7 +281,7 @@ def _say_missing(decision: Decision, ledger: Ledger) -> None:
     else:
         _, misses = sift(ask, ledger.states, decision.static)
         decision.reason, decision.message = why_missing(ask, ledger.states, misses)
-    stayed = sum(_stay(decision, need, ledger) for need in decision.needs)
+    stayed = sum(stay(decision, need, ledger) for need in decision.needs)
     decision.missing = sum(need.count for need in decision.needs) - stayed
     wanted = decision.wanted
     if stayed:
@@ -294,19 +294,23 @@ def _say_missing(decision: Decision, ledger: Ledger) -> None:
         decision.message = f"{wanted - decision.missing} of {wanted} replicas have a node; {decision.message}"
 
 
-def _stay(decision: Decision, need: Need, ledger: Ledger) -> int:
-    """How many misplaced replicas stay because what would replace them has no place."""
+def stay(decision: Decision, need: Need, ledger: Ledger) -> int:
+    """How many misplaced replicas stay because what would replace them has no place, or lost it again."""
     stayed = 0
     misplaced = [standing for standing in decision.misplaced if need.site in (None, standing.site)]
     for standing in sorted(misplaced, key=lambda s: (-s.ready, s.since, s.state.rank if s.state else 0)):
         if stayed == need.count:
             break
-        standing.count = min(standing.count, need.count - stayed)
-        standing.ready = min(standing.ready, standing.count)
-        stayed += standing.count
-        decision.standings.append(standing)
+        count = min(standing.count, need.count - stayed)
+        if count == 0:
+            continue
+        kept = replace(standing, count=count, ready=min(standing.ready, count))
+        standing.count -= count
+        standing.ready -= kept.ready
+        stayed += count
+        decision.standings.append(kept)
         if standing.state is not None:
-            ledger.withdraw(decision.ask.index, standing.state, -standing.count)
+            ledger.withdraw(decision.ask.index, standing.state, -count)
         decision.notes.append(f"{standing.why}; stays there until another node fits")
     return stayed
 
