@@ -28,6 +28,7 @@ class Ask:
         self.site_use: Mapping[str, Usage] = ledger.site_use
         """what is placed at each site, by all jobs; kept true by the ledger, as the two below"""
         self.namespace_use: Usage = ledger.namespace_use[job.namespace]
+        self._ledger = ledger
         self.spots: Mapping[str, int] = ledger.spots[index]
         """replicas of this job by site, without those that are lost and may be replaced"""
         self._ways: dict[str, Way] = {}
@@ -50,6 +51,16 @@ class Ask:
     def service(self) -> float | None:
         """Seconds of one request on a node of speed 1; None when neither published nor measured, or nothing sane."""
         return self.learned.service_seconds(self.job)
+
+    def over_site_quota(self, site: str) -> float | None:
+        """None when the site's quota has room for one more replica, be it that of one that it replaces."""
+        staying = self._ledger.may_leave(self.index, site)
+        return self.site_use[site].lacks(self.request.cpu, staying.sites[site] if staying else 0)
+
+    def over_namespace_quota(self, site: str = "") -> float | None:
+        """As over_site_quota, of the namespace, for one more replica at the site."""
+        staying = self._ledger.may_leave(self.index, site)
+        return self.namespace_use.lacks(self.request.cpu, staying.sites.total() if staying else 0)
 
     def way(self, site: Site) -> Way:
         known = self._ways.get(site.name)

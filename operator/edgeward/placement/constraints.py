@@ -287,15 +287,15 @@ def _spread_miss(ask: Ask, state: NodeState) -> str:
 
 
 def _site_quota(ask: Ask, state: NodeState) -> float | None:
-    return ask.site_use[state.site.name].lacks(ask.request.cpu)
+    return ask.over_site_quota(state.site.name)
 
 
 def _site_quota_miss(ask: Ask, state: NodeState) -> str:
     return f"site {state.site.name}: {ask.site_use[state.site.name].text(ask.request.cpu)}"
 
 
-def _namespace_quota(ask: Ask, _: NodeState) -> float | None:
-    return ask.namespace_use.lacks(ask.request.cpu)
+def _namespace_quota(ask: Ask, state: NodeState) -> float | None:
+    return ask.over_namespace_quota(state.site.name)
 
 
 def _namespace_quota_miss(ask: Ask, _: NodeState) -> str:

@@ -115,6 +115,9 @@ def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
     for standing in had.misplaced:
         if standing.state is not None:
             ledger.withdraw(turn.index, standing.state, standing.count)
+    for need in decision.needs:
+        there = [s.site for s in _to_stay(decision, need) if s.state is not None for _ in range(s.count)]
+        ledger.stay_until_replaced(turn.index, need.site, there[: need.count], need.count)
     # Before a claim takes its part of a need.
     decision.calm = wanted > 0 and not surplus and not decision.needs and not had.misplaced and not had.lost
     _claim(decision, ledger, settings)
@@ -173,6 +176,8 @@ def finish(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_
         return
     if any(need.count for need in decision.needs):
         _say_missing(decision, ledger)
+    for need in decision.needs:
+        ledger.not_replaced(decision.ask.index, need.site)
     decision.settled = decision.calm and _at_rest(decision)
     if not (decision.settled and job.explained):
         # The dearest part of a decision by far, and for most jobs of most plans the same as ever.
@@ -297,11 +302,14 @@ def _say_missing(decision: Decision, ledger: Ledger) -> None:
 def stay(decision: Decision, need: Need, ledger: Ledger) -> int:
     """How many misplaced replicas stay because what would replace them has no place, or lost it again."""
     stayed = 0
-    misplaced = [standing for standing in decision.misplaced if need.site in (None, standing.site)]
-    for standing in sorted(misplaced, key=lambda s: (-s.ready, s.since, s.state.rank if s.state else 0)):
+    left = ledger.not_replaced(decision.ask.index, need.site)
+    for standing in _to_stay(decision, need):
         if stayed == need.count:
             break
         count = min(standing.count, need.count - stayed)
+        if left is not None and standing.state is not None:
+            count = min(count, left[standing.site])
+            left[standing.site] -= count
         if count == 0:
             continue
         kept = replace(standing, count=count, ready=min(standing.ready, count))
@@ -313,6 +321,12 @@ def stay(decision: Decision, need: Need, ledger: Ledger) -> int:
             ledger.withdraw(decision.ask.index, standing.state, -count)
         decision.notes.append(f"{standing.why}; stays there until another node fits")
     return stayed
+
+
+def _to_stay(decision: Decision, need: Need) -> list[Standing]:
+    """Misplaced replicas that one of the need may replace, those first that should rather stay."""
+    misplaced = [standing for standing in decision.misplaced if need.site in (None, standing.site)]
+    return sorted(misplaced, key=lambda s: (-s.ready, s.since, s.state.rank if s.state else 0))
 
 
 def _at_rest(decision: Decision) -> bool:

@@ -105,7 +105,7 @@ def why_missing(ask: Ask, states: Sequence[NodeState], misses: Misses) -> tuple[
     too_big = _too_big(ask, states)
     if too_big:
         return Rejection.TOO_BIG_FOR_ANY_NODE.value, f"{too_big}; {counts}"
-    if ask.namespace_use.lacks(ask.request.cpu) is not None:
+    if ask.over_namespace_quota() is not None:
         return Rejection.QUOTA_EXCEEDED.value, f"{namespace_quota_text(ask)}; {counts}"
     if deepest is None or deepest not in _FIT:
         return (deepest.value if deepest else Rejection.NO_CAPACITY.value), counts

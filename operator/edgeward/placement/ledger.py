@@ -20,7 +20,7 @@ from edgeward.placement.freshness import STANDS_STILL, Reading, earliest_starts,
 from edgeward.placement.learning import Failures, Learned
 from edgeward.placement.pools import charge, pool_node, pool_reading
 from edgeward.placement.prices import prices
-from edgeward.placement.quotas import Usage
+from edgeward.placement.quotas import Staying, Usage
 from edgeward.placement.settings import PlanSettings
 
 
@@ -31,8 +31,9 @@ class Held:
     decided: int = 0
     room: int = 0
     leaving: int = 0
-    raised: list[tuple[bool, NodeState | None]] = field(default_factory=list)
-    """of each replica placed in this plan: whether it took room of its own, and of a pool on which node"""
+    raised: list[tuple[bool, NodeState | None, tuple[Staying, str] | None]] = field(default_factory=list)
+    """of each replica placed in this plan: whether it took room of its own, of a pool on which node, and what it
+    replaces"""
 
 
 @dataclass(slots=True)
@@ -119,6 +120,8 @@ class Ledger:
         self._by_name = {state.node.name: state for state in self.states}
         self.site_use = _site_use(fleet, self.states)
         self.namespace_use = _namespace_use(fleet)
+        self._staying: dict[int, dict[str | None, Staying]] = {}
+        """what must leave once it is replaced, by job and by the site where its replacement must be (None: anywhere)"""
         self.spots: tuple[Counter[str], ...] = tuple(Counter() for _ in fleet.jobs)
         """replicas by site, for each job"""
         self._namespaces = tuple(job.namespace for job in fleet.jobs)
@@ -265,23 +268,28 @@ class Ledger:
         """One more replica of the job is decided for here."""
         held = state.held.setdefault(job, Held())
         held.decided += 1
+        replaces = self._replace_one(job, state.site.name)
         self._count(job, state.site.name, 1)
         if held.decided > held.room:
             held.room = held.decided
             state.requested += self.requests[job]
             state.in_flight += self.requests[job]
             taken = charge(state, job, self.requests[job]) if state.pool else None
-            held.raised.append((True, taken))
+            held.raised.append((True, taken, replaces))
             self.refresh(state)
         else:
-            held.raised.append((False, None))
+            held.raised.append((False, None, replaces))
 
     def take_back(self, job: int, state: NodeState) -> None:
         """As if the last `place` of this job here had not been."""
         held = state.held[job]
-        raised, member = held.raised.pop()
+        raised, member, replaced = held.raised.pop()
         held.decided -= 1
         self._count(job, state.site.name, -1)
+        if replaced is not None:
+            staying, source = replaced
+            staying.come_back(source)
+            self._count_quota(job, source, 1)
         if raised:
             held.room -= 1
             state.requested -= self.requests[job]
@@ -314,11 +322,52 @@ class Ledger:
 
     def _count(self, job: int, site: str, replicas: int) -> None:
         """So many more of the job count at the site, for quotas and for the job's spread."""
+        self._count_quota(job, site, replicas)
+        self.spots[job][site] += replicas
+
+    def _count_quota(self, job: int, site: str, replicas: int) -> None:
+        """An empty site is none."""
+        if not site:
+            return
         cpu = self.requests[job].cpu
         if site in self.site_use:
             self.site_use[site].count(replicas, cpu)
         self.namespace_use[self._namespaces[job]].count(replicas, cpu)
-        self.spots[job][site] += replicas
+
+    def stay_until_replaced(self, job: int, at: str | None, sites: Iterable[str], wanted: int) -> None:
+        """Replicas that were withdrawn at `sites` count for the quotas on, each until one of the `wanted` new ones is
+        placed instead of it, at site `at` or anywhere."""
+        counts = Counter(sites)
+        if not counts:
+            return
+        self._staying.setdefault(job, {})[at] = Staying(counts, wanted - counts.total())
+        for site, count in counts.items():
+            self._count_quota(job, site, count)
+
+    def not_replaced(self, job: int, at: str | None) -> Counter[str] | None:
+        """By site, those of `stay_until_replaced` that nothing replaced; they count no more. None when there were none,
+        or this was asked before."""
+        staying = self._staying.get(job, {}).pop(at, None)
+        if staying is None:
+            return None
+        for site, count in staying.sites.items():
+            self._count_quota(job, site, -count)
+        return staying.sites
+
+    def may_leave(self, job: int, site: str) -> Staying | None:
+        """What one more replica at the site may replace."""
+        by_need = self._staying.get(job)
+        return (by_need.get(site) or by_need.get(None)) if by_need else None
+
+    def _replace_one(self, job: int, site: str) -> tuple[Staying, str] | None:
+        staying = self.may_leave(job, site)
+        if staying is None:
+            return None
+        cpu, use = self.requests[job].cpu, self.site_use.get(site)
+        full = self.namespace_use[self._namespaces[job]].lacks(cpu) is not None
+        source = staying.leave_for(site, full or (use is not None and use.lacks(cpu) is not None))
+        self._count_quota(job, source, -1)
+        return staying, source
 
     def reserve(self, job: int, state: NodeState, count: int = 1) -> None:
         """Keep room for replicas of the job that come once others have left; a negative count gives it back."""

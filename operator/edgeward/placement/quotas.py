@@ -1,11 +1,13 @@
 """Limits over several nodes: of a site, of a namespace, and of one job over the sites.
 
-What counts is what is decided for. A replica that is to leave does not count any more, so that its replacement can
-come first; nor does one that is lost and may be started elsewhere. A quota keeps out what is new; it evicts nothing.
+What counts is what is decided for. A replica that must leave counts until what replaces it has a place, as it stays
+where it is if nothing does; its own job may use that count, so that the replacement can come first. One that is lost and
+may be started elsewhere does not count. A quota keeps out what is new; it evicts nothing.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,13 +28,15 @@ class Usage:
         self.replicas += replicas
         self.cpu += replicas * cpu
 
-    def lacks(self, cpu: int) -> float | None:
-        """None when one more replica with this request may come; else how much is over, the larger of the two shares."""
+    def lacks(self, cpu: int, own: int = 0) -> float | None:
+        """None when one more replica with this request may come; else how much is over, the larger of the two shares.
+        own: how many of those that count may leave for it; they request as much."""
+        replicas, used = self.replicas - own, self.cpu - own * cpu
         over = 0.0
-        if self.max_replicas is not None and self.replicas >= self.max_replicas:
-            over = (self.replicas + 1 - self.max_replicas) / max(1, self.max_replicas)
-        if self.max_cpu is not None and cpu > 0 and self.cpu + cpu > self.max_cpu:
-            over = max(over, (self.cpu + cpu - self.max_cpu) / max(1, self.max_cpu))
+        if self.max_replicas is not None and replicas >= self.max_replicas:
+            over = (replicas + 1 - self.max_replicas) / max(1, self.max_replicas)
+        if self.max_cpu is not None and cpu > 0 and used + cpu > self.max_cpu:
+            over = max(over, (used + cpu - self.max_cpu) / max(1, self.max_cpu))
         return over or None
 
     def text(self, cpu: int, *, replicas: str = "quota.replicas", of_cpu: str = "quota.cpu") -> str:
@@ -40,6 +44,36 @@ class Usage:
         if self.max_replicas is not None and self.replicas >= self.max_replicas:
             return f"{replicas} is {self.max_replicas}, {self.replicas} used, 1 more wanted"
         return f"{of_cpu} is {_cores(self.max_cpu or 0)}, {_cores(self.cpu)} used, {_cores(cpu)} more wanted"
+
+
+@dataclass(slots=True)
+class Staying:
+    """Replicas of one job that are where they should not be, and stay as long as nothing replaces them."""
+
+    sites: Counter[str]
+    """how many at each site; they count for its quota and the namespace's"""
+    spare: int
+    """replicas that may still be placed without one of these having to leave: more are missing than those"""
+
+    def leave_for(self, site: str, full: bool) -> str:
+        """The site that one of them leaves as another replica is placed at `site`; empty when all stay. full: there is
+        no quota for it but theirs."""
+        if self.spare > 0 and not full:
+            self.spare -= 1
+            return ""
+        known = [name for name, count in self.sites.items() if count > 0]
+        if not known:
+            return ""
+        source = site if self.sites[site] > 0 else max(known, key=lambda name: (self.sites[name], name))
+        self.sites[source] -= 1
+        return source
+
+    def come_back(self, source: str) -> None:
+        """As if the `leave_for` that answered this had not been."""
+        if source:
+            self.sites[source] += 1
+        else:
+            self.spare += 1
 
 
 def _cores(millicores: int) -> str:

@@ -73,6 +73,37 @@ def test_a_quota_that_comes_down_evicts_nobody() -> None:
     assert (by_site(decided), decided.missing) == ({"a": 3}, 0)
 
 
+@pytest.mark.parametrize("limit", ["namespace", "site"])
+def test_what_must_leave_and_finds_no_other_node_counts_while_it_stays(limit: str) -> None:
+    """Its node is cordoned and no other will do, so it stays; the next job of its tier must not take its quota."""
+    shop = Site("shop", "edge", quota_replicas=1 if limit == "site" else None)
+    spaces = (Namespace("test", max_replicas=1),) if limit == "namespace" else ()
+    closed, open_ = node("closed", labels={"disk": "ssd"}, unschedulable=True), node("open")
+    stuck = job("stuck", created_at=1.0, node_selector={"disk": "ssd"}, placed=(placed(closed),))
+    decided = plan(fleet([closed, open_], [stuck, job(created_at=2.0)], sites=(shop,), namespaces=spaces))
+    assert [p.node for p in one(decided, "stuck").placements] == ["closed"]
+    assert one(decided, "stuck").reason == "NodeUnschedulable"
+    assert (one(decided).missing, one(decided).reason) == (1, "QuotaExceeded")
+
+
+def test_a_full_quota_is_shared_by_what_stays_and_what_replaces_it() -> None:
+    """Three are wanted and one is there already, on a cordoned node, under a limit of two: one replaces it and one more
+    comes. Where the limit is one, it moves and nothing is added."""
+    closed, spot = node("closed", unschedulable=True), node("open")
+    held = job(replicas=3, placed=(placed(closed),))
+    for most in (1, 2):
+        decided = one(plan(fleet([closed, spot], [held], namespaces=(Namespace("test", max_replicas=most),))))
+        assert ({p.node: p.replicas for p in decided.placements}, decided.missing) == ({"open": most}, 3 - most)
+
+
+def test_where_room_is_short_and_quota_is_not_what_must_leave_stays_beside_what_is_new() -> None:
+    closed = node("closed", unschedulable=True)
+    spot = node("open", allocatable=Resources(600, 8 * GI, 110))
+    held = job(replicas=3, placed=(placed(closed),))
+    decided = one(plan(fleet([closed, spot], [held], namespaces=(Namespace("test", max_replicas=3),))))
+    assert ({p.node: p.replicas for p in decided.placements}, decided.missing) == ({"closed": 1, "open": 1}, 1)
+
+
 def test_a_replica_that_must_leave_makes_room_for_its_successor_in_the_quota() -> None:
     """The node is of another tier now. Both exist for a moment; the one that leaves does not count."""
     old, new = node("old", site="a", tier="cloud"), node("new", site="a")
