@@ -178,7 +178,7 @@ def finish(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_
         _say_missing(decision, ledger)
     for need in decision.needs:
         ledger.not_replaced(decision.ask.index, need.site)
-    decision.settled = decision.calm and _at_rest(decision)
+    decision.settled = decision.calm and at_rest(decision)
     if not (decision.settled and job.explained):
         # The dearest part of a decision by far, and for most jobs of most plans the same as ever.
         _explain(decision, ledger, settings, fleet_notes)
@@ -329,7 +329,7 @@ def _to_stay(decision: Decision, need: Need) -> list[Standing]:
     return sorted(misplaced, key=lambda s: (-s.ready, s.since, s.state.rank if s.state else 0))
 
 
-def _at_rest(decision: Decision) -> bool:
+def at_rest(decision: Decision) -> bool:
     """Every replica Ready and none leaving."""
     held = [p for p in decision.turn.job.placed if p.replicas == 0 and p.started]
     return not held and all(s.ready >= s.count and not s.ailing for s in decision.standings)

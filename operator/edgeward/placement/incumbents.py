@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from edgeward.fleet.model import Placed
+from edgeward.fleet.model import Job, Placed
 from edgeward.fleet.names import is_pool
 from edgeward.placement.ask import Ask
 from edgeward.placement.constraints import DRAIN_CHECKS, INCUMBENT_CHECKS, first_miss
@@ -84,7 +84,9 @@ def _sort_out_one(ask: Ask, placed: Placed, ledger: Ledger, settings: PlanSettin
         found.misplaced.append(standing)
         return
     away = None if placed.lost_since is None or there else ask.now - placed.lost_since
-    if state is None and away is not None and away >= settings.gone_after and not standing.frozen:
+    # What a site that is cut off has is not known; that its nodes are not seen here says nothing.
+    unseen = state is None and (site is None or site.connected)
+    if unseen and away is not None and away >= settings.gone_after and not standing.frozen:
         found.notes.append(f"{placed.node} is gone for {away:.0f} s: what it held is given up")
         return
     if away is not None and away >= ask.job.lost_after:
@@ -161,7 +163,8 @@ def drop_surplus(
 ) -> list[str]:
     """Take `surplus` replicas away, the worst first: on an ailing node, then not ready, then the lowest score. Scores
     closer than the gain that justifies a move count as equal, and then the newer goes: what came back after its
-    replacement was placed has the older right. Frozen ones never go. Returns notes."""
+    replacement was placed has the older right. What the job's minSites needs goes last. Frozen ones never go. Returns
+    notes."""
     notes = []
     while surplus > 0:
         loose = [standing for standing in standings if standing.count > 0 and not standing.frozen]
@@ -186,16 +189,28 @@ def _worst(
     if ailing:
         victim = max(ailing, key=_newness)
         return victim, min(surplus, victim.count)
+    crowd = Crowd(standings)
+    if sites_short(scorer.ask.job, crowd) >= 0:
+        beside = [standing for standing in loose if crowd.at_site[standing.site] > 1]
+        loose, surplus = beside or loose, 1
     starting = [standing for standing in loose if standing.ready < standing.count]
     if starting:
         victim = max(starting, key=_newness)
         return victim, min(surplus, victim.count - victim.ready)
-    crowd = Crowd(standings)
     scores = [standing_score(scorer, crowd, standing) for standing in loose]
     bar = min(scores) + gain
     band = [(standing, score) for standing, score in zip(loose, scores, strict=True) if score < bar]
     victim = max(band, key=lambda entry: (entry[0].since, -entry[1], _rank(entry[0])))[0]
     return victim, min(victim.count, max(1, surplus // 50))
+
+
+def sites_short(job: Job, crowd: Crowd) -> int:
+    """How many more sites the job's replicas should be at for spread.minSites; 0 when they are at just as many, and less
+    when at more, or when it asks for none."""
+    if job.min_sites is None or job.per_site:
+        return -1
+    used = sum(1 for count in crowd.at_site.values() if count > 0)
+    return min(job.min_sites, max(0, job.replicas)) - used
 
 
 def _newness(standing: Standing) -> tuple[float, int]:

@@ -11,6 +11,7 @@ from edgeward.fleet.model import Fleet, Job, Placed
 from edgeward.placement.decide import Decision, begin, consider_move, finish, follow, grow, job_plan, place
 from edgeward.placement.hysteresis import SiteBudget
 from edgeward.placement.ledger import Ledger, given_up
+from edgeward.placement.mend import mend
 from edgeward.placement.model import Explanation, Guidance, JobPlan, Placement, Plan
 from edgeward.placement.order import Turn, turns
 from edgeward.placement.preemption import preempt
@@ -82,6 +83,7 @@ def _one_tier(
         lambda decision: follow(decision, advice, ledger) if advice else None,
         lambda decision: place(decision, ledger),
         lambda decision: grow(decision, ledger),
+        lambda decision: mend(decision, ledger),
         lambda decision: finish(decision, ledger, settings, fleet_notes=notes),
     )
     for step in steps:

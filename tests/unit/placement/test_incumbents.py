@@ -253,3 +253,70 @@ def test_when_none_is_wanted_a_lost_one_goes_too() -> None:
 def test_of_two_that_are_starting_the_newer_goes() -> None:
     one = job(placed=(placed(A, ready=0, since=NOW - 9000), placed(B, ready=0, since=NOW - 400)))
     assert spots(decide([A, B], one)) == {"a": 1}
+
+
+def at(site: str, count: int) -> list[Node]:
+    return [node(f"{site}{i}", site=site) for i in range(count)]
+
+
+def test_fewer_replicas_still_stand_at_as_many_sites_as_min_sites_asks_for() -> None:
+    """The newest stands alone at its site: one of the two that share a site goes instead."""
+    a0, a1, b0 = *at("a", 2), *at("b", 1)
+    had = (placed(a0, since=NOW - 7200), placed(a1, since=NOW - 7100), placed(b0))
+    assert spots(decide([a0, a1, b0], job(replicas=2, min_sites=2, placed=had))) == {"a0": 1, "b0": 1}
+    assert spots(decide([a0, a1, b0], job(replicas=1, min_sites=2, placed=had))) == {"a0": 1}
+    assert spots(decide([a0, a1, b0], job(replicas=2, placed=had))) == {"a0": 1, "a1": 1}
+
+
+def test_hundreds_too_many_leave_the_last_of_each_site_that_min_sites_needs() -> None:
+    nodes = [*at("a", 1), *at("b", 1), *at("c", 1)]
+    tiny = Resources(1, 1, 1)
+    had = (placed(nodes[0], 60), placed(nodes[1], 60), placed(nodes[2], 1))
+    one = job(replicas=3, min_sites=3, request=tiny, placed=had)
+    assert spots(decide([replace(n, allocatable=Resources(4000, 8 * GI, 200)) for n in nodes], one)) == {
+        "a0": 1,
+        "b0": 1,
+        "c0": 1,
+    }
+
+
+def test_what_stands_at_too_few_sites_is_mended_once_another_site_has_room() -> None:
+    a0, a1, b0 = *at("a", 2), *at("b", 1)
+    one = job(replicas=2, min_sites=2, placed=(placed(a0), placed(a1)))
+    full = replace(b0, foreign=Resources(4000, 0, 1))
+    assert spots(decide([a0, a1, full], one)) == {"a0": 1, "a1": 1}
+    seen = fleet([a0, a1, b0], [one])
+    for _ in range(4):
+        decided = plan(seen).jobs[0]
+        assert (sorted(p.site for p in decided.placements), decided.missing) == (["a", "b"], 0)
+        seen = applied(seen, plan(seen), seconds=60)
+    assert seen.jobs[0].moves.count == 0
+
+
+def test_it_is_mended_one_at_a_time_and_never_while_something_changes() -> None:
+    a0, b0, c0 = *at("a", 1), *at("b", 1), *at("c", 1)
+    one = job(replicas=3, min_sites=3, placed=(placed(a0, 3),))
+    decided = decide([a0, b0, c0], one)
+    assert sorted(spots(decided).values()) == [1, 2]
+    assert "as spread.minSites asks for another site" in " ".join(decided.explanation.notes)
+    starting = replace(one, placed=(placed(a0, 2), placed(b0, ready=0)))
+    assert spots(decide([a0, b0, c0], starting)) == {"a0": 2, "b0": 1}
+    leaving = replace(one, placed=(placed(a0, 2), placed(b0), placed(node("x", site="a"), 0, started=(NOW - 90,))))
+    assert spots(decide([a0, b0, c0], leaving)) == {"a0": 2, "b0": 1}
+
+
+@pytest.mark.parametrize("state", [{"frozen": True}, {"connected": False}])
+def test_a_spread_is_not_mended_out_of_a_site_where_nothing_can_be_told_to_go(state: dict[str, bool]) -> None:
+    a0, b0 = *at("a", 1), *at("b", 1)
+    sites = (replace(Site("a", "edge"), **state), Site("b", "edge"))  # type: ignore[arg-type]
+    assert spots(decide([a0, b0], job(replicas=2, min_sites=2, placed=(placed(a0, 2),)), sites=sites)) == {"a0": 2}
+
+
+def test_a_node_that_is_not_seen_at_a_site_that_is_cut_off_is_unknown_and_not_gone() -> None:
+    """With disconnect.replace false it goes on counting, however long; once the site is back without it, it is gone."""
+    was = Placed("x", "site-a", 1, 1, (NOW - 3600,), since=NOW - 3600, lost_since=NOW - 7000)
+    one = job(replace_lost=False, placed=(was,))
+    cut = (Site("site-a", "edge", connected=False), Site("site-b", "edge"))
+    assert spots(decide([B], one, sites=cut)) == {"x": 1}
+    back = (Site("site-a", "edge"), Site("site-b", "edge"))
+    assert spots(decide([B], one, sites=back)) == {"b": 1}
