@@ -35,6 +35,7 @@ from edgeward.cluster.resources import (
     VOLUME_CLAIMS,
     Object,
     Resource,
+    key_of,
 )
 from edgeward.fleet.names import (
     ANNOTATION_MODELS,
@@ -107,6 +108,8 @@ class Agent:
         self._scraper = RuntimeScraper(timeout=settings.scrape_timeout)
         self._looked: dict[str, _Looked] = {}
         self._persistent: bool | None = None
+        self._labelled_sites: tuple[int, frozenset[str]] = (-1, frozenset())
+        """the sites that the labels of the nodes tell, as of so many changes of nodes"""
         self.queue = KeyQueue()
         self.reconciled = 0
         self.failed = 0
@@ -188,7 +191,7 @@ class Agent:
         present = self._cache[CONFIG_MAPS].get(f"{namespace}/{config_name(assignment)}")
         wanted = children(
             assignment,
-            tiers=self._tiers(),
+            tiers=self._tiers(assignment),
             settings=self._settings,
             persistent=bool(self._persistent),
             config=present,
@@ -271,10 +274,9 @@ class Agent:
         for resource in (DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES):
             if only_deployments and resource is not DEPLOYMENTS:
                 continue
-            for obj in self._cache[resource].all():
+            for obj in self._cache[resource].labelled(LABEL_ASSIGNMENT, assignment.name):
                 meta = obj["metadata"]
-                mine = (meta.get("labels") or {}).get(LABEL_ASSIGNMENT) == assignment.name
-                if mine and meta["name"] not in names and "deletionTimestamp" not in meta:
+                if meta["name"] not in names and "deletionTimestamp" not in meta:
                     await self._client.delete(resource, meta["namespace"], meta["name"], uid=meta["uid"])
 
     async def _touch_pods(self, assignment: Assignment) -> None:
@@ -309,13 +311,13 @@ class Agent:
         job, left = raw["spec"]["job"], 0
         shared = self._job_still_assigned(job, besides=meta["name"])
         for resource in (DEPLOYMENTS, DISRUPTION_BUDGETS, CONFIG_MAPS, SERVICES):
-            for obj in self._cache[resource].all():
-                labels = obj["metadata"].get("labels") or {}
-                own = labels.get(LABEL_ASSIGNMENT) == meta["name"]
-                of_job = resource is SERVICES and not shared and _is_service_of(obj, job)
-                if own or of_job:
-                    left += 1
-                    await self._delete(resource, obj)
+            found = {key_of(obj): obj for obj in self._cache[resource].labelled(LABEL_ASSIGNMENT, meta["name"])}
+            if resource is SERVICES and not shared:
+                services = self._cache[SERVICES].labelled(LABEL_JOB, job["name"])
+                found |= {key_of(obj): obj for obj in services if _is_service_of(obj, job)}
+            left += len(found)
+            for obj in found.values():
+                await self._delete(resource, obj)
         left += len(self._pods(meta["name"]))
         if left:
             # Each of them, gone, brings this key back by its event.
@@ -402,10 +404,9 @@ class Agent:
             pods=self._pods(assignment.name),
             deployments={
                 (item["metadata"].get("annotations") or {}).get(ANNOTATION_NODE, ""): item
-                for item in self._cache[DEPLOYMENTS].all()
-                if (item["metadata"].get("labels") or {}).get(LABEL_ASSIGNMENT) == assignment.name
+                for item in self._cache[DEPLOYMENTS].labelled(LABEL_ASSIGNMENT, assignment.name)
             },
-            nodes={node["metadata"]["name"]: node for node in self._cache[NODES].all()},
+            nodes=self._nodes_of(assignment),
             runtimes=looked.answers if looked else {},
             applied_revision=present.get("appliedRevision", 0) if problem else assignment.spec.revision,
             conditions=conditions,
@@ -496,33 +497,33 @@ class Agent:
         return self._cache[ASSIGNMENTS].all()
 
     def _pods(self, name: str) -> list[Object]:
-        return [
-            pod
-            for pod in self._cache[PODS].all()
-            if (pod["metadata"].get("labels") or {}).get(LABEL_ASSIGNMENT) == name
-        ]
+        return self._cache[PODS].labelled(LABEL_ASSIGNMENT, name)
+
+    def _nodes_of(self, assignment: Assignment) -> dict[str, Object]:
+        """The nodes that it names and that there are, by name."""
+        found = ((node.name, self._cache[NODES].get(node.name)) for node in assignment.spec.nodes)
+        return {name: node for name, node in found if node is not None}
 
     def _users_budgets(self, assignment: Assignment) -> list[Object]:
         return users_budgets(self._cache[DISRUPTION_BUDGETS].all(), self._pods(assignment.name))
 
-    def _tiers(self) -> dict[str, str]:
+    def _tiers(self, assignment: Assignment) -> dict[str, str]:
         return {
-            node["metadata"]["name"]: (node["metadata"].get("labels") or {}).get(LABEL_TIER, "")
-            for node in self._cache[NODES].all()
+            name: (node["metadata"].get("labels") or {}).get(LABEL_TIER, "")
+            for name, node in self._nodes_of(assignment).items()
         }
 
     def _sites_here(self) -> int:
         """How many sites this cluster holds, by what is assigned to it and by its nodes' labels."""
-        assigned = {(item["metadata"].get("labels") or {}).get(LABEL_SITE, "") for item in self._assignments()}
-        labels = {item["metadata"]["name"]: item["metadata"].get("labels") or {} for item in self._cache[NODES].all()}
-        return len(assigned | set(membership(labels, ()).site.values()))
+        nodes = self._cache[NODES]
+        if self._labelled_sites[0] != nodes.changes:
+            labels = {item["metadata"]["name"]: item["metadata"].get("labels") or {} for item in nodes.all()}
+            self._labelled_sites = nodes.changes, frozenset(membership(labels, ()).site.values())
+        return len(self._cache[ASSIGNMENTS].values(LABEL_SITE) | self._labelled_sites[1])
 
     def _has_site_service(self, assignment: Assignment) -> bool:
         """One that was made stays with its Assignment: clients use it, however the nodes come and go."""
-        return any(
-            (item["metadata"].get("labels") or {}).get(LABEL_ASSIGNMENT) == assignment.name
-            for item in self._cache[SERVICES].all()
-        )
+        return bool(self._cache[SERVICES].labelled(LABEL_ASSIGNMENT, assignment.name))
 
     def _job_still_assigned(self, job: Mapping[str, Any], *, besides: str) -> bool:
         return any(

@@ -59,13 +59,13 @@ class LeaseLost(Exception):
 
 async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> None:
     """Until SIGTERM. Raises when anything that must not end has ended: crash, be restarted, start from the API again."""
-    async with Client.connect(kubeconfig=kubeconfig) as client:
+    async with Client.connect(kubeconfig=kubeconfig) as client, Client.connect(kubeconfig=kubeconfig) as own_line:
         cache = _cache(lambda resource, obj: notice(resource, obj))
         # The random part is a key as well: see hub/debug.py.
         identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex}"
         hub_settings = settings.hub()
         leadership = Leadership(
-            client,
+            own_line,  # a thousand writes of a burst before it would cost the Lease
             namespace=settings.namespace,
             name=hub_settings.lease_name,
             identity=identity,

@@ -40,12 +40,24 @@ class Store:
     gone: dict[str, int] = field(default_factory=dict)
     """resource versions at which objects were deleted, so that an older answer does not bring them back"""
     seeded: bool = False
+    changes: int = 0
+    """goes up with every change, so that what was made of all objects can be kept until then"""
+    _groups: dict[str, dict[str, dict[str, Object]]] = field(default_factory=dict)
+    """by label and its value, the objects by key; of the labels that somebody has asked for"""
 
     def all(self) -> list[Object]:
         return list(self.objects.values())
 
     def get(self, key: str) -> Object | None:
         return self.objects.get(key)
+
+    def labelled(self, label: str, value: str) -> list[Object]:
+        """The objects with this value of a label, without a look at all the others."""
+        return list(self._grouped(label).get(value, {}).values())
+
+    def values(self, label: str) -> set[str]:
+        """All values that a label has."""
+        return set(self._grouped(label))
 
     def seed(self, items: Iterable[Object]) -> None:
         for item in items:
@@ -66,7 +78,14 @@ class Store:
         if not self.wanted(obj):
             # Somebody took the mark off by which it was wanted; to us it is as good as deleted.
             return self._drop(key, obj)
-        self.objects[key] = self.trim(obj)
+        # In its old place: an order that changed with every event would be one that plans are made in.
+        known, kept = self.objects.get(key), self.trim(obj)
+        self.objects[key] = kept
+        self.changes += 1
+        for label, groups in self._groups.items():
+            if known is not None and _value(known, label) != _value(kept, label):
+                _leave(groups, label, key, known)
+            _enter(groups, label, key, kept)
         self.gone.pop(key, None)
         self.changed(self.resource, obj)
         return True
@@ -88,7 +107,7 @@ class Store:
 
     def _drop(self, key: str, obj: Object) -> bool:
         self.confirmed.discard(key)
-        if self.objects.pop(key, None) is None:
+        if not self._forget(key):
             return False
         self.changed(self.resource, obj)
         return True
@@ -121,8 +140,43 @@ class Store:
             if key in self.confirmed:
                 behind.add(key)
             else:
-                del self.objects[key]
+                self._forget(key)
         return behind
+
+    def _grouped(self, label: str) -> dict[str, dict[str, Object]]:
+        if label not in self._groups:
+            groups = self._groups[label] = {}
+            for key, obj in self.objects.items():
+                _enter(groups, label, key, obj)
+        return self._groups[label]
+
+    def _forget(self, key: str) -> bool:
+        """True when it was there."""
+        known = self.objects.pop(key, None)
+        if known is None:
+            return False
+        self.changes += 1
+        for label, groups in self._groups.items():
+            _leave(groups, label, key, known)
+        return True
+
+
+def _enter(groups: dict[str, dict[str, Object]], label: str, key: str, obj: Object) -> None:
+    value = _value(obj, label)
+    if value:
+        groups.setdefault(value, {})[key] = obj
+
+
+def _leave(groups: dict[str, dict[str, Object]], label: str, key: str, obj: Object) -> None:
+    value = _value(obj, label)
+    group = groups.get(value, {})
+    group.pop(key, None)
+    if not group:
+        groups.pop(value, None)
+
+
+def _value(obj: Object, label: str) -> str:
+    return str((obj["metadata"].get("labels") or {}).get(label) or "")
 
 
 @dataclass(slots=True)

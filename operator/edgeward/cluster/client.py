@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
+from urllib.request import getproxies_environment
 
 import aiohttp
 from kubernetes.aio import config as kube_config
@@ -83,7 +84,11 @@ class Client:
             await _configure(configuration, kubeconfig, context)
         except kube_config.ConfigException as error:
             raise ApiError(0, "NoKubeconfig", str(error)) from error
-        configuration.connection_pool_maxsize = 32
+        # More than all that is ever sent at once (the hub's and the agent's writes, Events, reads): the time that a call
+        # waits for a connection would count as the server's.
+        configuration.connection_pool_maxsize = 64
+        # With trust_env each request asks a thread for ~/.netrc first; it is wanted for proxies only.
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies_environment())}
         client = cls(configuration, timeout=call_limit)
         try:
             yield client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import logging
 import time
@@ -34,9 +35,19 @@ class Recorder:
     component: str
     quiet: float = 300.0
     clock: Callable[[], float] = time.monotonic
+    at_once: int = 4
+    """Events that are written at the same time; the others wait, so that a burst of news leaves room for work"""
     _told: dict[tuple[str, str, str], _Told] = field(default_factory=dict)
+    _slots: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.at_once)
 
     async def tell(self, resource: Resource, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
+        async with self._slots:
+            await self._tell(resource, obj, reason, message, warning=warning)
+
+    async def _tell(self, resource: Resource, obj: Object, reason: str, message: str, *, warning: bool) -> None:
         meta = obj["metadata"]
         identity = (str(meta.get("uid", "")), reason, message)
         told, now = self._told.get(identity), self.clock()

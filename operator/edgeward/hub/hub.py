@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -109,6 +109,8 @@ class Hub:
         self._refused = Refused()
         self.planner = Planner(settings.planner, solved=self.mark)
         self._said: dict[str, tuple[object, ...]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+        """Events on their way"""
         self.last: Observed | None = None
         self.passes = 0
         self.failed = 0
@@ -122,6 +124,8 @@ class Hub:
         try:
             await self._run()
         finally:
+            for task in self._telling:
+                task.cancel()
             await self.planner.close()
 
     async def _run(self) -> None:
@@ -136,7 +140,7 @@ class Hub:
                 await asyncio.sleep(pace.wait(time.monotonic()))
             self._dirty.clear()
             try:
-                observed = await self.once()
+                observed = await self._pass()
                 pace.planned(observed.seconds, now=time.monotonic())
             except WriteRefused:
                 raise
@@ -147,7 +151,12 @@ class Hub:
                 self._dirty.set()
 
     async def once(self) -> Observed:
-        """One pass of the loop."""
+        """One pass of the loop, and all the Events that it tells."""
+        observed = await self._pass()
+        await asyncio.gather(*self._telling)
+        return observed
+
+    async def _pass(self) -> Observed:
         facts, observed, published = await self._think()
         await self._publish(published)
         await self._report(observed, facts)
@@ -252,7 +261,7 @@ class Hub:
             said = release_status(readable, problem, step, now=fleet.now)
             changed = self._status(MODEL_RELEASES, raw, to_dict(said), known=readable)
             if changed:
-                writes.append(tell_releases(self._recorder, raw, readable.status, said))
+                self._tell(tell_releases(self._recorder, raw, readable.status, said))
             writes += changed
         for name, site in facts.sites.items():
             await breath.take()
@@ -289,11 +298,17 @@ class Hub:
         )
         changed = self._status(INFERENCE_JOBS, raw, to_dict(status), known=job)
         if changed:
-            changed.append(tell_jobs(self._recorder, raw, job.status, status, job_plan))
+            self._tell(tell_jobs(self._recorder, raw, job.status, status, job_plan))
             self._said.pop(facts.key, None)
         else:
             self._said[facts.key] = facts_now
         return changed
+
+    def _tell(self, events: Coroutine[Any, Any, None]) -> None:
+        """Beside the passes: the next plan must not wait until the news of the last one is out."""
+        task = asyncio.get_running_loop().create_task(events)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def _status(
         self, resource: Resource, raw: Object, wanted: dict[str, Any], known: KubeObject | None = None

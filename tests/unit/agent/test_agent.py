@@ -139,7 +139,7 @@ def test_a_job_at_one_of_several_sites_has_that_sites_service_and_keeps_it() -> 
     agent = an_agent(api, told(), (NODES, near), (NODES, far))
     reconciled(agent)
     assert sorted(api.of("apply", "Service")) == ["signs", "signs-edge"]
-    agent._cache[NODES].objects.pop("n2")
+    agent._cache[NODES].event("DELETED", agent._cache[NODES].objects["n2"])
     reconciled(agent)
     assert api.of("delete", "Service") == [], "it serves on while the Assignment lives"
 
@@ -177,7 +177,7 @@ def test_only_what_lives_on_a_node_that_is_ready_is_asked_and_waited_for() -> No
     agent._scraper.ask = ask  # type: ignore[method-assign]
     asyncio.run(agent._ask_runtimes(told()[1]))
     assert asked == ["up"]
-    agent._cache[PODS].objects.pop("shop/cut")
+    agent._cache[PODS].event("DELETED", agent._cache[PODS].objects["shop/cut"])
     asyncio.run(agent._ask_runtimes(told()[1]))
     assert agent._look(told()[1]).pause == AgentSettings().settled_poll, "the ended pod is not waited for"
 

@@ -160,6 +160,35 @@ def test_an_object_that_is_no_longer_wanted_leaves_and_raises_no_alarm() -> None
     assert found.event("MODIFIED", obj(version=4, ours="1")) and len(found.all()) == 1
 
 
+def test_objects_are_found_by_label_whatever_became_of_them() -> None:
+    found = store()
+    found.put(obj(version=1, job="x"))  # before anybody asks for the label
+    assert [key_of(item) for item in found.labelled("job", "x")] == ["n/a"] and found.values("job") == {"x"}
+    found.put(obj("b", version=2, job="x"))
+    found.put(obj("c", version=3))
+    assert [key_of(item) for item in found.labelled("job", "x")] == ["n/a", "n/b"]
+    found.put(obj(version=4, job="x", new="1"))
+    assert found.labelled("job", "x")[0]["metadata"]["labels"]["new"] == "1", "as it is now, in its old place"
+    found.put(obj(version=5, job="y"))
+    assert [key_of(item) for item in found.labelled("job", "x")] == ["n/b"] and found.values("job") == {"x", "y"}
+    found.event("DELETED", obj("b", version=6))
+    assert found.labelled("job", "x") == [] and found.values("job") == {"y"}
+    found.differs([], at="9")
+    assert found.labelled("job", "y") == [] and found.values("job") == set(), "gone before the watch began"
+
+
+def test_changes_are_counted() -> None:
+    found = store()
+    found.put(obj(version=2))
+    first = found.changes
+    found.put(obj(version=1))
+    assert found.changes == first, "nothing changed"
+    found.put(obj(version=3))
+    second = found.changes
+    found.event("DELETED", obj(version=4))
+    assert first < second < found.changes
+
+
 def test_managed_fields_are_not_kept_and_nothing_given_is_changed() -> None:
     found, given_ = store(), obj(version=1)
     found.put(given_)
