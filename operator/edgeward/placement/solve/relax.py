@@ -198,6 +198,8 @@ class Limits:
     """of the simplex method, per LP"""
     cuts: int = 4
     """times that tangents are added where the LP takes the load of a node for too little, per list of candidates"""
+    prices: int = 12
+    """rounds of better prices for the bound (bound.py), fewer for a large tier"""
     trials: int = 600
     """steps of the local search, per tier"""
     seconds: float = 50.0

@@ -11,6 +11,7 @@ from edgeward.placement.ledger import Ledger
 from edgeward.placement.model import Guidance, TierShare
 from edgeward.placement.order import Turn, turns
 from edgeward.placement.settings import PlanSettings
+from edgeward.placement.solve.bound import tight_bound
 from edgeward.placement.solve.improve import improve
 from edgeward.placement.solve.lp import relax
 from edgeward.placement.solve.packing import Where, put, round_up, score_of, take_back
@@ -98,7 +99,11 @@ def _solve_tier(decisions: list[Decision], ledger: Ledger, limits: Limits, since
     outcome.struck = relaxed.struck
     sites = ledger.columns.site
     nothing = Prices.nothing(tier.nodes)
-    outcome.bound = min(bound(tier, relaxed.prices, sites), bound(tier, nothing, sites))
+    outcome.bound = min(
+        bound(tier, relaxed.prices, sites),
+        bound(tier, nothing, sites),
+        tight_bound(tier, relaxed.prices, ledger, rounds=limits.prices, iterations=limits.iterations),
+    )
 
     best: tuple[float, Where] | None = None
     attempts: tuple[Callable[[], Where], ...] = (

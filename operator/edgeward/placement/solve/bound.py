@@ -1,0 +1,314 @@
+"""The bound that is published: no packing of a tier scores more. Each node is a knapsack whose values fall as it fills.
+
+Prices are asked only for what ties nodes together: p for each want's count, q for what the first replica at a site adds,
+m for maxPerSite, and e for memory, pods and storage of a node. For any p, q, m, e >= 0 the sum over nodes of the best
+that each can hold at these prices, plus what the prices bring in, is at least the score of every packing (Lagrange).
+
+The best that a node can hold: let the tier add U millicores to it in the end. Whatever U is, it lies in one of a few
+segments [lo, hi]. Scores fall with U and are judged at the end, so a replica of r millicores brings at most its score
+beside lo - r others, and together they request at most hi. So the node's best is at most the largest, over its
+segments, of a knapsack of size hi with values taken at lo. Two kinds of nodes:
+
+- Small: all requests are multiples of their greatest common divisor, so U is one of a few levels, each a segment of its
+  own with lo = hi. The knapsack is solved in whole numbers, which an LP over the fleet cannot do.
+- Large: even segments, refined where they decide, and replicas that may be divided; of many none matters much.
+
+The prices begin at those of the LP (relax.py). Then what the nodes chose goes as columns into a master LP (Dantzig and
+Wolfe, 1960), whose duals, drawn toward the best prices so far (Wentges, 1997), are the next. Every round gives a bound,
+and the least holds. What still may lie above the truth: what memory does to headroom, quotas, minSites, whole numbers
+across nodes and on large ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeward.placement.columns import Floats, Rows
+from edgeward.placement.ledger import Ledger
+from edgeward.placement.solve.knapsack import COARSE, FINE, divided, whole
+from edgeward.placement.solve.master import Master, Multipliers
+from edgeward.placement.solve.relax import AMOUNTS, STEPS, Prices, Tier, reduced
+from edgeward.placement.solve.wants import Want
+
+LEVELS = (4, 8, 12, 16, 24, 32)
+"""of load: nodes with no more than the last are solved in whole numbers, with their like"""
+MARGIN = 0.12
+"""of score: pairs of want and node that are so far from their price at the start are left out, and no price may fall
+so low that they would matter"""
+DRAWN = 0.3
+"""how far the next prices go from the best ones to the master's"""
+PAIRS = 120_000
+"""pairs times rounds stay below four times this; a tier with more pairs is left to the bound of relax.py"""
+ENOUGH = 5e-4
+"""of the bound: when the master shows that no prices lower it by more, that is the end"""
+OTHERS = (1, 2, 3, *(AMOUNTS + at for at, (amount, _) in enumerate(STEPS) if amount > 0))
+"""resources whose sums the knapsack does not know"""
+DIGITS = 1e-9
+"""to which scores are rounded"""
+
+
+@dataclass(slots=True)
+class Pairs:
+    """Each want on each node that may matter; sorted by node."""
+
+    want: Rows
+    node: Rows
+    spot: Rows
+    """the want and the site, as an index of Multipliers.spot"""
+    value: Floats
+    """score of the first replica when the tier begins, without the site's bonus"""
+    drop: Floats
+    """by which a further one is worth less"""
+    most: Floats
+    request: Floats
+    """millicores; 0 where a replica may take room that is held, which adds no load"""
+    others: Floats
+    """shares of what is free: [OTHERS, pairs]"""
+
+
+@dataclass(slots=True)
+class Group:
+    """Nodes of about as many levels, and their pairs."""
+
+    nodes: Rows
+    room: Floats
+    """by node; in levels for whole numbers, else in millicores"""
+    pairs: Rows
+    place: Rows
+    """by pair, which of `nodes`"""
+    size: Floats
+    falls: Floats
+    """[segments, pairs]: how much less a replica is worth at a segment's lower end"""
+    small: bool
+
+
+@dataclass(slots=True)
+class Choice:
+    """What the nodes choose at some prices."""
+
+    bound: float
+    amounts: Floats
+    """by pair"""
+    worth: Floats
+    """by node, after prices"""
+
+
+def tight_bound(tier: Tier, prices: Prices, ledger: Ledger, *, rounds: int, iterations: int) -> float:
+    """For any prices no packing of the tier has a larger sum of scores. `rounds` of better prices, fewer where the next
+    would not help; `iterations` of the simplex method for each."""
+    if not tier.wants:
+        return 0.0
+    dual = Dual(tier, prices, ledger)
+    if len(dual.pairs.node) > PAIRS:
+        return math.inf
+    rounds = max(1, min(rounds, 4 * PAIRS // max(1, len(dual.pairs.node))))
+    best, at = math.inf, dual.begin
+    trial = at
+    for _ in range(rounds):
+        choice = dual.choose(trial)
+        if choice.bound < best:
+            best, at = choice.bound, trial
+        answer = dual.learn(choice, trial, iterations)
+        if answer is None or best - answer[0] <= ENOUGH * best:
+            break
+        trial = dual.lifted(at.toward(answer[1], DRAWN))
+    return best
+
+
+class Dual:
+    def __init__(self, tier: Tier, prices: Prices, ledger: Ledger) -> None:
+        self.tier, self.ledger = tier, ledger
+        self.sites = ledger.columns.site
+        self.counts = np.array([want.count for want in tier.wants], dtype=np.float64)
+        self._spots(prices)
+        self.pairs = self._candidates()
+        if len(self.pairs.node) > PAIRS:
+            return
+        self.groups = self._groups()
+        demand = np.zeros((len(OTHERS), tier.nodes))
+        for at in range(len(OTHERS)):
+            weights = self.pairs.others[at] * self.pairs.most
+            demand[at] = np.bincount(self.pairs.node, weights=weights, minlength=tier.nodes)
+        self.master = Master(self.counts, self.bonus, self.limits, demand > 1.0)
+
+    def _spots(self, prices: Prices) -> None:
+        """Wants and sites, and the prices to begin with: at the LP's prices of nodes, what each want would pay for its
+        last replica, and what of a site's bonus is needed to make its best node worth that."""
+        number = int(self.sites.max()) + 1
+        keys = [index * number + self.sites[want.rows] for index, want in enumerate(self.tier.wants)]
+        known, where = np.unique(np.concatenate(keys), return_inverse=True)
+        ends = np.cumsum([len(want.rows) for want in self.tier.wants])[:-1]
+        self.spot_of = np.split(where.astype(np.intp), ends)
+        self.bonus, self.limits = np.zeros(len(known)), np.full(len(known), np.inf)
+        pay, part = np.zeros(len(self.tier.wants)), np.zeros(len(known))
+        for index, (want, spot) in enumerate(zip(self.tier.wants, self.spot_of, strict=True)):
+            first, further = reduced(self.tier, index, prices)
+            if want.count > 1:
+                self.bonus[spot] = want.site_first - want.site_further
+            limit = want.decision.turn.job.max_per_site
+            if limit is not None:
+                for one in np.unique(spot).tolist():
+                    self.limits[one] = max(0.0, limit - want.stays_at(int(known[one] % number)))
+            plain = first + self._site(want)
+            heads = np.full(len(known), -np.inf)
+            np.maximum.at(heads, spot, plain)
+            with_bonus = np.where(plain >= heads[spot], plain + self.bonus[spot], plain)
+            more = np.repeat(further + self._site(want), np.maximum(want.most - 1, 0))
+            every = np.concatenate([with_bonus, more])
+            if len(every) >= want.count:
+                pay[index] = max(0.0, float(np.partition(every, -want.count)[-want.count]))
+            part[spot] = np.clip(pay[index] - heads[spot], 0.0, self.bonus[spot])
+        self.begin = Multipliers(pay, part, np.zeros(len(known)), prices.capacity[list(OTHERS)])
+
+    @staticmethod
+    def _site(want: Want) -> Floats:
+        """What the site adds for sure; more for the first one there is the bonus."""
+        return want.site_first if want.count == 1 else want.site_further
+
+    def _candidates(self) -> Pairs:
+        """All pairs whose value comes near its price; what the others would bring at most is kept by want and site."""
+        held: dict[int, list[int]] = {}
+        for state in self.ledger.states:
+            for job, mine in state.held.items():
+                if mine.decided < mine.room:
+                    held.setdefault(job, []).append(state.index)
+        self.outside = np.full(len(self.bonus), -np.inf)
+        columns: list[tuple[NDArray[Any], ...]] = []
+        for index, (want, spot) in enumerate(zip(self.tier.wants, self.spot_of, strict=True)):
+            value = want.first + self._site(want)
+            near = value + self.begin.spot[spot] > self.begin.want[index] - MARGIN
+            np.maximum.at(self.outside, spot[~near], value[~near])
+            at = np.flatnonzero(near)
+            nodes = want.rows[at]
+            loose = (want.takes[at] <= 0) | np.isin(nodes, held.get(want.decision.ask.index, []))
+            columns.append(
+                (
+                    np.full(len(at), index),
+                    nodes,
+                    spot[at],
+                    value[at],
+                    (want.first - want.further)[at],
+                    np.minimum(want.most[at], want.count),
+                    np.where(loose, 0.0, float(want.cpu)),
+                    loose,
+                    *self.tier.shares(index, at)[list(OTHERS)],
+                )
+            )
+        whole_ = [np.concatenate(column) for column in zip(*columns, strict=True)]
+        order = np.argsort(whole_[1], kind="stable")
+        want_, node, spot_, value, drop, most, request, loose = (column[order] for column in whole_[:8])
+        self.loose = loose > 0
+        others = np.array([column[order] for column in whole_[8:]])
+        return Pairs(want_.astype(np.intp), node.astype(np.intp), spot_.astype(np.intp), value, drop,
+                     most.astype(np.float64), request, others)  # fmt: skip
+
+    def _groups(self) -> list[Group]:
+        cpus = [want.cpu for want in self.tier.wants if want.cpu > 0]
+        unit = float(math.gcd(*cpus)) if cpus else 1.0
+        free = self.tier.free[0]
+        levels = np.floor(free / unit)
+        nodes = np.unique(self.pairs.node)
+        groups = []
+        for low, high in zip((-1, *LEVELS), (*LEVELS, math.inf), strict=True):
+            some = nodes[(levels[nodes] > low) & (levels[nodes] <= high)]
+            if not len(some):
+                continue
+            pairs = np.flatnonzero(np.isin(self.pairs.node, some))
+            place = np.searchsorted(some, self.pairs.node[pairs])
+            small = high <= LEVELS[-1]
+            if small:
+                loads = np.arange(int(levels[some].max()) + 1)[:, None] * np.full(len(some), unit)
+                room, size = levels[some], np.round(self.pairs.request[pairs] / unit)
+            else:
+                loads = np.arange(COARSE * FINE)[:, None] * (free[some] / (COARSE * FINE))
+                room, size = free[some], self.pairs.request[pairs]
+            groups.append(Group(some, room, pairs, place, size, self._falls(pairs, loads[:, place]), small))
+        return groups
+
+    def _falls(self, pairs: Rows, loads: Floats) -> Floats:
+        """[segments, pairs], from the scorer itself; where a score would rise with load, it counts from there."""
+        falls = np.zeros(loads.shape)
+        wants = self.pairs.want[pairs]
+        for index in np.unique(wants).tolist():
+            mine = np.flatnonzero((wants == index) & ~self.loose[pairs])
+            want, nodes = self.tier.wants[index], self.pairs.node[pairs[mine]]
+            beside = np.maximum(loads[:, mine] - want.cpu, 0.0)
+            every = np.tile(nodes, len(loads))
+            scores = want.decision.scorer.column(self.ledger, every, (beside.ravel(), np.zeros(len(every))))
+            now = want.decision.scorer.column(self.ledger, nodes)
+            falls[:, mine] = now - scores.reshape(len(loads), -1) - DIGITS
+        return np.minimum.accumulate(falls[::-1])[::-1]
+
+    def lifted(self, prices: Multipliers) -> Multipliers:
+        """With every want's price so high that no pair which was left out would bring anything."""
+        least = self.outside + prices.spot - prices.limit
+        want = prices.want.copy()
+        for index, spot in enumerate(self.spot_of):
+            want[index] = max(want[index], float(np.max(least[spot], initial=0.0)))
+        return Multipliers(want, prices.spot, prices.limit, prices.node)
+
+    def choose(self, prices: Multipliers) -> Choice:
+        pairs = self.pairs
+        paid = prices.want[pairs.want] - prices.spot[pairs.spot] + prices.limit[pairs.spot]
+        paid = paid + np.sum(pairs.others * prices.node[:, pairs.node], axis=0)
+        left = pairs.value - paid
+        total = float(prices.want @ self.counts + np.sum(prices.node)) + DIGITS * float(np.sum(self.counts))
+        total += float(np.sum(np.maximum(self.bonus - prices.spot, 0.0)))
+        bounded = np.isfinite(self.limits)
+        total += float(prices.limit[bounded] @ self.limits[bounded])
+        amounts, worth = np.zeros(len(left)), np.zeros(self.tier.nodes)
+        for group in self.groups:
+            mine, much = self._hold(group, left)
+            worth[group.nodes] = mine
+            amounts[group.pairs] = much
+        return Choice(total + float(np.sum(worth)), amounts, worth)
+
+    def _hold(self, group: Group, left: Floats) -> tuple[Floats, Floats]:
+        """The best of each node, and how much of each pair that takes. Replicas of a want on a node are the first one
+        and further ones, in bundles of 1, 2, 4... where they are whole."""
+        pairs = self.pairs
+        value = left[group.pairs]
+        further = value - pairs.drop[group.pairs]
+        rest = np.where(further > 0, pairs.most[group.pairs] - 1.0, 0.0)
+        pieces = [(np.flatnonzero(value > 0), value, np.ones(len(value)))]
+        bundle = 1.0 if group.small else math.inf
+        while np.any(rest > 0):
+            copies = np.minimum(rest, bundle)
+            pieces.append((np.flatnonzero(copies > 0), further, copies))
+            rest, bundle = rest - copies, bundle * 2
+        at = np.concatenate([piece[0] for piece in pieces])
+        gain = np.concatenate([piece[1][piece[0]] for piece in pieces])
+        copies = np.concatenate([piece[2][piece[0]] for piece in pieces])
+        order = np.argsort(group.place[at], kind="stable")
+        at, gain, copies = at[order], gain[order], copies[order]
+        place, size = group.place[at], group.size[at]
+        if group.small:
+            gains = (gain[:, None] - group.falls[:, at].T) * copies[:, None]
+            worth, taken = whole(place, (size * copies).astype(np.intp), gains, group.room.astype(np.intp))
+            much = np.zeros(len(at))
+            much[taken] = copies[taken]
+        else:
+            worth, much = divided(place, gain, group.falls[:, at], size, copies, group.room)
+        return worth, np.asarray(np.bincount(at, weights=much, minlength=len(value)), dtype=np.float64)
+
+    def learn(self, choice: Choice, prices: Multipliers, iterations: int) -> tuple[float, Multipliers] | None:
+        """Gives the master what each node chose."""
+        pairs, master = self.pairs, self.master
+        used = np.flatnonzero(choice.amounts > 0)
+        nodes, column = np.unique(pairs.node[used], return_inverse=True)
+        much = choice.amounts[used]
+        node, spot, want = pairs.node[used], pairs.spot[used], pairs.want[used]
+        paid = prices.want[want] - prices.spot[spot] + prices.limit[spot]
+        paid = paid + np.sum(pairs.others[:, used] * prices.node[:, node], axis=0)
+        worth = choice.worth[nodes] + np.bincount(column, weights=paid * much, minlength=len(nodes))
+        others = master.other.reshape(len(OTHERS), -1)
+        rows = [master.want[want], master.spot[spot], master.limit[spot], *others[:, node], master.node[nodes]]
+        values = [much, -much, much, *(pairs.others[:, used] * much), np.ones(len(nodes))]
+        columns = [*[column] * (3 + len(OTHERS)), np.arange(len(nodes))]
+        master.add(worth, np.concatenate(rows), np.concatenate(columns), np.concatenate(values))
+        return master.solve(iterations)

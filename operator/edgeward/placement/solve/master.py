@@ -1,0 +1,119 @@
+"""The master LP of the bound: which mixture of the nodes' choices is best, and the prices that this gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import highspy
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeward.placement.columns import Floats, Rows
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Multipliers:
+    """Prices of what ties nodes together, in score, none below 0."""
+
+    want: Floats
+    """of one replica, by want"""
+    spot: Floats
+    """of the first replica at a site, by spot (a want and a site), at most what that adds"""
+    limit: Floats
+    """of maxPerSite, by spot; 0 where there is none"""
+    node: Floats
+    """of all that is free of a resource that the knapsack does not know: [resources, nodes]"""
+
+    def toward(self, other: Multipliers, share: float) -> Multipliers:
+        return Multipliers(
+            *(
+                (1.0 - share) * mine + share * theirs
+                for mine, theirs in (
+                    (self.want, other.want),
+                    (self.spot, other.spot),
+                    (self.limit, other.limit),
+                    (self.node, other.node),
+                )
+            )
+        )
+
+
+class Master:
+    """max of the choices' worth and what first replicas at a site add; one choice a node, in parts."""
+
+    def __init__(self, counts: Floats, bonus: Floats, limits: Floats, scarce: Flags) -> None:
+        """`counts` by want, `bonus` and `limits` (infinite without one) by spot, `scarce`: [resources, nodes], where a
+        resource can run out at all."""
+        self._start = 0
+        self._limits: list[Floats] = []
+        self._shape = scarce.shape
+        self.want = self._rows(np.ones(len(counts), dtype=bool), counts)
+        self.spot = self._rows(bonus > 0, np.zeros(len(bonus)))
+        self.limit = self._rows(np.isfinite(limits), limits)
+        self.other = self._rows(scarce.ravel(), np.ones(scarce.size))
+        self.node = self._rows(np.ones(scarce.shape[1], dtype=bool), np.ones(scarce.shape[1]))
+        self._bonus = bonus
+        self._highs = self._model()
+
+    def _rows(self, exists: Flags, limits: Floats) -> Rows:
+        number = np.full(len(exists), -1, dtype=np.intp)
+        number[exists] = np.arange(self._start, self._start + int(exists.sum()))
+        self._start += int(exists.sum())
+        self._limits.append(limits[exists])
+        return number
+
+    def _model(self) -> highspy.Highs:
+        firsts = self.spot[self.spot >= 0]
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = len(firsts), self._start
+        lp.col_cost_ = self._bonus[self.spot >= 0]
+        lp.col_lower_, lp.col_upper_ = np.zeros(len(firsts)), np.ones(len(firsts))
+        lp.row_lower_ = np.full(self._start, -highspy.kHighsInf)
+        lp.row_upper_ = np.concatenate(self._limits)
+        lp.sense_ = highspy.ObjSense.kMaximize
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+        lp.a_matrix_.start_ = np.arange(len(firsts) + 1)
+        lp.a_matrix_.index_ = firsts
+        lp.a_matrix_.value_ = np.ones(len(firsts))
+        highs = highspy.Highs()  # type: ignore[no-untyped-call]
+        options: dict[str, bool | int | str] = {"output_flag": False, "threads": 1, "parallel": "off", "random_seed": 1}
+        for name, value in options.items():
+            highs.setOptionValue(name, value)
+        highs.passModel(lp)
+        return highs
+
+    def add(self, worth: Floats, rows: Rows, columns: Rows, values: Floats) -> None:
+        """Choices by what they are worth, and their entries; a row of -1 does not exist."""
+        real = (rows >= 0) & (values != 0)
+        key = columns[real] * self._start + rows[real]
+        cells, where = np.unique(key, return_inverse=True)
+        sums = np.bincount(where, weights=values[real], minlength=len(cells))
+        begins = np.searchsorted(cells, np.arange(len(worth)) * self._start).astype(np.int32)
+        self._highs.addCols(
+            len(worth),
+            worth,
+            np.zeros(len(worth)),
+            np.full(len(worth), highspy.kHighsInf),
+            len(cells),
+            begins,
+            (cells % self._start).astype(np.int32),
+            np.asarray(sums, dtype=np.float64),
+        )
+
+    def solve(self, iterations: int) -> tuple[float, Multipliers] | None:
+        """What the mixture reaches, and its prices; None when HiGHS did not finish."""
+        self._highs.setOptionValue("simplex_iteration_limit", iterations)
+        self._highs.run()
+        duals = np.array(self._highs.getSolution().row_dual)
+        if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal or len(duals) != self._start:
+            return None
+        duals = np.append(np.maximum(duals, 0.0), 0.0)  # the last for rows that do not exist
+        prices = Multipliers(
+            duals[self.want],
+            np.minimum(duals[self.spot], self._bonus),
+            duals[self.limit],
+            duals[self.other].reshape(self._shape),
+        )
+        return float(self._highs.getInfo().objective_function_value), prices
