@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edgeward.api.reasons import NodeRejection, Rejection
-from edgeward.fleet.model import Exclusion, Moves, Nomination, ProposedMove
+from edgeward.fleet.model import Exclusion, Job, Moves, Nomination, ProposedMove
 from edgeward.placement.ask import Ask
 from edgeward.placement.claims import claim
 from edgeward.placement.constraints import (
@@ -194,7 +195,8 @@ def follow(decision: Decision, advice: Guidance, ledger: Ledger) -> None:
     decision.share_of_bound = share
     allowed = {(state.site.name, state.node.name): state for state in decision.allowed}
     chosen = []
-    for site, node, count in targets:
+    for site, node, advised in targets:
+        count = advised - _come_since(decision.turn.job, site, node, advice.made_at)
         state = allowed.get((site, node))
         need = next((n for n in decision.needs if n.count > 0 and n.site in (None, site)), None)
         while state is not None and need is not None and count > 0 and need.count > 0:
@@ -205,6 +207,16 @@ def follow(decision: Decision, advice: Guidance, ledger: Ledger) -> None:
             need.count -= 1
             count -= 1
     settle_at(decision, chosen, ledger.now)
+
+
+def _come_since(job: Job, site: str, node: str, made_at: float) -> int:
+    """How many replicas the job has got there since the advice: that part of it is carried out. On a node that had some
+    before, those are new whose pods do not show a start before it. The API keeps whole seconds."""
+    before = math.floor(made_at)
+    held = next((p for p in job.placed if (p.site, p.node) == (site, node)), None)
+    if held is None or held.since >= before:
+        return held.replicas if held else 0
+    return max(0, held.replicas - sum(1 for started in held.started if started < before))
 
 
 def place(decision: Decision, ledger: Ledger) -> None:

@@ -23,7 +23,7 @@ from edgeward.placement.solve.lp import relax
 from edgeward.placement.solve.packing import put, score_of, take_back
 from edgeward.placement.solve.relax import STEPS, Prices, bound, steps, tier_of
 from edgeward.placement.solve.wants import wants_of
-from tests.unit.placement.strategies import GI, MI, NOW, applied, fleet, fleets, job, node
+from tests.unit.placement.strategies import GI, MI, NOW, applied, fleet, fleets, job, node, placed
 
 few = settings(max_examples=int(os.environ.get("EDGEWARD_EXAMPLES", "10")), deadline=None, database=None)
 SETTINGS = PlanSettings()
@@ -75,6 +75,40 @@ def test_advice_that_no_longer_fits_is_not_followed() -> None:
     full = replace(nodes[0], foreign=Resources(3900, 0, 1))
     decided = plan(fleet([full, nodes[1]], [job(replicas=2)]), SETTINGS, guidance=advice).jobs[0]
     assert [(p.node, p.replicas) for p in decided.placements] == [("b", 2)]
+
+
+def test_advice_that_is_carried_out_already_is_not_followed_again() -> None:
+    """It says what to add to the Fleet that was solved. Two more are wanted 20 s later: they go where they are best off."""
+    nodes = [node(f"m{at}", site=f"s{at}") for at in range(4)]
+    one = fleet(nodes, [job(replicas=2)])
+    advice = solve(one, SETTINGS)
+    later = applied(one, plan(one, SETTINGS, guidance=advice), seconds=20)
+    grown = replace(later, jobs=(replace(later.jobs[0], replicas=4),))
+    decided = plan(grown, SETTINGS, guidance=advice).jobs[0]
+    assert [(p.node, p.replicas) for p in decided.placements] == [(f"m{at}", 1) for at in range(4)]
+
+
+def test_advice_to_add_beside_what_was_there_is_carried_out_once() -> None:
+    """The node's `since` is that of the first replica there; the pods' start times tell which are new."""
+    spots = [node(f"m{at}", site=f"s{at}") for at in range(2)]
+    advice = Guidance(made_at=NOW + 0.7, targets={"test/job": (("s0", "m0", 1),)})
+    had = placed(spots[0])
+    before = plan(replace(fleet(spots, [job(replicas=2, placed=(had,))]), now=NOW + 1), SETTINGS, guidance=advice)
+    assert [(p.node, p.replicas) for p in before.jobs[0].placements] == [("m0", 2)]
+    for started in ((NOW - 3600,), (NOW - 3600, NOW)):
+        there = job(replicas=3, placed=(replace(had, replicas=2, started=started),))
+        after = plan(replace(fleet(spots, [there]), now=NOW + 30), SETTINGS, guidance=advice).jobs[0]
+        assert [(p.node, p.replicas) for p in after.placements] == [("m0", 2), ("m1", 1)]
+
+
+def test_what_a_job_wants_at_each_site_counts_for_whether_to_solve() -> None:
+    nodes = [node(f"m{at}", site=f"s{at}") for at in range(SETTINGS.worth_solving)]
+    every = job(per_site=True)
+    assert worth_solving(fleet(nodes, [every]), SETTINGS)
+    assert not worth_solving(fleet(nodes, [replace(every, placed=(placed(nodes[0]),))]), SETTINGS)
+    assert not worth_solving(fleet(nodes, [replace(every, tiers=frozenset({"cloud"}))]), SETTINGS)
+    cut = tuple(Site(n.site, "edge", connected=n is not nodes[0]) for n in nodes)
+    assert not worth_solving(fleet(nodes, [every], sites=cut), SETTINGS)
 
 
 def test_old_advice_is_not_followed() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from edgeward.fleet.model import Fleet
+from edgeward.fleet.model import Fleet, Job
 from edgeward.placement.decide import Decision, begin, place, settle_at
+from edgeward.placement.distance import site_labels
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.model import Guidance, TierShare
 from edgeward.placement.order import Turn, turns
@@ -27,12 +29,24 @@ def no_time() -> float:
 
 def worth_solving(fleet: Fleet, settings: PlanSettings) -> bool:
     """Whether so many replicas want a place that choosing for all of them at once pays."""
-    missing = sum(
-        max(0, job.replicas - sum(placed.replicas for placed in job.placed if placed.lost_since is None))
-        for job in fleet.jobs
-        if job.problem is None and job.model_digest
-    )
+    missing = sum(_missing(job, fleet) for job in fleet.jobs if job.problem is None and job.model_digest)
     return missing >= settings.worth_solving
+
+
+def _missing(job: Job, fleet: Fleet) -> int:
+    """Of a PerSite job at each site that looks open to it. That is an estimate, as not every constraint is looked at."""
+    held: Counter[str] = Counter()
+    for placed in job.placed:
+        held[placed.site] += placed.replicas if placed.lost_since is None else 0
+    if not job.per_site:
+        return max(0, job.replicas - held.total())
+    with_nodes = {node.site for node in fleet.nodes if node.tier in job.tiers}
+    return sum(
+        max(0, job.replicas - held[site.name])
+        for site in fleet.sites
+        if site.connected and not site.unschedulable and not site.frozen
+        if (site.name in with_nodes or site.elastic) and job.site_selector.matches(site_labels(site))
+    )
 
 
 def solve(fleet: Fleet, settings: PlanSettings, *, limits: Limits = DEFAULTS, clock: Clock = no_time) -> Guidance:
