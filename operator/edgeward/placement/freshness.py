@@ -10,6 +10,8 @@ from edgeward.fleet.model import Job, Sample
 from edgeward.placement.columns import Number
 from edgeward.placement.settings import PlanSettings
 
+SECONDS_OF_ONE = (1e-6, 3600.0)
+"""between which one execution or one transfer can be believed to take"""
 NO_FIGURE = "no figure at all"
 NOT_A_NUMBER, NEGATIVE, FROM_THE_FUTURE = "not a number", "negative", "from the future"
 STANDS_STILL = "not a moment of cpu time though pods run there: a counter that stands still"
@@ -113,6 +115,11 @@ def stands_still(sample: Sample | None, running_since: float | None, scrape_inte
         and running_since is not None
         and sample.at - running_since >= 8 * scrape_interval
     )
+
+
+def are_seconds(value: float | None) -> bool:
+    """Whether one execution or transfer can have taken so long."""
+    return value is not None and SECONDS_OF_ONE[0] <= value <= SECONDS_OF_ONE[1]
 
 
 def blend(live: Number, requested: Number, confidence: Number) -> Number:

@@ -77,7 +77,9 @@ def _sort_out_one(ask: Ask, placed: Placed, ledger: Ledger, settings: PlanSettin
         moved_from=placed.moved_from,
     )
     whole = site is not None and site.elastic
-    if (is_pool(placed.node) != whole or placed.node in ledger.pooled) and not standing.frozen:
+    if (
+        is_pool(placed.node) != whole or (ledger.cluster(placed.site), placed.node) in ledger.pooled
+    ) and not standing.frozen:
         # The site was turned from fixed to elastic or back, or its Site object is gone.
         standing.reason = "NodePoolChanged"
         standing.why = f"{placed.node} is no place any more: the site's spec.nodes changed"

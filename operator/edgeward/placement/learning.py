@@ -15,11 +15,9 @@ from dataclasses import dataclass
 
 from edgeward.fleet.model import Exclusion, Fleet, Job, Lesson, RightSize, Site, SiteLesson, Traffic
 from edgeward.placement.distance import data_sources, nearest_way
-from edgeward.placement.freshness import confidence
+from edgeward.placement.freshness import SECONDS_OF_ONE, are_seconds, confidence
 from edgeward.placement.settings import LearningSettings, PlanSettings
 
-SECONDS_OF_ONE = (1e-6, 3600.0)
-"""between which one execution or one transfer can be believed to take"""
 MOST_CORES, MOST_BYTES = 4096.0, 2.0**50
 """of one replica; more is garbage"""
 SHORTEST_WAY = 1e-4
@@ -56,7 +54,7 @@ class Learned:
 
     def service_seconds(self, job: Job) -> float | None:
         """Of one request on a node of speed 1: as published, else as measured anywhere; None when neither is known."""
-        return job.service_seconds if _sane(job.service_seconds) else self._service.get(job.model_digest)
+        return job.service_seconds if are_seconds(job.service_seconds) else self._service.get(job.model_digest)
 
     def execution(self, job: Job, site: str) -> float:
         """By what a predicted time of execution at this site is to be multiplied; 1 when nothing was learned."""
@@ -73,7 +71,7 @@ class Learned:
         measured = {item.site for item in job.traffic}
         sites = [self._site(job, site, told.get(site)) for site in sorted(told.keys() | measured)]
         return Lesson(
-            service_seconds=None if _sane(job.service_seconds) else self._service.get(job.model_digest),
+            service_seconds=None if are_seconds(job.service_seconds) else self._service.get(job.model_digest),
             satisfaction=None if job.satisfaction_shortfall is None else round(1 - job.satisfaction_shortfall, 3),
             window=0.0 if job.satisfaction_shortfall is None else _window(job),
             sites=_listed([item for item in sites if item is not None], told),
@@ -90,11 +88,11 @@ class Learned:
         speeds = {node.name: node.speed for node in fleet.nodes}
         sites = {site.name: site for site in fleet.sites}
         for job in fleet.jobs:
-            if _sane(job.service_seconds) and job.service_seconds is not None:
+            if are_seconds(job.service_seconds) and job.service_seconds is not None:
                 self._stated[job.model_digest] = job.service_seconds
             for item in job.learned.sites:
                 told.setdefault((job.model_digest, item.site), []).append(item)
-            if _sane(job.learned.service_seconds) and job.learned.service_seconds is not None:
+            if are_seconds(job.learned.service_seconds) and job.learned.service_seconds is not None:
                 newest = max((item.at for item in job.learned.sites), default=0.0)
                 remembered.setdefault(job.model_digest, []).append((newest, job.learned.service_seconds))
             for entry in job.traffic:
@@ -102,11 +100,11 @@ class Learned:
                 if believed <= 0 or not entry.digest or entry.digest != job.model_digest:
                     continue
                 place = entry.digest, entry.site
-                if entry.hour_service_seconds is not None and _sane(entry.hour_service_seconds):
+                if entry.hour_service_seconds is not None and are_seconds(entry.hour_service_seconds):
                     at_one = entry.hour_service_seconds * _speed(job, entry.site, speeds)
                     times.setdefault(place, []).append(Observed(at_one, believed * entry.hour_samples))
                 way = _way(job, entry.site, sites)
-                if way and entry.hour_transfer_seconds is not None and _sane(entry.hour_transfer_seconds):
+                if way and entry.hour_transfer_seconds is not None and are_seconds(entry.hour_transfer_seconds):
                     ratio = entry.hour_transfer_seconds / way
                     ways.setdefault(place, []).append(Observed(ratio, believed * entry.hour_transfers))
         self._learn_service(times, remembered)
@@ -146,7 +144,7 @@ class Learned:
         s = self._settings
         ratio, weight = _mean(fresh)
         believed = [
-            (value, min(samples, s.enough) * self._faded(at), at) for value, samples, at in told if _sane(value)
+            (value, min(samples, s.enough) * self._faded(at), at) for value, samples, at in told if are_seconds(value)
         ]
         best = max(believed, key=lambda item: (item[1], item[2]), default=None)
         if weight >= s.few and (best is None or min(weight, s.enough) >= best[1]):
@@ -275,10 +273,6 @@ def _believed(entry: Traffic, fleet: Fleet, settings: PlanSettings) -> float:
     return confidence(max(0.0, age), scrape_interval=fleet.scrape_interval, settings=settings)
 
 
-def _sane(value: float | None) -> bool:
-    return value is not None and SECONDS_OF_ONE[0] <= value <= SECONDS_OF_ONE[1]
-
-
 def _usable(value: float | None, most: float) -> bool:
     return value is not None and 0 <= value <= most
 
@@ -326,7 +320,8 @@ def _listed(sites: list[SiteLesson], told: Mapping[str, SiteLesson]) -> tuple[Si
 
     def off(item: SiteLesson) -> float:
         return max(
-            (abs(math.log(it)) for it in (item.execution, item.transfer) if it is not None and _sane(it)), default=0
+            (abs(math.log(it)) for it in (item.execution, item.transfer) if it is not None and are_seconds(it)),
+            default=0,
         )
 
     kept = sorted(sites, key=lambda item: (item.site not in told, -off(item), item.site))[:LISTED_SITES]

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from edgeward.fleet.model import Fleet, Job, Node, Placed, Resources, Site
+from edgeward.fleet.model import OWN_CLUSTER, Fleet, Job, Node, Placed, Resources, Site
 from edgeward.placement.columns import Columns, Floats, Rows, floats
 from edgeward.placement.freshness import STANDS_STILL, Reading, earliest_starts, read, stands_still
 from edgeward.placement.learning import Failures, Learned
@@ -115,9 +115,13 @@ class Ledger:
         """every place: the nodes of fixed sites, and one for each elastic site"""
         for index, state in enumerate(self.states):
             state.index = index
-        self.pooled = frozenset(member.node.name for group in members.values() for member in group)
+        self.pooled = frozenset((m.site.cluster, m.node.name) for group in members.values() for m in group)
+        """the nodes of pools, by cluster and name"""
         self._exact = {(state.site.name, state.node.name): state for state in self.states}
-        self._by_name = {state.node.name: state for state in self.states}
+        self._by_name = {(state.site.cluster, state.node.name): state for state in self.states}
+        named = Counter(state.node.name for state in self.states)
+        self._only = {state.node.name: state for state in self.states if named[state.node.name] == 1}
+        """by name, where one cluster alone has a node of that name"""
         self.site_use = _site_use(fleet, self.states)
         self.namespace_use = _namespace_use(fleet)
         self._staying: dict[int, dict[str | None, Staying]] = {}
@@ -261,8 +265,18 @@ class Ledger:
         return known
 
     def find(self, site: str, name: str) -> NodeState | None:
-        """By site and name, as two clusters may share a node's name; else by name, as a node may change its site."""
-        return self._exact.get((site, name)) or self._by_name.get(name)
+        """By site and name, as two clusters may share a node's name; else by name, as a node may change its site within
+        its cluster."""
+        exact = self._exact.get((site, name))
+        if exact is not None:
+            return exact
+        known, was = self._by_name.get((self.cluster(site), name)), self.sites.get(site)
+        return known if known is not None or was is not None else self._only.get(name)
+
+    def cluster(self, site: str) -> str:
+        """The hub's own for a site that has no object."""
+        known = self.sites.get(site)
+        return known.cluster if known else OWN_CLUSTER
 
     def place(self, job: int, state: NodeState) -> None:
         """One more replica of the job is decided for here."""

@@ -57,7 +57,7 @@ def tier_limits(fleet: Fleet) -> Mapping[str, int]:
 
 
 def turns(fleet: Fleet, settings: PlanSettings) -> tuple[Turn, ...]:
-    """Higher tier, larger P, larger measured shortfall of satisfaction, larger A·B·C, older, uid."""
+    """Higher tier, larger P, larger measured shortfall of satisfaction (with learning), larger A·B·C, older, uid."""
     jobs, limits = fleet.jobs, tier_limits(fleet)
     marks = [(job.priority.importance, job.priority.urgency, job.priority.satisfaction) for job in jobs]
     figures = []
@@ -71,7 +71,7 @@ def turns(fleet: Fleet, settings: PlanSettings) -> tuple[Turn, ...]:
         key=lambda entry: (
             -entry[2],
             -entry[4],
-            -(entry[1].satisfaction_shortfall or 0.0),
+            -(entry[1].satisfaction_shortfall or 0.0) if settings.learning.enabled else 0.0,
             -(marks[entry[0]][0] * marks[entry[0]][1] * marks[entry[0]][2]),
             entry[1].created_at,
             entry[1].uid,

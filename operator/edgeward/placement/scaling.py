@@ -16,12 +16,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeward.fleet.model import Bounds, Job, Scaled, Traffic
+from edgeward.placement.freshness import are_seconds
 from edgeward.placement.settings import ScalingSettings
 
 MOST_ARRIVALS = 1e9
 """requests a second at one site; more is garbage"""
-SECONDS_OF_ONE = (1e-6, 3600.0)
-"""between which one execution can be believed to take"""
 ROUNDING = 1e-9
 """part of a demand that is an error of reckoning, and no reason for one replica more"""
 NAMED_SITES = 3
@@ -142,7 +141,7 @@ def _measured(job: Job, *, now: float, settings: ScalingSettings) -> _Measured |
     if not believed or not any(placed.ready for placed in job.placed):
         return None
     arrivals = sum(entry.arrivals or 0.0 for entry in believed)
-    rated = [(entry.arrivals or 0.0, entry.service_seconds) for entry in believed if _sane(entry.service_seconds)]
+    rated = [(entry.arrivals or 0.0, entry.service_seconds) for entry in believed if are_seconds(entry.service_seconds)]
     served, busy = sum(rate for rate, _ in rated), sum(rate * (seconds or 0.0) for rate, seconds in rated)
     measured = settings.utilization * served / busy if busy > 0 else None
     stated = job.slo_throughput if job.slo_throughput is not None and job.slo_throughput > 0 else None
@@ -165,10 +164,6 @@ def _believed(traffic: Iterable[Traffic], *, now: float, settings: ScalingSettin
         if fresh and counted and (known is None or known.at < entry.at):
             newest[entry.site, entry.digest] = entry
     return [newest[key] for key in sorted(newest)]
-
-
-def _sane(seconds: float | None) -> bool:
-    return seconds is not None and SECONDS_OF_ONE[0] <= seconds <= SECONDS_OF_ONE[1]
 
 
 def _silent(job: Job, believed: Iterable[Traffic], *, now: float, settings: ScalingSettings) -> tuple[str, ...]:

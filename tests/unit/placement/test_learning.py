@@ -418,3 +418,10 @@ def test_a_replica_at_a_site_that_proved_slow_moves_only_as_any_other_does() -> 
     done = plan(fleet([here, there], [one])).job(one.key)
     assert done is not None
     assert [item.node for item in done.placements] == ["a"]
+
+
+def test_switched_off_it_orders_nobody_either() -> None:
+    jobs = [job("a", created_at=1.0), job("b", created_at=2.0, satisfaction_shortfall=0.5)]
+    for enabled, first in ((True, "test/b"), (False, "test/a")):
+        settings = PlanSettings(learning=LearningSettings(enabled=enabled))
+        assert plan(fleet([node()], jobs), settings).jobs[0].key == first

@@ -1,6 +1,6 @@
 """What counts as used: assigned or visible, in the sample or not."""
 
-from edgeward.fleet.model import Fleet, Live, Node, Placed, Resources, Sample
+from edgeward.fleet.model import Fleet, Live, Node, Placed, Resources, Sample, Site
 from edgeward.placement import PlanSettings, plan
 from edgeward.placement.ledger import Ledger, NodeState
 from tests.unit.placement.strategies import GI, MI, NOW, fleet, job, node, placed
@@ -91,3 +91,14 @@ def test_a_burst_over_two_plans_sees_the_first() -> None:
     second = plan(Fleet(NOW, one.nodes, one.sites, (started, jobs[1]))).job("test/j1")
     assert second is not None
     assert second.placements[0].node == "half"
+
+
+def test_a_node_is_found_after_it_changed_its_site_but_a_namesake_in_another_cluster_is_not_it() -> None:
+    sites = (Site("a", "edge"), Site("b", "edge"), Site("far", "edge", cluster="far"))
+    ledger = Ledger(fleet([node("n", site="b"), node("m", site="far")], sites=sites), PlanSettings())
+    (at_b, at_far) = ledger.states
+    assert ledger.find("a", "n") is at_b
+    assert ledger.find("far", "m") is at_far
+    assert ledger.find("a", "m") is None and ledger.find("far", "n") is None
+    assert ledger.find("without an object", "n") is at_b
+    assert ledger.find("without an object", "m") is at_far
