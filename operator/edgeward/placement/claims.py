@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from edgeward.api.reasons import NodeRejection
 from edgeward.fleet.model import Exclusion, Job, Nomination, Placed
 from edgeward.placement.ask import Ask
-from edgeward.placement.constraints import CHECKS, SPEC_CHECKS, STATE_CHECKS, first_miss
+from edgeward.placement.constraints import CHECKS, SPEC_CHECKS, STATE_CHECKS, can_grow, first_miss
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.settings import PlanSettings
 
@@ -59,7 +59,7 @@ def claim(ask: Ask, ledger: Ledger, settings: PlanSettings) -> tuple[NodeState |
     if nomination is None or not holds(ask.job, nomination, ledger.now, settings) or arriving(ask.job, nomination):
         return None, False
     state = ledger.find(nomination.site, nomination.node)
-    if state is None or state.pool:
+    if state is None:
         return None, False
     if first_miss(ask, state, (*SPEC_CHECKS, *STATE_CHECKS)) is not None or state.node.name in ask.excluded:
         return None, False
@@ -67,7 +67,7 @@ def claim(ask: Ask, ledger: Ledger, settings: PlanSettings) -> tuple[NodeState |
         index = ledger.index_of.get(victim)
         if index is not None and index != ask.index:
             state.yielding.add(index)
-    if first_miss(ask, state, CLAIM_CHECKS) is None:
+    if first_miss(ask, state, CLAIM_CHECKS) is None or (state.pool and can_grow(ask, state)):
         ledger.place(ask.index, state)
         return state, True
     ledger.reserve(ask.index, state)

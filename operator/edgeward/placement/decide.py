@@ -300,6 +300,11 @@ def _say_missing(decision: Decision, ledger: Ledger) -> None:
         decision.reason, decision.message = why_missing(ask, ledger.states, misses)
     stayed = sum(stay(decision, need, ledger) for need in decision.needs)
     decision.missing = sum(need.count for need in decision.needs) - stayed
+    tell_stays(decision, stayed)
+
+
+def tell_stays(decision: Decision, stayed: int) -> None:
+    """How many replicas stay where they should not be, and how many have a node, before the reason for the others."""
     wanted = decision.wanted
     if stayed:
         what = "1 replica stays" if stayed == 1 else f"{stayed} replicas stay"

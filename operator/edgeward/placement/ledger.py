@@ -24,6 +24,9 @@ from edgeward.placement.quotas import Staying, Usage
 from edgeward.placement.settings import PlanSettings
 
 
+Raised = tuple[bool, "NodeState | None", tuple[Staying, str] | None]
+
+
 @dataclass(slots=True)
 class Held:
     """Replicas of one job on one node: decided for now, the room that is taken for them, and how many are leaving."""
@@ -31,7 +34,7 @@ class Held:
     decided: int = 0
     room: int = 0
     leaving: int = 0
-    raised: list[tuple[bool, NodeState | None, tuple[Staying, str] | None]] = field(default_factory=list)
+    raised: list[Raised] = field(default_factory=list)
     """of each replica placed in this plan: whether it took room of its own, of a pool on which node, and what it
     replaces"""
 
@@ -294,10 +297,11 @@ class Ledger:
         else:
             held.raised.append((False, None, replaces))
 
-    def take_back(self, job: int, state: NodeState) -> None:
-        """As if the last `place` of this job here had not been."""
+    def take_back(self, job: int, state: NodeState) -> Raised:
+        """As if the last `place` of this job here had not been; what that had done, for `put_back` and `lets_go`."""
         held = state.held[job]
-        raised, member, replaced = held.raised.pop()
+        undone = held.raised.pop()
+        raised, member, replaced = undone
         held.decided -= 1
         self._count(job, state.site.name, -1)
         if replaced is not None:
@@ -313,6 +317,31 @@ class Ledger:
             self.refresh(state)
         if held == Held():
             del state.held[job]
+        return undone
+
+    def put_back(self, job: int, state: NodeState, undone: Raised) -> None:
+        """As if that `take_back` had not been."""
+        raised, member, replaced = undone
+        held = state.held.setdefault(job, Held())
+        held.raised.append(undone)
+        held.decided += 1
+        self._count(job, state.site.name, 1)
+        if replaced is not None:
+            staying, source = replaced
+            staying.go(source)
+            self._count_quota(job, source, -1)
+        if raised:
+            held.room += 1
+            state.requested += self.requests[job]
+            state.in_flight += self.requests[job]
+            if member is not None:
+                member.requested += self.requests[job]
+            self.refresh(state)
+
+    def lets_go(self, job: int, undone: Raised) -> None:
+        """What a replica that was taken back was to replace counts for no quota any more, until it is said to stay."""
+        if undone[2] is not None:
+            self._count_quota(job, undone[2][1], -1)
 
     def refresh(self, state: NodeState) -> None:
         """Whoever changes what is used on a node, other than by `place`, calls this."""

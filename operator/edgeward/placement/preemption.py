@@ -11,38 +11,36 @@ What is taken leaves first; the winner keeps a claim to the room (claims.py) unt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
-from itertools import combinations, islice
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from edgeward.api.conditions import Reason
 from edgeward.api.reasons import NodeRejection, Rejection
-from edgeward.fleet.model import Nomination, Resources
+from edgeward.fleet.model import Nomination
 from edgeward.placement.claims import CLAIM_CHECKS, arriving, fulfilled, holds, with_unmet
 from edgeward.placement.constraints import CHECKS, Check, first_miss
-from edgeward.placement.decide import Decision, place_elsewhere, retell
+from edgeward.placement.decide import Decision, Need, place_elsewhere, retell, settle_at, stay, tell_stays
 from edgeward.placement.explain import sift, why_missing
-from edgeward.placement.incumbents import Standing
-from edgeward.placement.ledger import Ledger, NodeState
+from edgeward.placement.holders import NAMESPACE_QUOTA, SITE_QUOTA, Holders
+from edgeward.placement.ledger import Ledger, NodeState, Raised
 from edgeward.placement.model import GivesWay
-from edgeward.placement.order import HIGHEST
 from edgeward.placement.room import cpu_text, memory_text
 from edgeward.placement.settings import PlanSettings
-from edgeward.placement.victims import Victim, amounts, covered, least_of, part, without_unneeded, worth
+from edgeward.placement.victims import Victim, amounts, choose, fresh_and_solid, least_of, worth
 
 NEW_AT_ONCE = 20
 """nominations that one plan makes; the next plan, seconds later, makes the next ones"""
 LOOKED_AT = 500
 """nodes whose victims are compared; more are looked at only if none of these will do"""
-TRIED_SETS = 400
-"""sets of one size that are tried on a node, beyond which the choice is greedy"""
 EXPLAINED_AT = 20
 """nodes that are looked at to say what stood in the way"""
 HOPELESS = (Rejection.TOO_BIG_FOR_ANY_NODE, Rejection.NO_RUNNABLE_MODEL)
 """reasons that no room on a node would remove"""
+BUT_FOR_QUOTAS = tuple(
+    check
+    for check in CHECKS
+    if check.reason not in (NodeRejection.SITE_QUOTA_EXCEEDED, NodeRejection.NAMESPACE_QUOTA_EXCEEDED)
+)
 AS_IF_NOT_FROZEN = tuple(check for check in CHECKS if check.reason is not NodeRejection.SITE_FROZEN)
 
 
@@ -56,7 +54,8 @@ def preempt(
     if not waiting or not settings.preemption:
         return {}
     board = _Board(decisions, ledger, settings)
-    for decision in sorted(waiting, key=lambda d: (-d.turn.own_tier, d.turn.position)):
+    # All of them: one that has its place may lose it again to one that comes before it here, and be next to look.
+    for decision in sorted(decisions, key=lambda d: (-d.turn.own_tier, d.turn.position)):
         try:
             board.serve(decision)
         except Exception as error:  # one job's odd data must not stop the others
@@ -74,21 +73,22 @@ class _Board:
         self._now = ledger.now
         self._by_key = {decision.turn.job.key: decision for decision in decisions}
         self._nominated = 0
-        self._taken: dict[int, list[tuple[Victim, NodeState]]] = {}
-        """by index of the job that loses them"""
-        self._known: dict[int, list[Victim]] = {}
-        """by index of the node, until some are taken there"""
-        self._most: NDArray[np.float64] | None = None
-        self._at: dict[int, list[tuple[Decision, Standing]]] = {}
-        for decision in decisions:
-            for standing in decision.standings:
-                if standing.state is not None and standing.count > 0:
-                    self._at.setdefault(standing.state.index, []).append((decision, standing))
+        self._taken: dict[int, list[str]] = {}
+        """the sites where they were, by index of the job that loses them"""
+        self._undone: dict[int, list[tuple[Victim, Raised]]] = {}
+        """the same of what only this plan had placed"""
+        self._retold: set[int] = set()
+        """jobs whose replicas are others than when they had their turn"""
+        self._holders = Holders(decisions, ledger, settings)
 
     # One job that waits ------------------------------------------------------------------------------------------
 
     def serve(self, decision: Decision) -> None:
         job, nomination = decision.turn.job, decision.turn.job.nomination
+        if decision.ask.index in self._undone:
+            self._resettle(decision)
+        if not decision.missing and nomination is None:
+            return
         if job.problem is not None or not job.model_digest:
             return
         barred = ""
@@ -116,220 +116,183 @@ class _Board:
         if state is None:
             return False
         self._ledger.reserve(decision.ask.index, state, -1)
-        chosen = self._choose(decision, state, self._victims(decision, state, only=nomination.victims), CLAIM_CHECKS)
+        victims = self._holders.victims(decision, state, only=nomination.victims)
+        victims = [victim for victim in victims if not victim.standing.new]
+        chosen = self._choose(decision, state, victims, CLAIM_CHECKS)
         if chosen is None:
             return False
         self._take(decision, state, chosen, nomination)
         return True
 
     def _nominate(self, decision: Decision, barred: str) -> None:
-        if self._nominated == NEW_AT_ONCE:
-            return
-        places = self._candidates(decision, barred)
-        for start in range(0, len(places), LOOKED_AT):
-            best = self._best(decision, places[start : start + LOOKED_AT])
-            if best is not None:
-                break
-        else:
-            self._say_what_stands_in_the_way(decision, barred)
-            return
-        state, chosen = best
-        victims = {victim.owner.turn.job.key for victim in chosen} or self._leaving(decision, state)
+        while decision.missing and self._nominated < NEW_AT_ONCE:
+            places = self._candidates(decision, barred)
+            for start in range(0, len(places), LOOKED_AT):
+                best = self._best(decision, places[start : start + LOOKED_AT])
+                if best is not None:
+                    break
+            else:
+                self._say_what_stands_in_the_way(decision, barred)
+                return
+            if not self._make_room(decision, *best):
+                return
+            self._nominated += 1
+            if decision.nomination is not None:
+                return
+
+    def _make_room(self, decision: Decision, state: NodeState, chosen: list[Victim]) -> bool:
+        """By a nomination, or at once where only what this plan placed is in the way; False: by neither."""
+        fresh, solid = fresh_and_solid(chosen)
+        for victim in fresh:
+            self._undo(victim)
+        if fresh and not solid and (first_miss(decision.ask, state, CHECKS) is None or state.pool):
+            self._place(decision, state)
+            return True
+        tier = decision.turn.own_tier
+        victims = {victim.owner.turn.job.key for victim in solid}
+        victims = victims or self._holders.leaving(self._decisions, state, below=tier)
         if not victims:
-            return  # what is leaving is as high as itself: the room comes free, and its turn comes first
+            self._redo(fresh)
+            return False  # what is leaving is as high as itself: the room comes free, and its turn comes first
         nomination = Nomination(
             site=state.site.name,
             node=state.node.name,
             victims=tuple(sorted(victims)),
             until=float(int(self._now + self._settings.nomination_ttl)),
         )
-        self._take(decision, state, chosen, nomination)
+        self._take(decision, state, solid, nomination)
         decision.nomination = nomination
-        self._nominated += 1
+        return True
 
     def _best(self, decision: Decision, places: Sequence[NodeState]) -> tuple[NodeState, list[Victim]] | None:
         """The place where the fewest give way, then the lowest tiers, then the newest."""
         counted = []
         for state in places:
-            lower = [victim.request for victim in self._victims(decision, state)]
-            least = least_of(self._lack(decision, state), lower)
+            fresh, solid = fresh_and_solid(self._holders.victims(decision, state))
+            lack = self._holders.lack(decision, state)
+            for victim in fresh:
+                lack -= self._holders.brings(decision, state, victim)
+            least = least_of(lack, [self._holders.brings(decision, state, victim) for victim in solid])
             if least is not None:
                 counted.append((least, state))
         best: tuple[tuple[object, ...], NodeState, list[Victim]] | None = None
+        fewest = 0
         for least, state in sorted(counted, key=lambda entry: (entry[0], entry[1].rank)):
-            if best is not None and least > len(best[2]):
+            if best is not None and least > fewest:
                 break
-            chosen = self._choose(decision, state, self._victims(decision, state))
+            chosen = self._choose(decision, state, self._holders.victims(decision, state))
             if chosen is not None:
-                key = (len(chosen), *worth(chosen), state.rank)
+                fresh, solid = fresh_and_solid(chosen)
+                key = (len(solid), *worth(solid), len(fresh), state.rank)
                 if best is None or key < best[0]:
-                    best = key, state, chosen
+                    best, fewest = (key, state, chosen), len(solid)
         return best[1:] if best else None
-
-    def _leaving(self, decision: Decision, state: NodeState) -> set[str]:
-        """Jobs of lower tiers that are leaving the node already, and may be waiting for their replacement."""
-        indices = {index for index, held in state.held.items() if held.room > held.decided}
-        return {
-            owner.turn.job.key
-            for owner in self._decisions
-            if owner.ask.index in indices and owner.turn.own_tier < decision.turn.own_tier
-        }
 
     def _candidates(self, decision: Decision, barred: str) -> list[NodeState]:
         """Nodes where taking everything of lower tiers might do, in the stable order of nodes."""
         sites = {need.site for need in decision.needs if need.count > 0}
-        promising = self._promising(decision, shielded=False)
-        return self._ledger.ranked(
+        promising = self._holders.promising(decision, shielded=False)
+        ranked = self._ledger.ranked(
             state
             for state in decision.allowed
-            if state.index in promising
-            and not state.pool
-            and state.node.name != barred
-            and {None, state.site.name} & sites
+            if state.index in promising and state.node.name != barred and {None, state.site.name} & sites
         )
+        return self._by_quota(decision, ranked)
+
+    def _by_quota(self, decision: Decision, ranked: list[NodeState]) -> list[NodeState]:
+        """Where nothing but a quota is in the way, one node of the site speaks for all of them, as those that may give
+        way are the same; and where that of the namespace is, one of all."""
+        found: list[NodeState] = []
+        spoken_for: dict[str, NodeState] = {}
+        for state in ranked:
+            lack = self._holders.lack(decision, state)
+            names = {name for name, amount in amounts(lack).items() if amount > 0}
+            quotas = {name for name in names if name.startswith((SITE_QUOTA, NAMESPACE_QUOTA))}
+            if state.pool and not quotas:
+                continue  # it grows
+            if not quotas or names - quotas or not self._fits_but_for_quotas(decision, state):
+                found.append(state)
+                continue
+            if not any(name.startswith(SITE_QUOTA) for name in quotas):
+                return [state]
+            spoken_for.setdefault(state.site.name, state)
+        return self._ledger.ranked([*(s for s in found if s.site.name not in spoken_for), *spoken_for.values()])
+
+    def _fits_but_for_quotas(self, decision: Decision, state: NodeState) -> bool:
+        return state.pool or self._holders.fits_without(decision, state, (), BUT_FOR_QUOTAS)
 
     # Victims -----------------------------------------------------------------------------------------------------
-
-    def _victims(
-        self, decision: Decision, state: NodeState, *, only: Collection[str] | None = None, shielded: bool = False
-    ) -> list[Victim]:
-        """Replicas of lower tiers on the node, the first to be taken first."""
-        tier = decision.turn.own_tier
-        return [
-            victim
-            for victim in self._replicas_at(state)
-            if victim.tier < tier
-            and (shielded or not victim.shield)
-            and (only is None or victim.owner.turn.job.key in only)
-        ]
-
-    def _replicas_at(self, state: NodeState) -> list[Victim]:
-        known = self._known.get(state.index)
-        if known is None:
-            found = [
-                victim
-                for owner, standing in self._at.get(state.index, ())
-                if standing.count > 0
-                for victim in self._replicas(owner, standing)
-            ]
-            known = sorted(found, key=lambda v: (v.tier, -v.begun, -v.owner.turn.position))
-            self._known[state.index] = known
-        return known
-
-    def _promising(self, decision: Decision, *, shielded: bool) -> set[int]:
-        """Nodes, by index, where cpu and memory would do if all of lower tiers gave way: a look at all at once, which
-        may say yes too often and leaves the rest to those that look closer."""
-        if self._most is None:
-            sums = np.zeros((2, 2, HIGHEST + 2, len(self._ledger.states)))
-            for state in self._ledger.states:
-                spare = state.free + self._going(state)
-                sums[:, 0, :, state.index] = spare.cpu
-                sums[:, 1, :, state.index] = spare.memory
-                for victim in self._replicas_at(state):
-                    first = 1 if victim.shield else 0
-                    sums[first:, 0, victim.tier + 1 :, state.index] += victim.request.cpu
-                    sums[first:, 1, victim.tier + 1 :, state.index] += victim.request.memory
-            self._most = sums
-        cpu, memory = self._most[1 if shielded else 0, :, decision.turn.own_tier]
-        need = decision.ask.request
-        return set(np.flatnonzero((cpu >= need.cpu) & (memory >= need.memory)).tolist())
-
-    def _replicas(self, owner: Decision, standing: Standing) -> list[Victim]:
-        if standing.new:
-            return [Victim(owner, standing, self._now) for _ in range(standing.count)]
-        job = owner.turn.job
-        placed = next((p for p in job.placed if (p.site, p.node) == (standing.site, standing.node)), None)
-        starts = sorted(placed.started, reverse=True) if placed else []
-        victims = []
-        for number in range(standing.count):
-            begun = max(standing.since, starts[number]) if number < len(starts) else standing.since
-            shield = ""
-            if job.problem is not None:
-                shield = f"{job.key} is left as it is ({job.problem.reason})"
-            elif self._now - begun < self._settings.min_run_time:
-                shield = f"{job.key} has run there for less than {self._settings.min_run_time:.0f} s"
-            elif placed is not None and placed.protected:
-                shield = f"{job.key} is protected: {placed.protected}"
-            victims.append(Victim(owner, standing, begun, shield))
-        return victims
 
     def _choose(
         self, decision: Decision, state: NodeState, victims: list[Victim], checks: Sequence[Check] = CHECKS
     ) -> list[Victim] | None:
-        """The victims after which one more replica fits, none when what is leaving suffices; None when none suffice."""
+        return choose(
+            victims,
+            lack=self._holders.lack(decision, state),
+            brings=lambda victim: self._holders.brings(decision, state, victim),
+            fits=lambda chosen: self._holders.fits_without(decision, state, chosen, checks),
+        )
 
-        def fits(chosen: Sequence[Victim]) -> bool:
-            return self._fits_without(decision, state, chosen, checks)
+    def _undo(self, victim: Victim) -> None:
+        """What only this plan placed there goes without a word: it serves nobody yet."""
+        index = victim.owner.ask.index
+        victim.standing.count -= 1
+        undone = self._ledger.take_back(index, victim.state)
+        victim.state.yielding.add(index)
+        self._undone.setdefault(index, []).append((victim, undone))
+        self._holders.changed(victim.state)
 
-        if fits(()):
-            return []
-        if not victims or not fits(victims):
-            return None
-        lack = self._lack(decision, state)
-        least = max(1, least_of(lack, [victim.request for victim in victims]) or 1)
-        for size in (least, least + 1):
-            tried = islice(combinations(victims, size), TRIED_SETS)
-            enough = [s for s in tried if covered(lack, [v.request for v in s]) and fits(s)]
-            if enough:
-                return without_unneeded(min(enough, key=worth), fits)
-        by_weight = sorted(enumerate(victims), key=lambda entry: (-part(lack, entry[1].request), entry[0]))
-        return without_unneeded([victim for _, victim in by_weight], fits)
+    def _redo(self, victims: Sequence[Victim]) -> None:
+        for victim in reversed(victims):
+            index = victim.owner.ask.index
+            victim.standing.count += 1
+            self._ledger.put_back(index, victim.state, self._undone[index].pop()[1])
+            self._holders.changed(victim.state)
 
-    def _fits_without(
-        self, decision: Decision, state: NodeState, chosen: Sequence[Victim], checks: Sequence[Check]
-    ) -> bool:
-        """Whether one more replica of the job would pass once these, and all that is leaving already, are gone."""
-        for victim in chosen:
-            self._ledger.withdraw(victim.owner.ask.index, state)
-        requested, cpu, going = state.requested, state.cpu, self._going(state)
-        state.requested = requested - going
-        # What they use is in the live figure still; nobody knows how much, so it is taken for what they request.
-        state.cpu = replace(cpu, value=max(0.0, cpu.value - going.cpu / 1000))
-        passes = first_miss(decision.ask, state, checks) is None
-        state.requested, state.cpu = requested, cpu
-        for victim in chosen:
-            self._ledger.withdraw(victim.owner.ask.index, state, -1)
-        return passes
-
-    def _going(self, state: NodeState) -> Resources:
-        total = Resources()
-        for index, held in state.held.items():
-            if held.room > held.decided:
-                total += self._ledger.requests[index].times(held.room - held.decided)
-        return total
-
-    def _lack(self, decision: Decision, state: NodeState) -> Resources:
-        """What the node has too little of for one more replica once all that is leaving is gone; negative: to spare."""
-        return decision.ask.request - (state.free + self._going(state))
+    def _place(self, decision: Decision, state: NodeState) -> None:
+        """One replica of the job there and now."""
+        self._ledger.place(decision.ask.index, state)
+        settle_at(decision, [state], self._ledger.now)
+        need = next(n for n in decision.needs if n.count > 0 and n.site in (None, state.site.name))
+        need.count -= 1
+        decision.missing -= 1
+        self._holders.add(decision)
+        self._retold.add(decision.ask.index)
+        self._say_missing(decision)
 
     def _take(self, decision: Decision, state: NodeState, chosen: list[Victim], nomination: Nomination) -> None:
         needed = _needed(decision, state)
-        self._known.pop(state.index, None)
         for victim in chosen:
             index = victim.owner.ask.index
             victim.standing.count -= 1
             victim.standing.ready = min(victim.standing.ready, victim.standing.count)
-            self._ledger.withdraw(index, state)
-            state.yielding.add(index)
-            self._taken.setdefault(index, []).append((victim, state))
+            self._ledger.withdraw(index, victim.state)
+            victim.state.yielding.add(index)
+            self._taken.setdefault(index, []).append(victim.state.site.name)
         self._ledger.reserve(decision.ask.index, state)
+        for place in (state, *(victim.state for victim in chosen)):
+            self._holders.changed(place)
         decision.claim = state
         decision.settled = False
-        self._tell_victims(decision, nomination, needed, Counter(v.owner.turn.job.key for v in chosen))
+        self._tell_victims(decision, nomination, needed, chosen)
         who = ", ".join(nomination.victims[:3]) + (" and others" if len(nomination.victims) > 3 else "")
         text = f"waits for {who} to give way on {state.node.name}"
         more = f"; {decision.missing - 1} more wait for their turn" if decision.missing > 1 else ""
         decision.reason, decision.message = Rejection.WAITING_FOR_PREEMPTION.value, text + more
 
-    def _tell_victims(self, winner: Decision, nomination: Nomination, needed: str, taken: Counter[str]) -> None:
+    def _tell_victims(self, winner: Decision, nomination: Nomination, needed: str, chosen: Sequence[Victim]) -> None:
+        """Each at the places that it leaves, which for a quota may be others than the winner's."""
         turn = winner.turn
         patient = self._now < nomination.until - self._settings.nomination_ttl / 2
         why = f"{turn.job.key} (priority tier {turn.own_tier}) needed {needed} on {nomination.node}"
+        taken = Counter((v.owner.turn.job.key, v.state.site.name, v.state.node.name) for v in chosen)
+        places = {key: [at[1:] for at in sorted(taken) if at[0] == key] for key in nomination.victims}
         for key in nomination.victims:
             victim = self._by_key.get(key)
-            if victim is not None:
-                gives = GivesWay(nomination.site, nomination.node, turn.job.key, why, taken[key], patient)
-                victim.gives_way = (*victim.gives_way, gives)
+            for site, node in places[key] or [(nomination.site, nomination.node)]:
+                if victim is not None:
+                    gives = GivesWay(site, node, turn.job.key, why, taken[key, site, node], patient)
+                    victim.gives_way = (*victim.gives_way, gives)
 
     # The end -----------------------------------------------------------------------------------------------------
 
@@ -337,36 +300,54 @@ class _Board:
         """Another place for what was taken, if there is one; and why a job is without one."""
         failed: dict[int, Exception] = {}
         for decision in self._decisions:
-            lost = self._taken.get(decision.ask.index, [])
-            if lost:
-                try:
-                    self._resettle(decision, [state.site.name for _, state in lost])
+            index = decision.ask.index
+            try:
+                self._resettle(decision)
+                if index in self._retold:
                     retell(decision, self._ledger, self._settings, fleet_notes=fleet_notes)
-                except Exception as error:
-                    failed[decision.turn.index] = error
+            except Exception as error:
+                failed[index] = error
             told = decision.gives_way[0].why if decision.gives_way else decision.turn.job.preempted
             if decision.missing and told and decision.reason == Rejection.NO_CAPACITY:
                 decision.reason, decision.message = Reason.PREEMPTED.value, f"{told}; {decision.message}"
         return failed
 
-    def _resettle(self, decision: Decision, sites: list[str]) -> None:
-        job, found = decision.turn.job, 0
-        for site, count in Counter(sites).items() if job.per_site else [(None, len(sites))]:
-            found += place_elsewhere(decision, count, self._ledger, site=site)
-        if found == len(sites):
+    def _resettle(self, decision: Decision) -> None:
+        """What was taken or undone goes elsewhere, or what it was to replace stays where it is."""
+        index, stayed = decision.ask.index, 0
+        sites = self._taken.pop(index, [])
+        for victim, undone in self._undone.pop(index, []):
+            self._ledger.lets_go(index, undone)
+            sites.append(victim.state.site.name)
+        if not sites:
             return
-        decision.missing += len(sites) - found
+        self._retold.add(index)
+        for site, count in Counter(sites).items() if decision.turn.job.per_site else [(None, len(sites))]:
+            placed = place_elsewhere(decision, count, self._ledger, site=site)
+            kept = stay(decision, Need(site, count - placed), self._ledger)
+            lacking = count - placed - kept
+            stayed += kept
+            decision.missing += lacking
+            decision.needs.append(Need(site, lacking))
+        self._holders.add(decision)
+        if decision.missing or stayed:
+            self._say_missing(decision)
+
+    def _say_missing(self, decision: Decision) -> None:
+        """What the job lacks now; nothing when all its replicas are where they should be."""
+        stays = sum(standing.count for standing in decision.standings if standing.reason)
+        if not decision.missing and not stays:
+            decision.reason = decision.message = ""
+            return
         _, misses = sift(decision.ask, self._ledger.states, decision.static)
         decision.reason, decision.message = why_missing(decision.ask, self._ledger.states, misses)
-        wanted = decision.wanted
-        if 0 < decision.missing < wanted:
-            decision.message = f"{wanted - decision.missing} of {wanted} replicas have a node; {decision.message}"
+        tell_stays(decision, stays)
 
     def _say_what_stands_in_the_way(self, decision: Decision, barred: str) -> None:
         """Where room could be made if it were allowed, and what does not allow it."""
         best: tuple[tuple[int, int, int], NodeState, list[str]] | None = None
         for state in islice(self._shielded_places(decision, barred), EXPLAINED_AT):
-            victims = self._victims(decision, state, shielded=True)
+            victims = self._holders.victims(decision, state, shielded=True)
             chosen = self._choose(decision, state, victims, AS_IF_NOT_FROZEN)
             if not chosen:
                 continue
@@ -382,13 +363,13 @@ class _Board:
             decision.message = f"{decision.message}; {text}"
 
     def _shielded_places(self, decision: Decision, barred: str) -> Iterable[NodeState]:
-        promising = self._promising(decision, shielded=True)
+        promising = self._holders.promising(decision, shielded=True)
         frozen = [s for s in self._ledger.states if s.site.frozen and s.index in decision.static]
-        for state in self._ledger.ranked(s for s in [*decision.allowed, *frozen] if s.index in promising):
-            if state.pool or state.node.name == barred:
-                continue
-            lower = [victim.request for victim in self._victims(decision, state, shielded=True)]
-            if lower and least_of(self._lack(decision, state), lower) is not None:
+        places = self._ledger.ranked(s for s in [*decision.allowed, *frozen] if s.index in promising)
+        for state in self._by_quota(decision, [place for place in places if place.node.name != barred]):
+            lower = self._holders.victims(decision, state, shielded=True)
+            brought = [self._holders.brings(decision, state, victim) for victim in lower]
+            if lower and least_of(self._holders.lack(decision, state), brought) is not None:
                 yield state
 
 

@@ -75,6 +75,13 @@ class Staying:
         else:
             self.spare += 1
 
+    def go(self, source: str) -> None:
+        """As if that `come_back` had not been."""
+        if source:
+            self.sites[source] -= 1
+        else:
+            self.spare -= 1
+
 
 def _cores(millicores: int) -> str:
     return f"{millicores // 1000}" if millicores % 1000 == 0 else f"{millicores}m"

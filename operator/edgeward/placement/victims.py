@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations, islice
 
 from edgeward.fleet.model import Resources
 from edgeward.placement.decide import Decision
 from edgeward.placement.incumbents import Standing
+from edgeward.placement.ledger import NodeState
+
+TRIED_SETS = 400
+"""sets of one size that are tried at a place, beyond which the choice is greedy"""
 
 
 @dataclass(slots=True)
@@ -16,6 +22,7 @@ class Victim:
 
     owner: Decision
     standing: Standing
+    state: NodeState
     begun: float
     """when it was decided for or its pod started, whichever was later"""
     shield: str = ""
@@ -86,3 +93,45 @@ def without_unneeded(victims: Sequence[Victim], fits: Callable[[Sequence[Victim]
         if fits(rest):
             chosen = rest
     return chosen
+
+
+def fresh_and_solid(victims: Sequence[Victim]) -> tuple[list[Victim], list[Victim]]:
+    """Those that only this very plan placed, whom it costs nothing to take back; and those that are there."""
+    return [v for v in victims if v.standing.new], [v for v in victims if not v.standing.new]
+
+
+def choose(
+    victims: Sequence[Victim],
+    *,
+    lack: Resources,
+    brings: Callable[[Victim], Resources],
+    fits: Callable[[Sequence[Victim]], bool],
+) -> list[Victim] | None:
+    """The victims after which one more replica fits, none when what is leaving suffices; None when none suffice.
+
+    What this plan placed comes first, as it serves nobody yet. Of what serves the fewest, of these the lowest tiers, of
+    these the newest. `fits` never says no to more victims than to fewer.
+    """
+    if fits(()):
+        return []
+    if not victims or not fits(victims):
+        return None
+    fresh, solid = fresh_and_solid(victims)
+    if fits(fresh):
+        return without_unneeded(fresh, fits)
+    for victim in fresh:
+        lack -= brings(victim)
+    useful = [victim for victim in solid if part(lack, brings(victim)) > 0]
+    if not useful or not fits([*fresh, *useful]):
+        useful = solid
+    brought = {id(victim): brings(victim) for victim in useful}
+    least = max(1, least_of(lack, list(brought.values())) or 1)
+    for size in (least, least + 1):
+        tried = islice(combinations(useful, size), TRIED_SETS)
+        enough = [s for s in tried if covered(lack, [brought[id(v)] for v in s]) and fits([*fresh, *s])]
+        if enough:
+            return without_unneeded([*fresh, *min(enough, key=worth)], fits)
+    by_weight = sorted(enumerate(useful), key=lambda entry: (-part(lack, brought[id(entry[1])]), entry[0]))
+    ordered = [victim for _, victim in by_weight]
+    enough_of_them = bisect_left(range(len(ordered)), True, key=lambda number: fits([*fresh, *ordered[:number]]))
+    return without_unneeded([*fresh, *ordered[:enough_of_them]], fits)

@@ -9,6 +9,7 @@ from edgeward.fleet.model import (
     Fleet,
     Job,
     Live,
+    Namespace,
     Node,
     Nomination,
     Placed,
@@ -18,6 +19,7 @@ from edgeward.fleet.model import (
     Sample,
     Site,
 )
+from edgeward.fleet.names import pool_name
 from edgeward.placement import JobPlan, Plan, PlanSettings, plan
 from edgeward.placement.claims import UNMET
 from tests.unit.placement.strategies import GI, NOW, applied, fleet, job, node, placed
@@ -199,7 +201,9 @@ def test_a_victim_goes_elsewhere_where_there_is_room_for_it() -> None:
     """Too small for the winner, large enough for the victim."""
     small = node("small", site="far", allocatable=Resources(450, 8 * GI, 110))
     decided = plan(
-        fleet([EDGE, small], [low("a", cpu=400), low("b", cpu=500, priority=HIGH), high(500, tiers={"edge"})])
+        fleet(
+            [EDGE, small], [low("a", cpu=400), low("b", cpu=500, priority=HIGH), high(500, tiers=frozenset({"edge"}))]
+        )
     )
     loser = of(decided, "test/a")
     assert (spots(loser), loser.missing, loser.reason) == ({"small": 1}, 0, "")
@@ -378,6 +382,101 @@ def test_a_site_that_is_too_small_does_not_keep_a_job_from_making_room_at_anothe
     small, large = node("small", site="a", allocatable=Resources(1000, 8 * GI, 110)), node("large", site="b")
     decided = plan(fleet([small, large], [low("a", large, cpu=3800), high(3000, per_site=True)]))
     assert winner(decided).nomination == Nomination("b", "large", ("test/a",), NOW + 120)
+
+
+def settled(one: Fleet, rounds: int = 5) -> Plan:
+    for _ in range(rounds):
+        one = applied(one, plan(one), seconds=15)
+    return plan(one)
+
+
+def test_a_quota_of_the_site_that_is_held_on_another_node_is_room_too() -> None:
+    """The winner keeps its own place; the victim leaves from where it is."""
+    mine, other = node("mine", arch="arm64"), node("other")
+    jobs = [low("a", other, architectures=frozenset({"amd64"})), high(architectures=frozenset({"arm64"}))]
+    one = fleet([mine, other], jobs, sites=(Site("shop", "edge", quota_replicas=1),))
+    decided = plan(one)
+    assert winner(decided).nomination == Nomination("shop", "mine", ("test/a",), NOW + 120)
+    (gives,) = of(decided, "test/a").gives_way
+    assert (gives.site, gives.node, gives.taken) == ("shop", "other", 1)
+    assert of(decided, "test/a").placements == ()
+    after = settled(one)
+    assert (spots(winner(after)), winner(after).nomination) == ({"mine": 1}, None)
+    assert of(after, "test/a").placements == ()
+
+
+def test_a_cpu_quota_takes_as_few_elsewhere_as_it_can() -> None:
+    mine, other = node("mine"), node("other")
+    jobs = [low("a", other, cpu=200), low("b", other, cpu=300, age=4000), low("c", other, cpu=200), high(500)]
+    one = fleet([mine, other], jobs, sites=(Site("shop", "edge", quota_cpu=900),))
+    assert victims(plan(one)) == ("test/b",)
+
+
+def test_a_quota_of_the_namespace_takes_from_lower_tiers_of_the_same_namespace_alone() -> None:
+    small, large = node("small", allocatable=Resources(1000, 8 * GI, 110)), node("large", site="far")
+    stranger = low("stranger", small, cpu=100, age=1000, namespace="other")
+    jobs = [stranger, low("a", small, cpu=100, namespace="shop"), high(3000)]
+    one = fleet([small, large], jobs, namespaces=(Namespace("shop", max_replicas=1),))
+    decided = plan(one)
+    assert winner(decided).nomination == Nomination("far", "large", ("shop/a",), NOW + 120)
+    assert spots(of(decided, "other/stranger")) == {"small": 1}
+    assert [(g.site, g.node) for g in of(decided, "shop/a").gives_way] == [("shop", "small")]
+    assert spots(winner(settled(one))) == {"large": 1}
+
+
+def test_a_quota_is_held_by_what_is_protected_and_the_reason_says_so() -> None:
+    mine, other = node("mine"), node("other")
+    jobs = [low("a", other, placed=(placed(other, protected="a budget"),)), high(3800)]
+    decided = plan(fleet([mine, other], jobs, sites=(Site("shop", "edge", quota_replicas=1),)))
+    assert winner(decided).nomination is None
+    assert winner(decided).message.endswith("but test/a is protected: a budget")
+
+
+def test_in_an_elastic_site_a_quota_is_taken_and_room_is_not() -> None:
+    member, pool = node("member", site="far"), pool_name("far")
+    spot = Placed(pool, "far", 1, 1, (NOW - 3600,), ("member",), NOW - 3600)
+    for limit, taken in ((1, True), (None, False)):
+        site = Site("far", "edge", elastic=True, quota_replicas=limit)
+        one = fleet([member], [low("a", cpu=3900, placed=(spot,)), high(500)], sites=(site,))
+        decided = plan(one)
+        assert (winner(decided).nomination is not None) is taken
+        assert spots(winner(settled(one))) == {pool: 1}
+        assert spots(of(settled(one), "test/a")) == ({} if taken else {pool: 1})
+
+
+def test_the_replacement_of_what_serves_on_a_cordoned_node_is_taken_back_and_what_serves_stays() -> None:
+    cordoned, full = node("cordoned", unschedulable=True), node("full")
+    leaves = low("leaves", cordoned, placed=(placed(cordoned, protected="a budget"),))
+    decided = plan(fleet([cordoned, full], [low("a", full, cpu=3000), leaves, high(4000)]))
+    assert victims(decided) == ("test/a",)
+    kept = of(decided, "test/leaves")
+    assert (spots(kept), kept.missing, kept.gives_way) == ({"cordoned": 1}, 0, ())
+    assert kept.message.startswith("1 replica stays where it should not be for want of another node; 0/2 nodes fit")
+
+
+def test_what_only_this_plan_placed_is_taken_back_at_once_and_is_no_victim() -> None:
+    """Served a tier higher for its wait, it came first; it may not keep that from one whose own tier this is."""
+    lifted = job("lifted", priority=MIDDLE, request=need(800), waiting_since=NOW - 9999)
+    mine = high(800, priority=Priority(4, 5, 1))
+    spread = [job(f"f{i}", priority=Priority(5, 5, 1), replicas=0) for i in range(10)]
+    decided = plan(fleet([EDGE], [lifted, mine, *spread]))
+    assert winner(decided).priority_tier > of(decided, "test/lifted").priority_tier
+    assert (spots(winner(decided)), winner(decided).missing, winner(decided).reason) == ({"edge-3": 1}, 0, "")
+    assert [j.nomination for j in decided.jobs if j.nomination] == []
+    back = of(decided, "test/lifted")
+    assert (back.placements, back.missing, back.reason, back.gives_way) == ((), 1, "NoCapacity", ())
+
+
+def test_what_was_taken_back_may_take_from_those_below_it_in_the_same_plan() -> None:
+    other = node("other", site="far", allocatable=Resources(900, 8 * GI, 110))
+    lifted = job("lifted", priority=MIDDLE, request=need(800), waiting_since=NOW - 9999)
+    mine = high(1000, priority=Priority(4, 5, 1))
+    spread = [job(f"f{i}", priority=Priority(5, 5, 1), replicas=0) for i in range(10)]
+    decided = plan(fleet([EDGE, other], [low("a", other, cpu=800), lifted, mine, *spread]))
+    assert spots(winner(decided)) == {"edge-3": 1}
+    claim = of(decided, "test/lifted").nomination
+    assert claim is not None
+    assert (claim.node, claim.victims) == ("other", ("test/a",))
 
 
 def unchanged(one: Fleet) -> bool:
