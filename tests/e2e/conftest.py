@@ -31,6 +31,12 @@ def cluster() -> Iterator[Cluster]:
             found.down()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def empty_volumes(cluster: Cluster) -> None:
+    """A node has a few local volumes only, and what a module's namespace held is offered again by nobody else."""
+    cluster.recycle_volumes()
+
+
 @pytest.fixture(scope="session")
 def models(cluster: Cluster) -> Models:
     return prepare(cluster.cache, say=cluster.say)
