@@ -28,63 +28,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeward.placement.columns import Floats, Rows
+from edgeward.placement.columns import Floats
 from edgeward.placement.ledger import Ledger
-from edgeward.placement.solve.knapsack import COARSE, FINE, divided, whole
 from edgeward.placement.solve.master import Master, Multipliers
+from edgeward.placement.solve.nodes import DIGITS, Pairs, groups_of
 from edgeward.placement.solve.relax import AMOUNTS, STEPS, Prices, Tier, reduced
 from edgeward.placement.solve.wants import Want
 
-LEVELS = (4, 8, 12, 16, 24, 32)
-"""of load: nodes with no more than the last are solved in whole numbers, with their like"""
-MARGIN = 0.12
+MARGINS = (0.12, 0.05, 0.02, 0.0)
 """of score: pairs of want and node that are so far from their price at the start are left out, and no price may fall
-so low that they would matter"""
+so low that they would matter; the first with no more than PAIRS of them"""
 DRAWN = 0.3
 """how far the next prices go from the best ones to the master's"""
-PAIRS = 120_000
-"""pairs times rounds stay below four times this; a tier with more pairs is left to the bound of relax.py"""
+PAIRS, WORK = 80_000, 240_000
+"""pairs at most, and pairs times rounds; a tier with more pairs is left to the bound of relax.py"""
+FEWEST = 4
+"""rounds before the master's prices are better than those to begin with: with fewer, only the latter are tried"""
 ENOUGH = 5e-4
 """of the bound: when the master shows that no prices lower it by more, that is the end"""
 OTHERS = (1, 2, 3, *(AMOUNTS + at for at, (amount, _) in enumerate(STEPS) if amount > 0))
 """resources whose sums the knapsack does not know"""
-DIGITS = 1e-9
-"""to which scores are rounded"""
-
-
-@dataclass(slots=True)
-class Pairs:
-    """Each want on each node that may matter; sorted by node."""
-
-    want: Rows
-    node: Rows
-    spot: Rows
-    """the want and the site, as an index of Multipliers.spot"""
-    value: Floats
-    """score of the first replica when the tier begins, without the site's bonus"""
-    drop: Floats
-    """by which a further one is worth less"""
-    most: Floats
-    request: Floats
-    """millicores; 0 where a replica may take room that is held, which adds no load"""
-    others: Floats
-    """shares of what is free: [OTHERS, pairs]"""
-
-
-@dataclass(slots=True)
-class Group:
-    """Nodes of about as many levels, and their pairs."""
-
-    nodes: Rows
-    room: Floats
-    """by node; in levels for whole numbers, else in millicores"""
-    pairs: Rows
-    place: Rows
-    """by pair, which of `nodes`"""
-    size: Floats
-    falls: Floats
-    """[segments, pairs]: how much less a replica is worth at a segment's lower end"""
-    small: bool
 
 
 @dataclass(slots=True)
@@ -106,13 +69,16 @@ def tight_bound(tier: Tier, prices: Prices, ledger: Ledger, *, rounds: int, iter
     dual = Dual(tier, prices, ledger)
     if len(dual.pairs.node) > PAIRS:
         return math.inf
-    rounds = max(1, min(rounds, 4 * PAIRS // max(1, len(dual.pairs.node))))
+    rounds = min(rounds, WORK // max(1, len(dual.pairs.node)))
+    rounds = rounds if rounds >= FEWEST else 1
     best, at = math.inf, dual.begin
     trial = at
-    for _ in range(rounds):
+    for turn in range(rounds):
         choice = dual.choose(trial)
         if choice.bound < best:
             best, at = choice.bound, trial
+        if turn + 1 == rounds:
+            break
         answer = dual.learn(choice, trial, iterations)
         if answer is None or best - answer[0] <= ENOUGH * best:
             break
@@ -129,12 +95,14 @@ class Dual:
         self.pairs = self._candidates()
         if len(self.pairs.node) > PAIRS:
             return
-        self.groups = self._groups()
+        self.groups = groups_of(self.pairs, tier, ledger)
         demand = np.zeros((len(OTHERS), tier.nodes))
         for at in range(len(OTHERS)):
             weights = self.pairs.others[at] * self.pairs.most
             demand[at] = np.bincount(self.pairs.node, weights=weights, minlength=tier.nodes)
-        self.master = Master(self.counts, self.bonus, self.limits, demand > 1.0)
+        self.seen = np.isin(np.arange(len(self.bonus)), self.pairs.spot)
+        bonus, limits = np.where(self.seen, self.bonus, 0.0), np.where(self.seen, self.limits, np.inf)
+        self.master = Master(self.counts, bonus, limits, demand > 1.0)
 
     def _spots(self, prices: Prices) -> None:
         """Wants and sites, and the prices to begin with: at the LP's prices of nodes, what each want would pay for its
@@ -177,11 +145,18 @@ class Dual:
             for job, mine in state.held.items():
                 if mine.decided < mine.room:
                     held.setdefault(job, []).append(state.index)
+        pay, part = self.begin.want, self.begin.spot
+        over = [
+            want.first + self._site(want) + part[spot] - pay[index]
+            for index, (want, spot) in enumerate(zip(self.tier.wants, self.spot_of, strict=True))
+        ]
+        sizes = [sum(int(np.count_nonzero(one > -margin)) for one in over) for margin in MARGINS]
+        margin = next((m for m, size in zip(MARGINS, sizes, strict=True) if size <= PAIRS), MARGINS[-1])
         self.outside = np.full(len(self.bonus), -np.inf)
         columns: list[tuple[NDArray[Any], ...]] = []
         for index, (want, spot) in enumerate(zip(self.tier.wants, self.spot_of, strict=True)):
             value = want.first + self._site(want)
-            near = value + self.begin.spot[spot] > self.begin.want[index] - MARGIN
+            near = over[index] > -margin
             np.maximum.at(self.outside, spot[~near], value[~near])
             at = np.flatnonzero(near)
             nodes = want.rows[at]
@@ -202,47 +177,9 @@ class Dual:
         whole_ = [np.concatenate(column) for column in zip(*columns, strict=True)]
         order = np.argsort(whole_[1], kind="stable")
         want_, node, spot_, value, drop, most, request, loose = (column[order] for column in whole_[:8])
-        self.loose = loose > 0
         others = np.array([column[order] for column in whole_[8:]])
         return Pairs(want_.astype(np.intp), node.astype(np.intp), spot_.astype(np.intp), value, drop,
-                     most.astype(np.float64), request, others)  # fmt: skip
-
-    def _groups(self) -> list[Group]:
-        cpus = [want.cpu for want in self.tier.wants if want.cpu > 0]
-        unit = float(math.gcd(*cpus)) if cpus else 1.0
-        free = self.tier.free[0]
-        levels = np.floor(free / unit)
-        nodes = np.unique(self.pairs.node)
-        groups = []
-        for low, high in zip((-1, *LEVELS), (*LEVELS, math.inf), strict=True):
-            some = nodes[(levels[nodes] > low) & (levels[nodes] <= high)]
-            if not len(some):
-                continue
-            pairs = np.flatnonzero(np.isin(self.pairs.node, some))
-            place = np.searchsorted(some, self.pairs.node[pairs])
-            small = high <= LEVELS[-1]
-            if small:
-                loads = np.arange(int(levels[some].max()) + 1)[:, None] * np.full(len(some), unit)
-                room, size = levels[some], np.round(self.pairs.request[pairs] / unit)
-            else:
-                loads = np.arange(COARSE * FINE)[:, None] * (free[some] / (COARSE * FINE))
-                room, size = free[some], self.pairs.request[pairs]
-            groups.append(Group(some, room, pairs, place, size, self._falls(pairs, loads[:, place]), small))
-        return groups
-
-    def _falls(self, pairs: Rows, loads: Floats) -> Floats:
-        """[segments, pairs], from the scorer itself; where a score would rise with load, it counts from there."""
-        falls = np.zeros(loads.shape)
-        wants = self.pairs.want[pairs]
-        for index in np.unique(wants).tolist():
-            mine = np.flatnonzero((wants == index) & ~self.loose[pairs])
-            want, nodes = self.tier.wants[index], self.pairs.node[pairs[mine]]
-            beside = np.maximum(loads[:, mine] - want.cpu, 0.0)
-            every = np.tile(nodes, len(loads))
-            scores = want.decision.scorer.column(self.ledger, every, (beside.ravel(), np.zeros(len(every))))
-            now = want.decision.scorer.column(self.ledger, nodes)
-            falls[:, mine] = now - scores.reshape(len(loads), -1) - DIGITS
-        return np.minimum.accumulate(falls[::-1])[::-1]
+                     most.astype(np.float64), request, loose > 0, others)  # fmt: skip
 
     def lifted(self, prices: Multipliers) -> Multipliers:
         """With every want's price so high that no pair which was left out would bring anything."""
@@ -263,38 +200,10 @@ class Dual:
         total += float(prices.limit[bounded] @ self.limits[bounded])
         amounts, worth = np.zeros(len(left)), np.zeros(self.tier.nodes)
         for group in self.groups:
-            mine, much = self._hold(group, left)
+            mine, much = group.hold(left, pairs)
             worth[group.nodes] = mine
             amounts[group.pairs] = much
         return Choice(total + float(np.sum(worth)), amounts, worth)
-
-    def _hold(self, group: Group, left: Floats) -> tuple[Floats, Floats]:
-        """The best of each node, and how much of each pair that takes. Replicas of a want on a node are the first one
-        and further ones, in bundles of 1, 2, 4... where they are whole."""
-        pairs = self.pairs
-        value = left[group.pairs]
-        further = value - pairs.drop[group.pairs]
-        rest = np.where(further > 0, pairs.most[group.pairs] - 1.0, 0.0)
-        pieces = [(np.flatnonzero(value > 0), value, np.ones(len(value)))]
-        bundle = 1.0 if group.small else math.inf
-        while np.any(rest > 0):
-            copies = np.minimum(rest, bundle)
-            pieces.append((np.flatnonzero(copies > 0), further, copies))
-            rest, bundle = rest - copies, bundle * 2
-        at = np.concatenate([piece[0] for piece in pieces])
-        gain = np.concatenate([piece[1][piece[0]] for piece in pieces])
-        copies = np.concatenate([piece[2][piece[0]] for piece in pieces])
-        order = np.argsort(group.place[at], kind="stable")
-        at, gain, copies = at[order], gain[order], copies[order]
-        place, size = group.place[at], group.size[at]
-        if group.small:
-            gains = (gain[:, None] - group.falls[:, at].T) * copies[:, None]
-            worth, taken = whole(place, (size * copies).astype(np.intp), gains, group.room.astype(np.intp))
-            much = np.zeros(len(at))
-            much[taken] = copies[taken]
-        else:
-            worth, much = divided(place, gain, group.falls[:, at], size, copies, group.room)
-        return worth, np.asarray(np.bincount(at, weights=much, minlength=len(value)), dtype=np.float64)
 
     def learn(self, choice: Choice, prices: Multipliers, iterations: int) -> tuple[float, Multipliers] | None:
         """Gives the master what each node chose."""
@@ -311,4 +220,11 @@ class Dual:
         values = [much, -much, much, *(pairs.others[:, used] * much), np.ones(len(nodes))]
         columns = [*[column] * (3 + len(OTHERS)), np.arange(len(nodes))]
         master.add(worth, np.concatenate(rows), np.concatenate(columns), np.concatenate(values))
-        return master.solve(iterations)
+        answer = master.solve(iterations)
+        if answer is None:
+            return None
+        most, new = answer
+        unseen = ~self.seen
+        spot_prices = np.where(unseen, self.begin.spot, new.spot)
+        most += float(np.sum(np.maximum(self.bonus - self.begin.spot, 0.0)[unseen]))
+        return most, Multipliers(new.want, spot_prices, new.limit, new.node)

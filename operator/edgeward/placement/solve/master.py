@@ -79,6 +79,7 @@ class Master:
         lp.a_matrix_.value_ = np.ones(len(firsts))
         highs = highspy.Highs()  # type: ignore[no-untyped-call]
         options: dict[str, bool | int | str] = {"output_flag": False, "threads": 1, "parallel": "off", "random_seed": 1}
+        options["simplex_strategy"] = 4  # primal, as the last mixture stays feasible when choices are added
         for name, value in options.items():
             highs.setOptionValue(name, value)
         highs.passModel(lp)

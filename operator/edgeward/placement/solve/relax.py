@@ -15,7 +15,8 @@ node n, x_in replicas:
   replicas are placed, and whole numbers are left out; that only raises the bound.
 
 The bound is the Lagrangian dual at the prices: it is true for whatever prices, also when HiGHS stopped early or saw only
-a short list of candidates, because each job then picks from all of its nodes.
+a short list of candidates, because each job then picks from all of its nodes. bound.py has a tighter one, which begins at
+these prices; the least is published.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ class Limits:
     """of the simplex method, per LP"""
     cuts: int = 4
     """times that tangents are added where the LP takes the load of a node for too little, per list of candidates"""
-    prices: int = 12
+    prices: int = 14
     """rounds of better prices for the bound (bound.py), fewer for a large tier"""
     trials: int = 600
     """steps of the local search, per tier"""
