@@ -59,6 +59,7 @@ test-full: venv ## what is heavier, with the default time limits
 	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages $(PLANE_PACKAGES)
 	$(STEP) "programs for the tests" env $(RUN) -m tests.cluster build
 	$(STEP) "images" env $(RUN) -m tests.cluster images
+	$(STEP) "properties, many examples" env HYPOTHESIS_PROFILE=full $(PYTEST) tests/unit -q -n auto --timeout 3600
 	$(STEP) "full tests" $(PYTEST) tests -q -m full --timeout 3600
 
 .PHONY: lint

@@ -78,7 +78,7 @@ def places(made: JobPlan | None) -> list[tuple[str, int]]:
     return [(p.node, p.replicas) for p in made.placements]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(
     before=st.lists(GOOD, min_size=3, max_size=6),
     bad=st.lists(st.one_of(BAD, HALF_BAD), min_size=6, max_size=6),
@@ -104,7 +104,7 @@ def test_replicas_on_nodes_with_bad_figures_stay(
         assert decided is not None and decided.missing == 0 and not decided.moved
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(
     bad=st.lists(st.one_of(BAD, HALF_BAD), min_size=4, max_size=4),
     busy=st.floats(0.01, 4.0),
@@ -120,7 +120,7 @@ def test_no_replica_is_drawn_to_a_node_with_bad_figures(bad: list[Live], busy: f
     assert places(plan(grown, RESTLESS).job("test/job")) == [("here", 1)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(live=BAD, other=BAD)
 def test_new_replicas_are_placed_all_the_same_and_what_was_doubted_is_said(live: Live, other: Live) -> None:
     made = plan(fleet([node("a", site="a", live=live), node("b", site="b", live=other)], [job(replicas=2)]), RESTLESS)

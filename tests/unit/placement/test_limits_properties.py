@@ -1,7 +1,6 @@
 """No plan breaks a constraint: each is worked out here anew, from the Fleet and the placements alone, by nobody's checks
 but this file's own."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ from edgeward.fleet.model import Fleet, Job, Namespace, Node, Priority, Resource
 from edgeward.placement import Plan, plan
 from tests.unit.placement.strategies import GI, MI, fleet, fleets, inconsistencies, job, node, placed
 
-few = settings(max_examples=int(os.environ.get("EDGEWARD_EXAMPLES", "20")), deadline=None, database=None)
+few = settings(database=None)
 SOURCES = (
     None,
     LabelSelector(),

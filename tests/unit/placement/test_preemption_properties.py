@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ from edgeward.placement.ledger import Ledger, bounded_request
 from edgeward.placement.settings import PlanSettings
 from tests.unit.placement.strategies import GI, MI, NOW, applied, inconsistencies
 
-few = settings(max_examples=int(os.environ.get("EDGEWARD_EXAMPLES", "20")), deadline=None, database=None)
+few = settings(database=None)
 SETTINGS = PlanSettings()
 
 

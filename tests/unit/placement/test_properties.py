@@ -1,6 +1,5 @@
 """What must hold for every fleet that can exist."""
 
-import os
 from collections import Counter
 from dataclasses import replace
 
@@ -16,8 +15,7 @@ from edgeward.placement.ledger import Ledger
 from edgeward.placement.settings import PlanSettings
 from tests.unit.placement.strategies import NOW, applied, fleets, inconsistencies
 
-few = settings(max_examples=int(os.environ.get("EDGEWARD_EXAMPLES", "20")), deadline=None, database=None)
-"""small enough for every run; EDGEWARD_EXAMPLES=2000 looks harder"""
+few = settings(database=None)
 SETTINGS = PlanSettings()
 
 
