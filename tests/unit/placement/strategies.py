@@ -13,6 +13,7 @@ from edgeward.fleet.model import (
     Fleet,
     Job,
     Live,
+    Namespace,
     Node,
     Placed,
     Priority,
@@ -22,6 +23,7 @@ from edgeward.fleet.model import (
     Taint,
     Toleration,
 )
+from edgeward.fleet.names import is_pool
 from edgeward.placement.model import Plan
 
 NOW = 1_000_000.0
@@ -135,6 +137,8 @@ def inconsistencies(one: Fleet) -> list[str]:
                 wrong.append(f"{j.key} has more ready than visible pods on {p.node}")
             if p.since > one.now or any(start > one.now for start in p.started):
                 wrong.append(f"{j.key} was placed or started in the future")
+            if is_pool(p.node):
+                continue  # of some node of its site
             if p.node not in by_name:
                 if p.lost_since is None:
                     wrong.append(f"{j.key} is on {p.node}, which is gone, and nobody noticed")
@@ -172,6 +176,7 @@ def fleets(draw: st.DrawFn, *, max_nodes: int = 6, max_jobs: int = 5, running: b
             bandwidth=draw(st.sampled_from([None, 1e6, 1e8])),
             rtt=draw(st.sampled_from([None, 0.01, 0.2])),
             labels=draw(st.sampled_from([{}, {"zone": "a"}, {"zone": "b"}])),
+            quota_replicas=draw(st.sampled_from([None, None, None, 1, 3])),
         )
         for name in site_names
     )
@@ -180,7 +185,8 @@ def fleets(draw: st.DrawFn, *, max_nodes: int = 6, max_jobs: int = 5, running: b
     if running and nodes:
         room = {n.name: n.allocatable - n.foreign for n in nodes}
         jobs = [_run(draw, j, nodes, room) for j in jobs]
-    one = Fleet(now=NOW, nodes=nodes, sites=sites, jobs=tuple(jobs))
+    most = draw(st.sampled_from([None, None, None, 1, 4]))
+    one = Fleet(now=NOW, nodes=nodes, sites=sites, jobs=tuple(jobs), namespaces=(Namespace("test", max_replicas=most),))
     assert not inconsistencies(one), inconsistencies(one)
     return one
 
@@ -226,6 +232,8 @@ def _job(draw: st.DrawFn, index: int) -> Job:
         request_bytes=draw(st.sampled_from([None, 150_000])),
         source_selector=draw(st.sampled_from([None, LabelSelector()])),
         service_seconds=draw(st.sampled_from([None, 0.05])),
+        per_site=draw(st.sampled_from([False, False, False, True])),
+        min_sites=draw(st.sampled_from([None, None, None, 2])),
         model_name="m",
         model_digest=draw(st.sampled_from([*DIGESTS, *DIGESTS, ""])),
     )
