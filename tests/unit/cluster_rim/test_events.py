@@ -120,3 +120,26 @@ def test_memory_is_bounded() -> None:
     desk.client.server._store = lambda path, body: body  # type: ignore[method-assign]
     asyncio.run(many())
     assert len(desk.recorder._told) <= 5000
+
+
+def test_few_are_written_at_the_same_time() -> None:
+    """The news of a burst of 300 jobs took every connection, and the renewal of the Lease came too late."""
+    desk, under_way, most = Desk(), 0, 0
+
+    async def create(*_: object, **__: object) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        for _turn in range(3):
+            await asyncio.sleep(0)
+        under_way -= 1
+
+    desk.client.create = create  # type: ignore[method-assign,assignment]
+
+    async def burst() -> None:
+        await asyncio.gather(
+            *(desk.recorder.tell(INFERENCE_JOBS, JOB, "Placed", f"on n{number}") for number in range(20))
+        )
+
+    asyncio.run(burst())
+    assert most == desk.recorder.at_once

@@ -98,6 +98,26 @@ def hub_of(nodes: int, jobs: int) -> Hub:
     )
 
 
+def test_a_plan_does_not_wait_until_the_news_of_the_last_one_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def passes() -> None:
+        out, begun = asyncio.Event(), asyncio.Event()
+
+        async def tell(*_: object, **__: object) -> None:
+            begun.set()
+            await out.wait()
+
+        monkeypatch.setattr(Recorder, "tell", tell)
+        hub = hub_of(nodes=2, jobs=2)
+        await hub._pass()
+        await begun.wait()
+        await hub._pass()
+        assert hub.passes == 2
+        out.set()
+        await hub.once()
+
+    asyncio.run(passes())
+
+
 def test_a_large_fleet_is_planned_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan ends when the loop has gone on meanwhile: on the loop it would never end."""
     went_on = threading.Event()
