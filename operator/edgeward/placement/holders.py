@@ -160,6 +160,12 @@ class Holders:
         )
         return node + Resources(extended=quotas) if quotas else node
 
+    def short_of_quota(self, decision: Decision) -> set[str]:
+        """Sites where a quota of theirs or of the namespace is in the way of one more replica."""
+        ask = decision.ask
+        everywhere = ask.namespace_use.lacks(ask.request.cpu) is not None
+        return {name for name, use in ask.site_use.items() if everywhere or use.lacks(ask.request.cpu) is not None}
+
     def brings(self, decision: Decision, state: NodeState, victim: Victim) -> Resources:
         """What a victim leaves of that: its room if it is there, and its part of the quotas."""
         cpu, extended = victim.request.cpu, []

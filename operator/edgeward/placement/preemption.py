@@ -204,13 +204,16 @@ class _Board:
         way are the same; and where that of the namespace is, one of all."""
         found: list[NodeState] = []
         spoken_for: dict[str, NodeState] = {}
+        short = self._holders.short_of_quota(decision)
         for state in ranked:
+            if state.site.name not in short:
+                if not state.pool:  # which grows
+                    found.append(state)
+                continue
             lack = self._holders.lack(decision, state)
             names = {name for name, amount in amounts(lack).items() if amount > 0}
             quotas = {name for name in names if name.startswith((SITE_QUOTA, NAMESPACE_QUOTA))}
-            if state.pool and not quotas:
-                continue  # it grows
-            if not quotas or names - quotas or not self._fits_but_for_quotas(decision, state):
+            if names - quotas or not self._fits_but_for_quotas(decision, state):
                 found.append(state)
                 continue
             if not any(name.startswith(SITE_QUOTA) for name in quotas):
