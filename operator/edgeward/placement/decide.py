@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,10 +12,10 @@ from edgeward.api.reasons import NodeRejection, Rejection
 from edgeward.fleet.model import Exclusion, Job, Moves, Nomination, ProposedMove
 from edgeward.placement.ask import Ask
 from edgeward.placement.claims import claim
+from edgeward.placement.columns import Rows
 from edgeward.placement.constraints import (
     FIT_CHECKS,
     MOVE_CHECKS,
-    Miss,
     can_grow,
     first_miss,
 )
@@ -30,7 +30,7 @@ from edgeward.placement.persite import due_by_site, missing_by_site
 from edgeward.placement.scaling import desired
 from edgeward.placement.scoring import Scorer
 from edgeward.placement.settings import PlanSettings
-from edgeward.placement.sieve import plainly_fits, static_misses, that_fit
+from edgeward.placement.sieve import StaticMisses, no_misses, static_misses, that_fit
 from edgeward.placement.split import split_lines
 
 
@@ -50,10 +50,12 @@ class Decision:
     turn: Turn
     ask: Ask
     scorer: Scorer
+    static: StaticMisses
+    """why nodes do not pass what cannot change during a plan, by index"""
     allowed: list[NodeState] = field(default_factory=list)
-    """nodes that pass what cannot change during a plan"""
-    static: Mapping[int, Miss] = field(default_factory=dict)
-    """why the other nodes do not, by index"""
+    """nodes that pass it"""
+    rows: Rows = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
+    """the same as indices of Ledger.states"""
     standings: list[Standing] = field(default_factory=list)
     misplaced: list[Standing] = field(default_factory=list)
     """what is where the job does not allow it any more; their replacements are among the needs"""
@@ -89,7 +91,8 @@ class Decision:
 def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
     """What stays, what is too much, and how many replicas want a place."""
     job, ask = turn.job, Ask(turn.index, turn.job, ledger)
-    decision = Decision(turn, ask, Scorer(ask, settings), moves=job.moves, exclusions=job.exclusions)
+    static = static_misses(ask, ledger) if job.problem is None else no_misses(ledger)
+    decision = Decision(turn, ask, Scorer(ask, settings), static, moves=job.moves, exclusions=job.exclusions)
     had = sort_out(ask, ledger, settings)
     decision.standings, decision.lost, decision.notes = had.kept, had.lost, had.notes
     wanted = decision.wanted = max(0, job.replicas)
@@ -99,9 +102,8 @@ def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
             decision.wanted = sum(standing.count for standing in decision.standings)
         return decision
 
-    static = static_misses(ask, ledger)
-    decision.static, states = static, ledger.states
-    decision.allowed = [states[row] for row in np.nonzero(static.passes)[0].tolist()]
+    decision.rows = np.nonzero(static.passes)[0]
+    decision.allowed = [ledger.states[row] for row in decision.rows.tolist()]
 
     if job.per_site:
         surplus = _share_by_site(decision, ledger, settings)
@@ -193,13 +195,14 @@ def follow(decision: Decision, advice: Guidance, ledger: Ledger) -> None:
     if not targets or not decision.turn.job.model_digest:
         return
     decision.share_of_bound = share
-    allowed = {(state.site.name, state.node.name): state for state in decision.allowed}
     chosen = []
     for site, node, advised in targets:
         count = advised - _come_since(decision.turn.job, site, node, advice.made_at)
-        state = allowed.get((site, node))
+        state = ledger.find(site, node)
+        if state is None or state.site.name != site or not decision.static.passes[state.index]:
+            continue
         need = next((n for n in decision.needs if n.count > 0 and n.site in (None, site)), None)
-        while state is not None and need is not None and count > 0 and need.count > 0:
+        while need is not None and count > 0 and need.count > 0:
             if first_miss(decision.ask, state, FIT_CHECKS) is not None:
                 break
             ledger.place(decision.ask.index, state)
@@ -229,7 +232,7 @@ def place(decision: Decision, ledger: Ledger) -> None:
             decision,
             need,
             ledger,
-            that_fit(ask, ledger, decision.allowed),
+            that_fit(ask, ledger, decision.rows),
             lambda state: first_miss(ask, state, FIT_CHECKS) is None,
         )
 
@@ -243,7 +246,8 @@ def grow(decision: Decision, ledger: Ledger) -> None:
         pools = [s for s in ledger.states if s.pool and need.site in (None, s.site.name)] if need.count else []
         before = {pool.index: pool.held[ask.index].decided if ask.index in pool.held else 0 for pool in pools}
         pools = [pool for pool in pools if can_grow(ask, pool)]
-        need.count -= _fill(decision, need, ledger, pools, lambda pool: can_grow(ask, pool))
+        rows = np.array([pool.index for pool in pools], dtype=np.intp)
+        need.count -= _fill(decision, need, ledger, rows, lambda pool: can_grow(ask, pool))
         for pool in pools:
             held = pool.held.get(ask.index)
             waiting = held.decided - before[pool.index] if held else 0
@@ -252,15 +256,13 @@ def grow(decision: Decision, ledger: Ledger) -> None:
                 decision.notes.append(f"{what} at {pool.site.name} for its pool to grow: no node that is there fits")
 
 
-def _fill(
-    decision: Decision, need: Need, ledger: Ledger, places: Sequence[NodeState], fits: Callable[[NodeState], bool]
-) -> int:
+def _fill(decision: Decision, need: Need, ledger: Ledger, rows: Rows, fits: Callable[[NodeState], bool]) -> int:
     """How many replicas of the need found one of the places that fit."""
     ask = decision.ask
     crowd = Crowd(decision.standings)
     chosen = fill(
         need.count,
-        [state for state in places if need.site in (None, state.site.name)],
+        places_of(need, ledger, rows),
         job=ask.index,
         scorer=decision.scorer,
         ledger=ledger,
@@ -270,6 +272,14 @@ def _fill(
     )
     settle_at(decision, chosen, ledger.now)
     return len(chosen)
+
+
+def places_of(need: Need, ledger: Ledger, rows: Rows) -> Rows:
+    """Those of the rows where replicas of the need may be."""
+    if need.site is None or not len(rows):
+        return rows
+    at = [number for number, site in enumerate(ledger.site_list) if site.name == need.site]
+    return rows[np.isin(ledger.columns.site[rows], at)]
 
 
 def settle_at(decision: Decision, chosen: Sequence[NodeState], now: float) -> None:
@@ -294,9 +304,9 @@ def _say_missing(decision: Decision, ledger: Ledger) -> None:
         decision.reason = Rejection.NO_RUNNABLE_MODEL.value
         decision.message = f"model {job.model_name or '(none)'} has no version to run yet"
     elif by_site:
-        decision.reason, decision.message = missing_by_site(ask, ledger.states, decision.static, by_site)
+        decision.reason, decision.message = missing_by_site(ask, ledger, decision.static, by_site)
     else:
-        _, misses = sift(ask, ledger.states, decision.static)
+        _, misses = sift(ask, ledger, decision.static)
         decision.reason, decision.message = why_missing(ask, ledger.states, misses)
     stayed = sum(stay(decision, need, ledger) for need in decision.needs)
     decision.missing = sum(need.count for need in decision.needs) - stayed
@@ -354,17 +364,17 @@ def at_rest(decision: Decision) -> bool:
 
 def _explain(decision: Decision, ledger: Ledger, settings: PlanSettings, fleet_notes: Sequence[str]) -> None:
     ask = decision.ask
-    holding = frozenset(s.state.index for s in decision.standings if s.state is not None)
-    sure = plainly_fits(ask, ledger, np.arange(len(ledger.states), dtype=np.intp))
-    takers, misses = sift(ask, ledger.states, decision.static, holding, sure.tolist())
+    holding = [s.state.index for s in decision.standings if s.state is not None]
+    others = np.ones(len(ledger.states), dtype=np.bool_)
+    others[holding] = False
+    takers, misses = sift(ask, ledger, decision.static, np.nonzero(others)[0])
     if decision.missing:
         # A node that holds a replica and has no room for another is in the way as much as any other.
-        _, misses = sift(ask, ledger.states, decision.static)
+        _, misses = sift(ask, ledger, decision.static)
     doubted = [
         note
-        for state in decision.allowed
-        if state.index not in holding
-        for note in (state.cpu.note, state.memory.note)
+        for row in ledger.noted[(others & decision.static.passes)[ledger.noted]].tolist()
+        for note in (ledger.states[row].cpu.note, ledger.states[row].memory.note)
         if note
     ]
     decision.explanation = explain(
@@ -459,7 +469,7 @@ def place_elsewhere(decision: Decision, count: int, ledger: Ledger, *, site: str
     """Places for replicas that have to give theirs up; how many were found. site: None when any will do."""
     need = Need(site, count)
     return _fill(
-        decision, need, ledger, decision.allowed, lambda state: first_miss(decision.ask, state, FIT_CHECKS) is None
+        decision, need, ledger, decision.rows, lambda state: first_miss(decision.ask, state, FIT_CHECKS) is None
     )
 
 

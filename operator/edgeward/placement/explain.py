@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+import numpy as np
 
 from edgeward.api.reasons import NodeRejection, Rejection
 from edgeward.placement.ask import Ask
+from edgeward.placement.columns import Floats, Rows
 from edgeward.placement.constraints import (
     CHECKS,
     FIT_CHECKS,
@@ -23,6 +25,7 @@ from edgeward.placement.model import Explanation, Rejected, RunnerUp, Term
 from edgeward.placement.room import lacking_text, shares_of
 from edgeward.placement.scoring import Scorer
 from edgeward.placement.settings import PlanSettings
+from edgeward.placement.sieve import STATIC_CHECKS, StaticMisses, lacks_of_room, plainly_fits
 
 _DEPTH = {check.reason: depth for depth, check in enumerate(CHECKS)}
 _SPEC = frozenset(check.reason for check in SPEC_CHECKS)
@@ -37,9 +40,10 @@ class Misses:
         self._count: dict[NodeRejection, int] = {}
         self._nearest: dict[NodeRejection, tuple[float, int, Check, NodeState]] = {}
 
-    def add(self, state: NodeState, miss: Miss) -> None:
+    def add(self, state: NodeState, miss: Miss, *, count: int = 1) -> None:
+        """`count`: nodes that fail the same check, of which this one is the nearest to passing."""
         reason = miss.check.reason
-        self._count[reason] = self._count.get(reason, 0) + 1
+        self._count[reason] = self._count.get(reason, 0) + count
         entry = (miss.distance, state.rank, miss.check, miss.at or state)
         nearest = self._nearest.get(reason)
         if nearest is None or entry[:2] < nearest[:2]:
@@ -62,28 +66,44 @@ class Misses:
         return check.miss(self._ask, state)
 
 
-def sift(
-    ask: Ask,
-    states: Sequence[NodeState],
-    static: Mapping[int, Miss],
-    skip: frozenset[int] = frozenset(),
-    sure: Sequence[bool] = (),
-) -> tuple[list[NodeState], Misses]:
-    """The nodes that take one more replica, and why the others do not. `static` holds the misses that cannot change
-    during a plan, by node index; `skip` leaves nodes out of both; `sure`: by node index, what is known to fit."""
+def sift(ask: Ask, ledger: Ledger, static: StaticMisses, rows: Rows | None = None) -> tuple[Rows, Misses]:
+    """Of `rows` (of all nodes when not given) those that take one more replica, and why the others do not. `static`: the
+    misses that cannot change during a plan."""
     misses = Misses(ask)
-    takers = []
-    for state in states:
-        if state.index in skip:
-            continue
-        miss = static.get(state.index)
-        if miss is None and not (sure and sure[state.index]):
-            miss = first_miss(ask, state, FIT_CHECKS)
+    if rows is None:
+        rows = np.arange(len(ledger.states), dtype=np.intp)
+    pool = ledger.columns.pool
+    for row in rows[pool[rows] & ~static.passes[rows]].tolist():
+        misses.add(ledger.states[row], static[row])
+    barred = rows[~pool[rows] & ~static.passes[rows]]
+    first, distances = static.first[barred], static.distances(barred)
+    for number in np.unique(first).tolist():
+        at = first == number
+        _add_all(misses, STATIC_CHECKS[number], barred[at], distances[at], ledger)
+    rows = rows[static.passes[rows]]
+    takes = plainly_fits(ask, ledger, rows)
+    unsure = ~takes
+    for check, lacks in lacks_of_room(ask, ledger, rows):
+        at = unsure & (lacks > 0)
+        _add_all(misses, check, rows[at], lacks[at], ledger)
+        unsure &= ~at
+    for at in np.nonzero(unsure)[0].tolist():
+        state = ledger.states[rows[at]]
+        miss = first_miss(ask, state, FIT_CHECKS)
         if miss is None:
-            takers.append(state)
+            takes[at] = True
         else:
             misses.add(state, miss)
-    return takers, misses
+    return rows[takes], misses
+
+
+def _add_all(misses: Misses, check: Check, rows: Rows, distances: Floats, ledger: Ledger) -> None:
+    """All of these nodes fail this check first; the nearest is the one with the least distance, then by rank."""
+    if not len(rows):
+        return
+    nearest = rows[distances == np.min(distances)]
+    row = int(nearest[np.argmin(ledger.columns.rank[nearest])])
+    misses.add(ledger.states[row], Miss(check, float(np.min(distances))), count=len(rows))
 
 
 def why_missing(ask: Ask, states: Sequence[NodeState], misses: Misses) -> tuple[str, str]:
@@ -136,7 +156,7 @@ def _too_big(ask: Ask, states: Sequence[NodeState]) -> str:
 def explain(
     ask: Ask,
     standings: list[Standing],
-    others: Sequence[NodeState],
+    others: Rows,
     scorer: Scorer,
     ledger: Ledger,
     misses: Misses,
@@ -165,9 +185,9 @@ def explain(
     terms = scorer.terms(state, crowd.beside(best.site, best.node, without=best), present=True, stays=not best.new)
     scores, capability = scorer.judge(ledger, others, crowd.at_site, best.site)
     capability = max(capability, scorer.capability(state, present=True))
-    judged = zip((-scores).tolist(), [other.rank for other in others], others, strict=True)
     runners = []
-    for negative, _, other in heapq.nsmallest(settings.runners_up, judged, key=lambda entry: entry[:2]):
+    for at in _first(settings.runners_up, -scores, ledger.columns.rank[others]):
+        other, negative = ledger.states[others[at]], -float(scores[at])
         beside = crowd.beside(other.site.name, other.node.name, without=best)
         other_terms = scorer.terms(other, beside, present=False, stays=False)
         why = _why_lower(terms, other_terms, -negative - score, settings.gain)
@@ -186,6 +206,15 @@ def explain(
         notes=tuple((doubts + notes)[: settings.notes]),
         order=order,
     )
+
+
+def _first(count: int, keys: Floats, ranks: Rows) -> list[int]:
+    """Positions of the smallest, in order; of equals by rank."""
+    near = np.arange(len(keys))
+    if len(keys) > count > 0:
+        near = np.nonzero(keys <= np.partition(keys, count - 1)[count - 1])[0]
+    found: list[int] = near[np.lexsort((ranks[near], keys[near]))][:count].tolist()
+    return found
 
 
 def _why_lower(chosen: tuple[Term, ...], other: tuple[Term, ...], advantage: float, gain: float) -> str:

@@ -6,18 +6,18 @@ it gave no advice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from edgeward.placement.columns import Floats, floats
+from edgeward.placement.columns import Floats, Rows, floats
 from edgeward.placement.ledger import Ledger, NodeState
 from edgeward.placement.scoring import PRECISION, Scorer
 
 
 def fill(
     need: int,
-    candidates: Sequence[NodeState],
+    candidates: Rows,
     *,
     job: int,
     scorer: Scorer,
@@ -37,22 +37,25 @@ def fill(
     A placement changes its own node's score and, by the same amount, that of every node of its site; only those are
     looked at again. Ties go to the node with more cpu free, then more memory, then by rank.
     """
-    if not candidates:
+    if not len(candidates) or need <= 0:
         return []
     table = ledger.columns
-    states = sorted(candidates, key=lambda state: state.rank)
-    rows = np.array([state.index for state in states], dtype=np.intp)
+    by_rank = np.argsort(table.rank[candidates], kind="stable")
+    rows = candidates[by_rank]
     free_cpu = table.allocatable_cpu[rows] - table.requested_cpu[rows]
     free_memory = table.allocatable_memory[rows] - table.requested_memory[rows]
     order = np.lexsort((-free_memory, -free_cpu))
-    states, rows = [states[at] for at in order], rows[order]
-    costs = np.zeros(len(rows)) if cost is None else cost[np.argsort(_ranks(candidates), kind="stable")][order]
-    grows = None if growth is None else growth[np.argsort(_ranks(candidates), kind="stable")][order]
+    rows = rows[order]
+    costs = np.zeros(len(rows)) if cost is None else cost[by_rank][order]
+    grows = None if growth is None else growth[by_rank][order]
 
     values = scorer.column(ledger, rows)
-    for at, state in enumerate(states):
-        if (state.held and job in state.held) or state.index in on_node:
-            values[at] = scorer.base(state, on_node.get(state.index, 0), present=False, stays=False)
+    own = ledger.is_held(job, rows)
+    if on_node:
+        own |= np.isin(rows, np.fromiter(on_node, dtype=np.intp))
+    for at in np.nonzero(own)[0].tolist():
+        row = int(rows[at])
+        values[at] = scorer.base(ledger.states[row], on_node.get(row, 0), present=False, stays=False)
     sites = table.site[rows]
     counts = [at_site.get(site.name, 0) for site in ledger.site_list]
     parts = floats([scorer.site_part(count) for count in counts])
@@ -63,7 +66,7 @@ def fill(
         at = int(np.argmax(worth))
         if worth[at] == -np.inf or (cost is not None and worth[at] <= 0):
             break
-        state, site = states[at], sites[at]
+        state, site = ledger.states[rows[at]], sites[at]
         if not fits(state):
             worth[at] = -np.inf
             continue
@@ -80,7 +83,3 @@ def fill(
         fresh = np.round(np.round(values[same], PRECISION) + parts[site] - costs[same], PRECISION)
         worth[same] = np.where(worth[same] == -np.inf, -np.inf, fresh)
     return chosen
-
-
-def _ranks(states: Sequence[NodeState]) -> list[int]:
-    return [state.rank for state in states]

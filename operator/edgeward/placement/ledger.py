@@ -8,11 +8,12 @@ cannot be in the sample yet (in flight) is added to them, so that a burst inside
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeward.fleet.model import OWN_CLUSTER, Fleet, Job, Node, Placed, Resources, Site
 from edgeward.placement.columns import Columns, Floats, Rows, floats
@@ -22,7 +23,6 @@ from edgeward.placement.pools import charge, pool_node, pool_reading
 from edgeward.placement.prices import prices
 from edgeward.placement.quotas import Staying, Usage
 from edgeward.placement.settings import PlanSettings
-
 
 Raised = tuple[bool, "NodeState | None", tuple[Staying, str] | None]
 
@@ -84,12 +84,33 @@ def bounded_request(job: Job) -> Resources:
     return Resources(max(0, need.cpu), max(0, need.memory), max(1, need.pods), max(0, need.storage), extended)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kinds:
     of: Rows
     """by index of Ledger.states"""
     heads: tuple[NodeState, ...]
     """one of each"""
+    _alike: dict[str, tuple[Rows, list[NodeState]]] = field(default_factory=dict)
+
+    @cached_property
+    def pools(self) -> list[int]:
+        return [kind for kind, head in enumerate(self.heads) if head.pool]
+
+    def alike(self, name: str, key: Callable[[NodeState], Hashable] | None) -> tuple[Rows, list[NodeState]]:
+        """Kinds that are alike in a `key`, which has a `name`: by kind the number of its group, and one of each group.
+        Without a key each is a group of its own."""
+        found = self._alike.get(name)
+        if found is None:
+            groups: dict[Hashable, int] = {}
+            firsts: list[NodeState] = []
+            of = []
+            for kind, head in enumerate(self.heads):
+                group = groups.setdefault((key(head), head.pool) if key else kind, len(groups))
+                if group == len(firsts):
+                    firsts.append(head)
+                of.append(group)
+            found = self._alike[name] = np.array(of, dtype=np.intp), firsts
+        return found
 
 
 class Ledger:
@@ -131,6 +152,10 @@ class Ledger:
         """what must leave once it is replaced, by job and by the site where its replacement must be (None: anywhere)"""
         self.spots: tuple[Counter[str], ...] = tuple(Counter() for _ in fleet.jobs)
         """replicas by site, for each job"""
+        self._holders: tuple[set[int], ...] = tuple(set() for _ in fleet.jobs)
+        """the nodes that have a job among `held`, for each job"""
+        self.answers: dict[Hashable, Floats | None] = {}
+        """of checks that cannot change during a plan, as `sieve` remembers them"""
         self._namespaces = tuple(job.namespace for job in fleet.jobs)
         signs: dict[int, list[tuple[str, int, int]]] = {}
         bound: Counter[tuple[int, int]] = Counter()
@@ -203,7 +228,7 @@ class Ledger:
             if state is None:
                 continue
             assigned, visible = max(0, placed.replicas), len(placed.started)
-            held = state.held.setdefault(index, Held())
+            held = self._hold(index, state)
             before = held.room
             held.decided += assigned
             held.room += max(assigned, visible)
@@ -283,7 +308,7 @@ class Ledger:
 
     def place(self, job: int, state: NodeState) -> None:
         """One more replica of the job is decided for here."""
-        held = state.held.setdefault(job, Held())
+        held = self._hold(job, state)
         held.decided += 1
         replaces = self._replace_one(job, state.site.name)
         self._count(job, state.site.name, 1)
@@ -296,6 +321,24 @@ class Ledger:
             self.refresh(state)
         else:
             held.raised.append((False, None, replaces))
+
+    def _hold(self, job: int, state: NodeState) -> Held:
+        self._holders[job].add(state.index)
+        return state.held.setdefault(job, Held())
+
+    def is_held(self, job: int, rows: Rows) -> NDArray[np.bool_]:
+        """Where the job has replicas, or has had some."""
+        if not self._holders[job]:
+            return np.zeros(len(rows), dtype=np.bool_)
+        held = np.zeros(len(self.states), dtype=np.bool_)
+        held[list(self._holders[job])] = True
+        found: NDArray[np.bool_] = held[rows]
+        return found
+
+    @cached_property
+    def noted(self) -> Rows:
+        """The states whose figures have something to be said about them."""
+        return np.array([s.index for s in self.states if s.cpu.note or s.memory.note], dtype=np.intp)
 
     def take_back(self, job: int, state: NodeState) -> Raised:
         """As if the last `place` of this job here had not been; what that had done, for `put_back` and `lets_go`."""
@@ -317,12 +360,13 @@ class Ledger:
             self.refresh(state)
         if held == Held():
             del state.held[job]
+            self._holders[job].discard(state.index)
         return undone
 
     def put_back(self, job: int, state: NodeState, undone: Raised) -> None:
         """As if that `take_back` had not been."""
         raised, member, replaced = undone
-        held = state.held.setdefault(job, Held())
+        held = self._hold(job, state)
         held.raised.append(undone)
         held.decided += 1
         self._count(job, state.site.name, 1)
@@ -358,7 +402,7 @@ class Ledger:
 
     def withdraw(self, job: int, state: NodeState, count: int = 1) -> None:
         """Replicas of the job are to leave. Their room stays taken: until they are gone they use it."""
-        held = state.held.setdefault(job, Held())
+        held = self._hold(job, state)
         held.decided -= count
         held.leaving += count
         self._count(job, state.site.name, -count)

@@ -4,14 +4,17 @@ each node: a site that comes gets its own, a site that goes takes only its own a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+
+import numpy as np
 
 from edgeward.api.reasons import Rejection, most_severe
 from edgeward.placement.ask import Ask
 from edgeward.placement.constraints import SPEC_CHECKS, Miss
 from edgeward.placement.explain import sift, why_missing
 from edgeward.placement.incumbents import Standing
-from edgeward.placement.ledger import NodeState
+from edgeward.placement.ledger import Ledger, NodeState
+from edgeward.placement.sieve import StaticMisses
 
 SITES_TOLD = 5
 """sites whose lack is told one by one"""
@@ -50,14 +53,12 @@ def due_by_site(
     return due
 
 
-def missing_by_site(
-    ask: Ask, states: Sequence[NodeState], static: Mapping[int, Miss], short: Mapping[str, int]
-) -> tuple[str, str]:
+def missing_by_site(ask: Ask, ledger: Ledger, static: StaticMisses, short: Mapping[str, int]) -> tuple[str, str]:
     """The reason and the message for so many replicas that are missing by site, each site with its own nodes' misses."""
     reasons, texts = [], []
     for site in sorted(short):
-        here = [state for state in states if state.site.name == site]
-        _, misses = sift(ask, here, static)
+        here = [state for state in ledger.states if state.site.name == site]
+        _, misses = sift(ask, ledger, static, np.array([state.index for state in here], dtype=np.intp))
         reason, message = why_missing(ask, here, misses)
         reasons.append(reason)
         texts.append(f"{site} lacks {short[site]}: {message}")

@@ -342,7 +342,7 @@ class _Board:
         if not decision.missing and not stays:
             decision.reason = decision.message = ""
             return
-        _, misses = sift(decision.ask, self._ledger.states, decision.static)
+        _, misses = sift(decision.ask, self._ledger, decision.static)
         decision.reason, decision.message = why_missing(decision.ask, self._ledger.states, misses)
         tell_stays(decision, stays)
 

@@ -6,7 +6,7 @@ the request added; the two can then be compared, for a choice and for a move ali
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import NamedTuple
 
@@ -210,7 +210,7 @@ class Scorer:
             speed=table.speed[rows],
             model=ledger.has_model(ask.job.model_digest)[rows],
             failure=1.0 if ask.failures.empty else self._failures(ledger)[rows],
-            site=SiteFacts(*known),  # type: ignore[arg-type]
+            site=SiteFacts(*known),
         )
 
     def _failures(self, ledger: Ledger) -> Floats:
@@ -296,24 +296,25 @@ class Scorer:
         }
         return tuple(Term(name, self.weights[name], *rows[name]) for name in TERMS if self._applies(name))
 
-    def judge(
-        self, ledger: Ledger, states: Sequence[NodeState], at_site: Mapping[str, int], leaves: str
-    ) -> tuple[Floats, float]:
+    def judge(self, ledger: Ledger, rows: Rows, at_site: Mapping[str, int], leaves: str) -> tuple[Floats, float]:
         """Scores of nodes that do not hold the replica, and the largest capability K among them. `at_site`: replicas of
         the job; `leaves`: the site of the one that would come from elsewhere."""
-        if not states:
+        if not len(rows):
             return np.zeros(0), 0.0
-        rows = np.array([state.index for state in states], dtype=np.intp)
         values = self.figure(self._facts(ledger, rows), MANY)
         bases: Floats = self.weigh(values, 0, stays=False)
         cores = ledger.columns.allocatable_cpu[rows] / 1000
         ks: Floats = formulas.capability(cores, values.free_cores, values.service, MANY)
-        for at, state in enumerate(states):
-            if self.ask.index in state.held:
-                bases[at] = self.base(state, 0, present=False, stays=False)
-                ks[at] = self.capability(state, present=False)
+        for at in np.nonzero(ledger.is_held(self.ask.index, rows))[0].tolist():
+            state = ledger.states[rows[at]]
+            bases[at] = self.base(state, 0, present=False, stays=False)
+            ks[at] = self.capability(state, present=False)
+        # Most sites have none of the job: one figure for all of those.
+        parts = np.full(len(ledger.site_list), self.site_part(0))
         beside = {site: max(0, count - (site == leaves)) for site, count in at_site.items()}
-        parts = floats([self.site_part(beside.get(site.name, 0)) for site in ledger.site_list])
+        for number, site in enumerate(ledger.site_list):
+            if site.name in beside:
+                parts[number] = self.site_part(beside[site.name])
         return np.round(bases + parts[ledger.columns.site[rows]], PRECISION), float(np.max(ks))
 
     def capability(self, state: NodeState, *, present: bool) -> float:

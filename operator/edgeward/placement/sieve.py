@@ -6,37 +6,86 @@ plainly room for one more replica, which columns tell without asking each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeward.api.common import LabelSelector
+from edgeward.api.reasons import NodeRejection
 from edgeward.placement.ask import Ask
-from edgeward.placement.columns import Rows
-from edgeward.placement.constraints import FIT_CHECKS, SPEC_CHECKS, STATE_CHECKS, Miss, first_miss
+from edgeward.placement.columns import Floats, Rows
+from edgeward.placement.constraints import FIT_CHECKS, SPEC_CHECKS, STATE_CHECKS, Check, Miss, first_miss
 from edgeward.placement.ledger import Ledger, NodeState
 
 Mask = NDArray[np.bool_]
+STATIC_CHECKS = SPEC_CHECKS + STATE_CHECKS
+"""what cannot change during a plan"""
+PASSES = -1
+
+
+def _selector(selector: LabelSelector | None) -> Hashable:
+    if selector is None:
+        return None
+    asked = tuple((item.key, item.operator, tuple(item.values)) for item in selector.match_expressions)
+    return tuple(sorted(selector.match_labels.items())), asked
+
+
+def _of_site(state: NodeState) -> Hashable:
+    return state.site.name
+
+
+def _same(_: Ask) -> Hashable:
+    return ()
+
+
+_LOOKS: Mapping[NodeRejection, tuple[Callable[[NodeState], Hashable], Callable[[Ask], Hashable | None]]] = {
+    NodeRejection.TIER_MISMATCH: (lambda s: s.node.tier, lambda a: a.job.tiers),
+    NodeRejection.SITE_MISMATCH: (_of_site, lambda a: _selector(a.job.site_selector)),
+    NodeRejection.NODE_SELECTOR_MISMATCH: (
+        lambda s: tuple(sorted(s.node.labels.items())),
+        lambda a: tuple(sorted(a.job.node_selector.items())),
+    ),
+    NodeRejection.UNTOLERATED_TAINT: (lambda s: s.node.taints, lambda a: a.job.tolerations),
+    NodeRejection.RESIDENCY_FORBIDS: (
+        _of_site,
+        lambda a: () if a.job.residency == "Anywhere" else (a.job.residency, _selector(a.job.source_selector)),
+    ),
+    NodeRejection.ARCH_MISMATCH: (lambda s: s.node.arch, lambda a: a.job.architectures),
+    NodeRejection.LATENCY_TOO_HIGH: (
+        lambda s: (s.site.name, s.node.speed),
+        lambda a: () if a.job.slo_latency is None else None,
+    ),
+    NodeRejection.BANDWIDTH_TOO_LOW: (_of_site, lambda a: (a.job.min_bandwidth,)),
+    NodeRejection.DRAIN_TOO_SLOW: (_of_site, lambda a: () if a.job.max_drain is None else None),
+    NodeRejection.NODE_NOT_READY: (lambda s: (s.node.ready, s.node.not_ready_since), _same),
+    NodeRejection.NODE_UNSCHEDULABLE: (lambda s: s.node.unschedulable, _same),
+    NodeRejection.SITE_UNSCHEDULABLE: (_of_site, _same),
+    NodeRejection.SITE_FROZEN: (_of_site, _same),
+    NodeRejection.SITE_DISCONNECTED: (_of_site, _same),
+}
+"""All that a check looks at, of a node and of a job: what is alike in that gets the same answer, so it is asked once.
+None: of the job so much that nothing is gained by remembering the answer. A check that is not here is asked of each
+kind of node, for each job."""
 
 
 class StaticMisses(Mapping[int, Miss]):
     """Why nodes are no place for a job, whatever else is placed: by index, held once a kind."""
 
-    def __init__(self, kinds: Rows, misses: Sequence[Miss | None]) -> None:
-        self._kinds = kinds
-        self._misses = misses
-        self.passes: Mask = (
-            np.array([miss is None for miss in misses], dtype=np.bool_)[kinds]
-            if misses
-            else (np.zeros(0, dtype=np.bool_))
-        )
+    def __init__(self, kinds: Rows, which: Rows, distances: Floats, of_pools: Mapping[int, Miss]) -> None:
+        """`which`, `distances`: by kind, the first of STATIC_CHECKS that it fails, or PASSES, and by how much; pools
+        have their Miss in `of_pools`, by kind too."""
+        self.first: Rows = which[kinds] if len(kinds) else np.zeros(0, dtype=np.intp)
         """by index of Ledger.states"""
+        self.passes: Mask = self.first == PASSES
+        self._kinds, self._distances, self._of_pools = kinds, distances, of_pools
 
     def __getitem__(self, index: int) -> Miss:
-        miss = self._misses[int(self._kinds[index])]
-        if miss is None:
+        first = int(self.first[index])
+        if first == PASSES:
             raise KeyError(index)
-        return miss
+        kind = int(self._kinds[index])
+        return self._of_pools.get(kind) or Miss(STATIC_CHECKS[first], float(self._distances[kind]))
 
     def __iter__(self) -> Iterator[int]:
         return iter(np.nonzero(~self.passes)[0].tolist())
@@ -44,11 +93,48 @@ class StaticMisses(Mapping[int, Miss]):
     def __len__(self) -> int:
         return int(np.count_nonzero(~self.passes))
 
+    def distances(self, rows: Rows) -> Floats:
+        return self._distances[self._kinds[rows]]
+
+
+def no_misses(ledger: Ledger) -> StaticMisses:
+    nothing = len(ledger.kinds.heads)
+    return StaticMisses(ledger.kinds.of, np.full(nothing, PASSES, dtype=np.intp), np.zeros(nothing), {})
+
 
 def static_misses(ask: Ask, ledger: Ledger) -> StaticMisses:
     """SPEC_CHECKS and STATE_CHECKS for every node."""
-    misses = [first_miss(ask, head, SPEC_CHECKS) or first_miss(ask, head, STATE_CHECKS) for head in ledger.kinds.heads]
-    return StaticMisses(ledger.kinds.of, misses)
+    heads = ledger.kinds.heads
+    which = np.full(len(heads), PASSES, dtype=np.intp)
+    distances = np.full(len(heads), np.nan)
+    for number, check in enumerate(STATIC_CHECKS):
+        lacks = _lacks(check, ask, ledger)
+        if lacks is not None:
+            new = (which == PASSES) & ~np.isnan(lacks)
+            which[new], distances[new] = number, lacks[new]
+    of_pools = {}
+    for kind in ledger.kinds.pools:
+        miss = first_miss(ask, heads[kind], SPEC_CHECKS) or first_miss(ask, heads[kind], STATE_CHECKS)
+        which[kind] = PASSES if miss is None else STATIC_CHECKS.index(miss.check)
+        if miss is not None:
+            of_pools[kind], distances[kind] = miss, miss.distance
+    return StaticMisses(ledger.kinds.of, which, distances, of_pools)
+
+
+def _lacks(check: Check, ask: Ask, ledger: Ledger) -> Floats | None:
+    """By kind, how far it is from passing one check, nan where it passes; None where all pass. Pools are not asked."""
+    of_node, of_job = _LOOKS.get(check.reason, (None, None))
+    asks = None if of_job is None else of_job(ask)
+    if asks is not None and (check.reason, asks) in ledger.answers:
+        return ledger.answers[check.reason, asks]
+    numbers, heads = ledger.kinds.alike(check.reason, of_node)
+    said = [check.lacks(ask, head) for head in heads]
+    answer = None
+    if any(distance is not None for distance in said):
+        answer = np.array([np.nan if distance is None else distance for distance in said], dtype=np.float64)[numbers]
+    if asks is not None:
+        ledger.answers[check.reason, asks] = answer
+    return answer
 
 
 def plainly_fits(ask: Ask, ledger: Ledger, rows: Rows) -> Mask:
@@ -86,21 +172,33 @@ def has_no_room(ask: Ask, ledger: Ledger, rows: Rows) -> Mask:
         (table.allocatable_cpu[rows] - table.requested_cpu[rows] < need.cpu)
         | (table.allocatable_memory[rows] - table.requested_memory[rows] < need.memory)
         | (table.allocatable_pods[rows] - table.requested_pods[rows] < need.pods)
-        | (table.allocatable_storage[rows] - table.requested_storage[rows] < need.storage)
     )
+    if need.storage:
+        full |= table.allocatable_storage[rows] - table.requested_storage[rows] < need.storage
     # Of a pool the sums also count what waits for it to grow, which takes room on none of its nodes.
     return full & ~table.pool[rows]
 
 
-def that_fit(ask: Ask, ledger: Ledger, states: Sequence[NodeState]) -> list[NodeState]:
-    """Those of `states` that pass FIT_CHECKS now."""
-    if not states:
-        return []
-    rows = np.array([state.index for state in states], dtype=np.intp)
-    sure = plainly_fits(ask, ledger, rows).tolist()
-    full = has_no_room(ask, ledger, rows).tolist()
-    return [
-        state
-        for state, fits, lacks in zip(states, sure, full, strict=True)
-        if fits or (not (lacks and not state.held.get(ask.index)) and first_miss(ask, state, FIT_CHECKS) is None)
-    ]
+def lacks_of_room(ask: Ask, ledger: Ledger, rows: Rows) -> Iterator[tuple[Check, Floats]]:
+    """The first checks of FIT_CHECKS, in their order, with what each node lacks: above 0 it fails for certain, as far as
+    it passes those before."""
+    need, table = ask.request, ledger.columns
+    asked = ~table.pool[rows] & ~ledger.is_held(ask.index, rows)
+    columns = (
+        (need.cpu, table.allocatable_cpu, table.requested_cpu),
+        (need.memory, table.allocatable_memory, table.requested_memory),
+        (need.pods, table.allocatable_pods, table.requested_pods),
+        (need.storage, table.allocatable_storage, table.requested_storage),
+    )
+    for check, (amount, allocatable, requested) in zip(FIT_CHECKS, columns, strict=False):
+        if amount or check.reason is not NodeRejection.INSUFFICIENT_STORAGE:
+            yield check, np.where(asked, amount - (allocatable[rows] - requested[rows]), 0.0)
+
+
+def that_fit(ask: Ask, ledger: Ledger, rows: Rows) -> Rows:
+    """Those of `rows` that pass FIT_CHECKS now, in their order."""
+    passes = plainly_fits(ask, ledger, rows)
+    doubtful = ~passes & (~has_no_room(ask, ledger, rows) | ledger.is_held(ask.index, rows))
+    for at in np.nonzero(doubtful)[0].tolist():
+        passes[at] = first_miss(ask, ledger.states[rows[at]], FIT_CHECKS) is None
+    return rows[passes]

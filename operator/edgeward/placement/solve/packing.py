@@ -121,7 +121,7 @@ def _pick(index: int, need: int, nodes: list[int], guide: Guide, ledger: Ledger,
     """Adds to `nodes` at most `need` places, and to the ledger."""
     want = guide.tier.wants[index]
     ask = want.decision.ask
-    states = that_fit(ask, ledger, [ledger.states[row] for row in want.rows.tolist()])
+    rows = that_fit(ask, ledger, want.rows)
     on_node, at_site = dict(want.on_node), dict(want.at_site)
     for node in nodes:
         on_node[node] = on_node.get(node, 0) + 1
@@ -129,11 +129,11 @@ def _pick(index: int, need: int, nodes: list[int], guide: Guide, ledger: Ledger,
         at_site[site] = at_site.get(site, 0) + 1
     cost = growth = None
     if not free_of_price:
-        at = np.isin(want.rows, np.array([state.index for state in states], dtype=np.intp))
+        at = np.isin(want.rows, rows)
         cost, growth = guide.cost(index)[at], want.cpu * guide.tier.usual[want.rows[at]]
     chosen = fill(
         need,
-        states,
+        rows,
         job=ask.index,
         scorer=want.decision.scorer,
         ledger=ledger,

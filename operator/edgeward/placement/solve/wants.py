@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeward.fleet.model import Resources
 from edgeward.placement.columns import Floats, Rows
-from edgeward.placement.decide import Decision, Need
+from edgeward.placement.decide import Decision, Need, places_of
 from edgeward.placement.incumbents import Crowd
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.sieve import that_fit
@@ -89,26 +89,28 @@ def wants_of(decisions: Sequence[Decision], ledger: Ledger) -> list[Want]:
 
 def _want(decision: Decision, need: Need, ledger: Ledger) -> Want | None:
     scorer, ask = decision.scorer, decision.ask
-    places = [state for state in decision.allowed if need.site in (None, state.site.name)]
-    states = sorted(that_fit(ask, ledger, places), key=lambda state: state.rank)
-    if not states:
+    rows = that_fit(ask, ledger, places_of(need, ledger, decision.rows))
+    if not len(rows):
         return None
+    rows = rows[np.argsort(ledger.columns.rank[rows], kind="stable")]
     crowd = Crowd(decision.standings)
     on_node = {s.state.index: crowd.on_node[s.site, s.node] for s in decision.standings if s.state is not None}
     at_site = dict(crowd.at_site)
-    rows = np.array([state.index for state in states], dtype=np.intp)
     first = scorer.column(ledger, rows)
     spread = scorer.weights["spread"]
     further = first - 0.5 * spread
     takes = np.ones(len(rows))
-    for at, state in enumerate(states):
+    own = ledger.is_held(ask.index, rows) | np.isin(rows, np.fromiter(on_node, dtype=np.intp))
+    for at in np.nonzero(own)[0].tolist():
+        state = ledger.states[rows[at]]
         held = on_node.get(state.index, 0)
         if held or ask.index in state.held:
             first[at] = scorer.base(state, held, present=False, stays=False)
             # k more beside h that stay share k/(2(h + k)), so each has at most what the first of them has.
             further[at] = first[at] if held else first[at] - 0.5 * spread
             takes[at] = 0.0 if state.has_room_held(ask.index) else 1.0
-    beside = np.array([at_site.get(state.site.name, 0) for state in states], dtype=np.float64)
+    stays = {number: at_site.get(site.name, 0) for number, site in enumerate(ledger.site_list)}
+    beside = np.fromiter(stays.values(), dtype=np.float64)[ledger.columns.site[rows]]
     site_first = 0.5 * spread / (1.0 + beside)
     return Want(
         decision=decision,
@@ -124,7 +126,7 @@ def _want(decision: Decision, need: Need, ledger: Ledger) -> Want | None:
         lines=_lines(decision, ledger, rows),
         at_site=at_site,
         on_node=on_node,
-        stays={number: at_site.get(site.name, 0) for number, site in enumerate(ledger.site_list)},
+        stays=stays,
     )
 
 
