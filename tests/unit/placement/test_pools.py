@@ -230,13 +230,16 @@ def test_an_applied_plan_with_pools_is_its_own_next_plan(one: Fleet) -> None:
 @few
 @given(elastic_fleets())
 def test_nobody_is_missing_where_a_pool_may_grow(one: Fleet) -> None:
-    """With a pool that takes any job, only a job without a model or a place to ask for stays missing."""
+    """With a pool that takes any job, only a job without a model or a place to ask for stays missing; limits on
+    how many there may be are left out."""
     anything = Site("anything", "cloud", elastic=True)
     fits_all = Resources(64_000, 512 * GI, 110)
     grown = replace(
         one,
         sites=(*one.sites, anything),
         nodes=(*one.nodes, Node("any-1", "anything", "cloud", allocatable=fits_all, foreign=fits_all)),
+        namespaces=(),
+        jobs=tuple(replace(each, per_site=False, min_sites=None) for each in one.jobs),
     )
     for each, decided in ((each, healthy(grown).job(each.key)) for each in grown.jobs):
         assert decided is not None

@@ -6,10 +6,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeward.fleet.model import Fleet, Job, Live, Node, Priority, ProposedMove, Resources
+from edgeward.fleet.model import Fleet, Job, Live, Node, Priority, ProposedMove, Resources, Sample
 from edgeward.placement import JobPlan, Plan, plan
 from edgeward.placement.ask import Ask
-from edgeward.placement.constraints import SPEC_CHECKS, STATE_CHECKS, first_miss
+from edgeward.placement.constraints import CHECKS, SPEC_CHECKS, STATE_CHECKS, first_miss
 from edgeward.placement.freshness import confidence
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.settings import PlanSettings
@@ -138,6 +138,72 @@ def test_stale_or_missing_data_never_causes_a_move(one: Fleet, age: float) -> No
                 assert not j.moved or fresh
                 assert not {m.source for m in j.moved} & blind
                 assert not {m.target for m in j.moved} & blind
+
+
+@few
+@given(fleets(), st.floats(31, 1e5))
+def test_old_memory_beside_fresh_cpu_never_causes_a_move(one: Fleet, age: float) -> None:
+    """Every other node has memory that is `age` old; whatever the cpu says, nothing goes there or leaves there."""
+    calm = settled(one)
+
+    def measured(n: Node, index: int) -> Node:
+        cores, bytes_ = n.allocatable.cpu / 1000, float(n.allocatable.memory)
+        cpu = Sample(cores * (0.05 if index % 3 else 0.97), calm.now - 5)
+        return replace(n, live=Live(cpu=cpu, memory=Sample(0.3 * bytes_, calm.now - (age if index % 2 else 5))))
+
+    nodes = tuple(measured(n, i) for i, n in enumerate(calm.nodes))
+    old = {n.name for n in nodes[1::2]}
+    for source in calm.nodes:
+        for target in calm.nodes:
+            hint = ProposedMove(source.name, target.name, 3, calm.now - 60)
+            jobs = tuple(replace(j, proposed=hint) for j in calm.jobs)
+            moved = [m for j in healthy(replace(calm, nodes=nodes, jobs=jobs)).jobs for m in j.moved]
+            assert not {m.source for m in moved} & old
+            assert not {m.target for m in moved} & old
+
+
+@few
+@given(fleets())
+def test_a_quota_is_never_exceeded_by_more_than_it_was(one: Fleet) -> None:
+    """What stays for want of another node counts as much as what comes."""
+    decided = healthy(one)
+    lost = {(j.key, p.site, p.node) for j in decided.jobs for p in j.placements if p.lost}
+    before: Counter[str] = Counter()
+    after: Counter[str] = Counter()
+    for j in one.jobs:
+        for held in j.placed:
+            if (j.key, held.site, held.node) not in lost:
+                before[held.site] += held.replicas
+        mine = decided.job(j.key)
+        assert mine is not None
+        for p in mine.placements:
+            after[p.site] += 0 if p.lost else p.replicas
+    for site in one.sites:
+        if site.quota_replicas is not None:
+            assert after[site.name] <= max(site.quota_replicas, before[site.name])
+    most = one.namespaces[0].max_replicas
+    assert most is None or after.total() <= max(most, before.total())
+
+
+@few
+@given(fleets())
+def test_no_spread_is_left_unmended_that_could_be_mended(one: Fleet) -> None:
+    calm = settled(one)
+    ledger = Ledger(calm, SETTINGS)
+    for index, j in enumerate(calm.jobs):
+        mine = healthy(calm).job(j.key)
+        assert mine is not None
+        states = [ledger.find(p.site, p.node) for p in j.placed]
+        if j.per_site or j.min_sites is None or not j.model_digest or mine.missing or mine.reason or not states:
+            continue
+        if any(s is None or not s.node.ready or not s.site.connected or s.site.frozen for s in states):
+            continue
+        used = {p.site for p in j.placed}
+        if len(used) >= min(j.min_sites, j.replicas):
+            continue
+        ask = Ask(index, j, ledger)
+        others = [s for s in ledger.states if s.site.name not in used]
+        assert all(first_miss(ask, s, CHECKS) is not None for s in others)
 
 
 @few
