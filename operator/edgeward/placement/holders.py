@@ -31,6 +31,9 @@ class Holders:
         self._settings = settings
         self._known: dict[int, list[Victim]] = {}
         """by index of the node, until some are taken there"""
+        self._by_site: dict[str, list[NodeState]] = {}
+        for state in ledger.states:
+            self._by_site.setdefault(state.site.name, []).append(state)
         self._most: NDArray[np.float64] | None = None
         self._at: dict[int, list[tuple[Decision, Standing]]] = {}
         for decision in decisions:
@@ -64,8 +67,8 @@ class Holders:
             return here
         elsewhere = [
             victim
-            for other in self._ledger.states
-            if other is not state and other.index in self._at and (of_namespace or other.site.name == state.site.name)
+            for other in (self._ledger.states if of_namespace else self._by_site[state.site.name])
+            if other is not state and other.index in self._at
             for victim in self._eligible(decision, self._replicas_at(other), only, shielded)
             if (of_site and other.site.name == state.site.name)
             or (of_namespace and victim.owner.turn.job.namespace == decision.turn.job.namespace)
