@@ -269,7 +269,9 @@ def fill_shelf(stage: Stage) -> None:
         files=SHELF,
     )
     body["metadata"]["labels"]["app"] = SHELF
-    body["spec"]["containers"][0]["volumeMounts"].append({"name": "data", "mountPath": "/data"})
+    container = body["spec"]["containers"][0]
+    container["volumeMounts"].append({"name": "data", "mountPath": "/data"})
+    container["readinessProbe"] = {"tcpSocket": {"port": SHELF_PORT}, "periodSeconds": 1}  # Ready means that it listens
     body["spec"]["volumes"].append({"name": "data", "emptyDir": {}})
     service = {
         "apiVersion": "v1",
