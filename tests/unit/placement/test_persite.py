@@ -133,7 +133,8 @@ def test_a_move_stays_at_its_site() -> None:
 
 
 def per_site(one: Fleet) -> Fleet:
-    return replace(one, jobs=tuple(replace(j, per_site=True) for j in one.jobs))
+    """Without limits on a namespace, which join what is asked for at one site to what is had at another."""
+    return replace(one, namespaces=(), jobs=tuple(replace(j, per_site=True, min_sites=None) for j in one.jobs))
 
 
 def without(one: Fleet, site: str) -> Fleet:
