@@ -106,8 +106,8 @@ def placement(result: dict[str, Any]) -> str:
         ("share_of_milp_bound", "Edgeward over what that MILP proved"),
         ("top_tier_fill_gap", "top tier, MILP fills more by"),
     ]
-    times = [("plan_ms", "solve and plan, ms"), ("plan_greedy_ms", "plan alone, ms")]
-    times += [("one_job_ms", "one job more, ms"), ("peak_mb", "memory, MiB")]
+    times = [("plan_ms", "solve and plan, CPU ms"), ("plan_greedy_ms", "plan alone, CPU ms")]
+    times += [("one_job_ms", "one job more, CPU ms"), ("peak_mb", "memory, MiB")]
     ages = sorted({int(key.split("_")[2]) for key in figures if key.startswith("stale_misses_")})
     kinds = {"": "Edgeward", "_missing_is_zero": "missing is zero", "_age_ignored": "age ignored"}
     stale = [
