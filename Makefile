@@ -54,12 +54,15 @@ test-e2e: venv ## on the embedded real cluster: the demo's story as assertions
 	$(STEP) "models" env $(RUN) -m tests.demo models
 	$(STEP) "end-to-end tests" $(PYTEST) tests/e2e -q -m "not full"
 
+.PHONY: test-properties
+test-properties: venv ## property tests with many examples, drawn anew: half an hour
+	$(STEP) "properties, many examples" env HYPOTHESIS_PROFILE=full $(PYTEST) tests/unit -q -n auto --timeout 3600
+
 .PHONY: test-full
 test-full: venv ## what is heavier, with the default time limits
 	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages $(PLANE_PACKAGES)
 	$(STEP) "programs for the tests" env $(RUN) -m tests.cluster build
 	$(STEP) "images" env $(RUN) -m tests.cluster images
-	$(STEP) "properties, many examples" env HYPOTHESIS_PROFILE=full $(PYTEST) tests/unit -q -n auto --timeout 3600
 	$(STEP) "full tests" $(PYTEST) tests -q -m full --timeout 3600
 
 .PHONY: lint

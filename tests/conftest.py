@@ -1,7 +1,7 @@
 """For all tests: nothing is timed, so that a busy machine fails none of them.
 
 Property tests try few examples in every run, always the same ones, so that what passed passes again; and many, drawn
-anew, with HYPOTHESIS_PROFILE=full, as `make test-full` runs them.
+anew, with HYPOTHESIS_PROFILE=full, as `make test-properties` runs them.
 EDGEWARD_EXAMPLES=2000 looks harder still.
 """
 
