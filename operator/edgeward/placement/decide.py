@@ -407,7 +407,7 @@ def consider_move(
     verdict = judge(
         decision.turn.job,
         decision.standings,
-        [state for state in decision.allowed if first_miss(ask, state, MOVE_CHECKS) is None],
+        (state for state in decision.allowed if first_miss(ask, state, MOVE_CHECKS) is None),
         scorer=decision.scorer,
         now=ledger.now,
         budget=budget,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeward.fleet.model import Job, Moves, Placed, ProposedMove
@@ -65,14 +65,15 @@ def current_window(job: Job, now: float, settings: PlanSettings) -> Moves:
 def judge(
     job: Job,
     standings: list[Standing],
-    candidates: Sequence[NodeState],
+    candidates: Iterable[NodeState],
     *,
     scorer: Scorer,
     now: float,
     budget: SiteBudget,
     settings: PlanSettings,
 ) -> Verdict:
-    """Whether one replica of this job should move now. `candidates` are the nodes that would take one more."""
+    """Whether one replica of this job should move now. `candidates` are the nodes that would take one more; they are
+    looked at only if something may leave, so they may be dear to find."""
     window = current_window(job, now, settings)
     kept = job.moves if window.count <= job.moves.count else window
     found = _best_gain(job, standings, candidates, scorer, now, settings)
@@ -96,7 +97,7 @@ def judge(
 def _best_gain(
     job: Job,
     standings: list[Standing],
-    candidates: Sequence[NodeState],
+    candidates: Iterable[NodeState],
     scorer: Scorer,
     now: float,
     settings: PlanSettings,
@@ -105,23 +106,26 @@ def _best_gain(
     long as it passes the bar, so that two equal targets do not reset each other's count."""
     with_memory = scorer.ask.measures_memory
     movable = [standing for standing in standings if _may_leave(standing, now, settings, with_memory)]
-    targets = [state for state in candidates if _fresh(state, with_memory) and state.calm()]
-    if not movable or not targets:
+    if not movable:
         return None
     crowd = Crowd(standings)
-    before = job.proposed
-    if before is not None:
-        for source in movable:
-            for target in targets:
-                if job.per_site and target.site.name != source.site:
-                    continue
-                if (source.node, target.node.name) == (before.source, before.target):
-                    gain = _gain(scorer, crowd, source, target)
-                    if gain > settings.gain:
-                        return Gain(source, target, gain)
     source = min(movable, key=lambda s: (standing_score(scorer, crowd, s), s.state.rank if s.state else 0))
     here = standing_score(scorer, crowd, source)
-    if 1.0 - scorer.weights["stay"] - here <= settings.gain:
+    good_enough = 1.0 - scorer.weights["stay"] - here <= settings.gain
+    before = job.proposed
+    if good_enough and before is None:
+        return None
+    targets = [state for state in candidates if _fresh(state, with_memory) and state.calm()]
+    if before is not None:
+        for leaver in movable:
+            for target in targets:
+                if job.per_site and target.site.name != leaver.site:
+                    continue
+                if (leaver.node, target.node.name) == (before.source, before.target):
+                    gain = _gain(scorer, crowd, leaver, target)
+                    if gain > settings.gain:
+                        return Gain(leaver, target, gain)
+    if good_enough:
         return None
     best: Gain | None = None
     for target in targets:
