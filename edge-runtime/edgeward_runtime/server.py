@@ -24,6 +24,7 @@ from edgeward_runtime import __version__, cgroup, fetch, status
 from edgeward_runtime import front as front_module
 from edgeward_runtime.app import App, Parts
 from edgeward_runtime.config import Entry
+from edgeward_runtime.engine import Engine
 from edgeward_runtime.front import Front
 from edgeward_runtime.lifecycle import Progress, State
 from edgeward_runtime.manager import Manager, Tools
@@ -72,7 +73,7 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     app = App(
         Parts(
             registry=registry,
-            worker=worker,
+            engine=Engine(worker=worker),
             stats=stats,
             pages=Pages(
                 registry=registry,

@@ -11,12 +11,10 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable
 from time import perf_counter_ns
 
+from edgeward_runtime.call import Call, Done
 from edgeward_runtime.errors import ProtocolError
-from edgeward_runtime.model import Model
-from edgeward_runtime.tensors import Array
 
 log = logging.getLogger(__name__)
 
@@ -24,27 +22,12 @@ log = logging.getLogger(__name__)
 _CLIENTS_FAULT = frozenset({"InvalidArgument", "Fail", "RuntimeException", "UnicodeDecodeError"})
 
 
-class Job:
-    """One run. After it, `tensors` or `error` is set; times are perf_counter_ns."""
-
-    __slots__ = ("done", "error", "feeds", "finished_ns", "model", "names", "queued_ns", "started_ns", "tensors")
-
-    def __init__(self, *, model: Model, feeds: dict[str, Array], names: list[str]) -> None:
-        self.model = model
-        self.feeds = feeds
-        self.names = names
-        self.done: Callable[[Job], None] | None = None
-        self.error: ProtocolError | None = None
-        self.tensors: list[Array] = []
-        self.queued_ns = self.started_ns = self.finished_ns = 0
-
-
 class Worker:
     """`submit` is called in the loop's thread only, which is why `pending` needs no lock."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop, limit: int) -> None:
         self._loop = loop
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="edgeward-infer", daemon=True)
         self.limit = limit
         self.pending = 0  # waiting or running
@@ -57,32 +40,32 @@ class Worker:
         self._queue.put(None)
         self._thread.join(timeout=5)
 
-    def submit(self, job: Job, done: Callable[[Job], None]) -> None:
-        """Queues the job; `done(job)` is called in the loop's thread. 503 when the queue is full: waiting longer would
+    def submit(self, call: Call, done: Done) -> None:
+        """Queues the call; `done(call)` is called in the loop's thread. 503 when the queue is full: waiting longer would
         only be slower."""
         if self.pending >= self.limit:
             raise ProtocolError(503, f"the queue is full ({self.limit} requests), try again later")
         self.pending += 1
-        job.done = done
-        job.queued_ns = perf_counter_ns()
-        self._queue.put(job)
+        call.done = done
+        call.queued_ns = perf_counter_ns()
+        self._queue.put(call)
 
     def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
-            job.started_ns = perf_counter_ns()
+        while (call := self._queue.get()) is not None:
+            call.started_ns = perf_counter_ns()
             try:
-                job.tensors = job.model.run(job.names, job.feeds)
+                call.tensors = call.model.run(call.names, call.feeds)
             except Exception as error:
-                job.error = run_error(error)
-            job.finished_ns = perf_counter_ns()
-            self._loop.call_soon_threadsafe(self._finish, job)
+                call.error = run_error(error)
+            call.finished_ns = perf_counter_ns()
+            self._loop.call_soon_threadsafe(self._finish, call)
             # Else this thread would keep the model and its tensors alive until the next request comes.
-            del job
+            del call
 
-    def _finish(self, job: Job) -> None:
+    def _finish(self, call: Call) -> None:
         self.pending -= 1
-        if job.done is not None:
-            job.done(job)
+        if call.done is not None:
+            call.done(call)
 
 
 def run_error(error: Exception) -> ProtocolError:

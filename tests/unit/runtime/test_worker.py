@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
+from edgeward_runtime.call import Call
 from edgeward_runtime.errors import ProtocolError
-from edgeward_runtime.worker import Job, Worker, run_error
+from edgeward_runtime.worker import Worker, run_error
 
 
 class Fake:
@@ -25,6 +26,12 @@ class Fake:
         return [feeds["x"]]
 
 
+def call(model: Fake, number: int) -> Call:
+    made = Call(model)
+    made.feeds, made.names = {"x": number}, ["y"]
+    return made
+
+
 def test_order_bound_and_thread():
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -32,15 +39,15 @@ def test_order_bound_and_thread():
         worker.start()
         finished, done = [], asyncio.Event()
 
-        def on_done(job: Job) -> None:
-            finished.append(job.tensors[0])
+        def on_done(call: Call) -> None:
+            finished.append(call.tensors[0])
             if len(finished) == 3:
                 done.set()
 
         for number in range(3):
-            worker.submit(Job(model=model, feeds={"x": number}, names=["y"]), on_done)
+            worker.submit(call(model, number), on_done)
         with pytest.raises(ProtocolError) as caught:
-            worker.submit(Job(model=model, feeds={"x": 9}, names=["y"]), on_done)
+            worker.submit(call(model, 9), on_done)
         assert caught.value.status == 503
         model.go.set()
         await asyncio.wait_for(done.wait(), 5)

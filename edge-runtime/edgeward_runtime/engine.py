@@ -1,0 +1,80 @@
+"""What every front does with a call, whatever its wire format: count it, run it, tell who watches.
+
+    call = engine.begin(model)        # the front parses into call.feeds, call.names, call.rows, call.id
+    engine.run(call, done)            # done(call) follows once, in the event loop's thread, perhaps before this returns
+    engine.finish(call)               # after the answer was encoded
+    engine.failed(call, error)        # instead, whatever went wrong on the way
+
+Between begin and finish or failed the call holds its model: a version that was replaced is freed after them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from time import perf_counter_ns
+
+from edgeward_runtime.call import Call, Done, Observer
+from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.model import Model
+from edgeward_runtime.worker import Worker, run_error
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Everything here runs in the event loop's thread."""
+
+    def __init__(self, *, worker: Worker, observers: Sequence[Observer] = ()) -> None:
+        self._worker = worker
+        self._observers = tuple(observers)
+
+    def begin(self, model: Model) -> Call:
+        model.inflight += 1
+        return Call(model)
+
+    def run(self, call: Call, done: Done) -> None:
+        """ProtocolError 503 if the queue is full: waiting longer would only be slower. All that goes wrong later is
+        call.error."""
+        model = call.model
+        if call.rows > model.inline_rows or self._worker.pending:
+            self._worker.submit(call, done)
+            return
+        # Shorter than two thread switches: nobody is held up longer by running it here.
+        call.queued_ns = call.started_ns = perf_counter_ns()
+        try:
+            call.tensors = model.run(call.names, call.feeds)
+        except Exception as failure:
+            call.error = run_error(failure)
+        call.finished_ns = perf_counter_ns()
+        done(call)
+
+    def finish(self, call: Call) -> int:
+        """Counts an answered call; answers the nanoseconds since its beginning."""
+        end = perf_counter_ns()
+        model = call.model
+        model.inflight -= 1
+        duration = end - call.start_ns
+        model.stats.success(
+            call.rows,
+            duration,
+            call.queued_ns - call.start_ns,
+            call.started_ns - call.queued_ns,
+            call.finished_ns - call.started_ns,
+            end - call.finished_ns,
+        )
+        model.stats.last_ns = end
+        for observer in self._observers:
+            observer(call)
+        return duration
+
+    def failed(self, call: Call, failure: Exception) -> ProtocolError:
+        """Counts a call that gets no answer, and says what the client gets to read."""
+        if not isinstance(failure, ProtocolError):
+            log.error("request failed", exc_info=failure)
+            failure = ProtocolError(500, "internal error")
+        model = call.model
+        model.inflight -= 1
+        model.stats.failure(failure.status)
+        model.stats.failed_ns += perf_counter_ns() - call.start_ns
+        return failure
