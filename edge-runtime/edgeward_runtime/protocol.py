@@ -79,7 +79,8 @@ class InferRequest:
         self.plan = plan
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """For a request without one: clients and records need something to name it by."""
     return f"{_ID_PREFIX}-{next(_ID_COUNTER):x}"
 
 
@@ -120,7 +121,7 @@ def parse(
         raise bad_request("the request must be a JSON object")
     request_id = document.get("id")
     if request_id is None or request_id == "":
-        request_id = _new_id()
+        request_id = new_id()
     elif type(request_id) is not str:
         raise bad_request("id must be a string")
     feeds, rows = _parse_inputs(document, body, json_length, inputs)
@@ -143,7 +144,7 @@ def parse_raw(body: bytes, inputs: Mapping[str, TensorSpec], outputs: Mapping[st
     tensor = from_binary(spec, shape, count, body, 0, len(body))
     names = list(outputs)
     return InferRequest(
-        _new_id(), {spec.name: tensor}, [(name, True) for name in names], names, shape[0] if shape else 1, None
+        new_id(), {spec.name: tensor}, [(name, True) for name in names], names, shape[0] if shape else 1, None
     )
 
 
@@ -182,7 +183,7 @@ def _planned(body: bytes, offset: int, plan: Plan) -> InferRequest:
         else:
             feeds[spec.name] = from_binary(spec, shape, count, body, offset, size)
         offset += size
-    return InferRequest(_new_id(), feeds, plan.outputs, plan.names, plan.rows, plan)
+    return InferRequest(new_id(), feeds, plan.outputs, plan.names, plan.rows, plan)
 
 
 def _parse_inputs(
@@ -197,15 +198,8 @@ def _parse_inputs(
     for entry in entries:
         if type(entry) is not dict:
             raise bad_request("each input must be an object")
-        name = entry.get("name")
-        spec = specs.get(name) if type(name) is str else None
-        if spec is None or type(name) is not str:
-            raise bad_request(f"unexpected input {name!r:.200}, the model takes {sorted(specs)}")
-        if name in feeds:
-            raise bad_request(f"input '{name}' is given twice")
-        datatype = entry.get("datatype")
-        if datatype != spec.datatype:
-            raise bad_request(f"input '{name}': got datatype {datatype!r:.50}, the model takes {spec.datatype}")
+        spec = input_spec(entry.get("name"), entry.get("datatype"), feeds, specs)
+        name = spec.name
         shape, count = checked_shape(spec, entry.get("shape"))
         size = _parameters(entry, f"input '{name}'").get("binary_data_size")
         if size is None:
@@ -231,9 +225,27 @@ def _parse_inputs(
             rows = shape[0]
     if offset != len(body):
         raise bad_request(f"{len(body) - offset} bytes of binary data left over after the last input")
+    missing_inputs(feeds, specs)
+    return feeds, rows
+
+
+def input_spec(
+    name: object, datatype: object, feeds: Mapping[str, Array], specs: Mapping[str, TensorSpec]
+) -> TensorSpec:
+    """The model's input that a request means, if it is one and not among `feeds` yet."""
+    spec = specs.get(name) if type(name) is str else None
+    if spec is None:
+        raise bad_request(f"unexpected input {name!r:.200}, the model takes {sorted(specs)}")
+    if name in feeds:
+        raise bad_request(f"input '{name}' is given twice")
+    if datatype != spec.datatype:
+        raise bad_request(f"input '{name}': got datatype {datatype!r:.50}, the model takes {spec.datatype}")
+    return spec
+
+
+def missing_inputs(feeds: Mapping[str, Array], specs: Mapping[str, TensorSpec]) -> None:
     if len(feeds) != len(specs):
         raise bad_request(f"missing inputs {sorted(specs.keys() - feeds.keys())}")
-    return feeds, rows
 
 
 def _parameters(entry: dict[str, Any], where: str) -> dict[str, Any]:
@@ -255,22 +267,30 @@ def _flag(parameters: dict[str, Any], key: str, default: bool, where: str) -> bo
 def _parse_outputs(document: dict[str, Any], specs: Mapping[str, TensorSpec]) -> list[tuple[str, bool]]:
     binary = _flag(_parameters(document, "request"), "binary_data_output", False, "request")
     entries = document.get("outputs")
-    if entries is None or entries == []:
-        return [(name, binary) for name in specs]
-    if type(entries) is not list:
+    if entries is not None and type(entries) is not list:
         raise bad_request("outputs must be a list")
-    wanted: dict[str, bool] = {}
+    names = checked_outputs(entries or [], specs)
+    if not entries:
+        return [(name, binary) for name in names]
+    return [
+        (name, _flag(_parameters(entry, f"output '{name}'"), "binary_data", binary, f"output '{name}'"))
+        for name, entry in zip(names, entries, strict=True)
+    ]
+
+
+def checked_outputs(entries: list[Any], specs: Mapping[str, TensorSpec]) -> list[str]:
+    """The names of the outputs asked for, in their order; all of the model's if none is named."""
+    names: list[str] = []
     for entry in entries:
         name = entry.get("name") if type(entry) is dict else None
         if type(name) is not str or name not in specs:
             raise bad_request(f"unexpected output {name!r:.200}, the model gives {sorted(specs)}")
-        if name in wanted:
+        if name in names:
             raise bad_request(f"output '{name}' is asked for twice")
-        parameters = _parameters(entry, f"output '{name}'")
-        if "classification" in parameters:
+        if "classification" in _parameters(entry, f"output '{name}'"):
             raise ProtocolError(501, f"output '{name}': the classification extension is not supported")
-        wanted[name] = _flag(parameters, "binary_data", binary, f"output '{name}'")
-    return list(wanted.items())
+        names.append(name)
+    return names or list(specs)
 
 
 def respond(
