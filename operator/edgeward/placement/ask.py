@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
+import numpy as np
+
 from edgeward.fleet.model import Exclusion, Job, Resources, Site
-from edgeward.placement.distance import Way, data_sources, nearest_way
+from edgeward.placement.columns import Floats
+from edgeward.placement.distance import Way, nearest_way
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.quotas import Usage
+from edgeward.placement.sites import Sites, Ways
 
 
 class Ask:
@@ -24,7 +28,7 @@ class Ask:
         self.prices = ledger.prices
         self.measures_memory = ledger.measures_memory
         self.request: Resources = ledger.requests[index]
-        self.sites = ledger.sites
+        self.sites: Sites = ledger.site_columns
         self.site_use: Mapping[str, Usage] = ledger.site_use
         """what is placed at each site, by all jobs; kept true by the ledger, as the two below"""
         self.namespace_use: Usage = ledger.namespace_use[job.namespace]
@@ -41,7 +45,7 @@ class Ask:
     @cached_property
     def sources(self) -> tuple[Site, ...]:
         """The sites where the data comes from."""
-        return data_sources(self.job, self.sites)
+        return tuple(self.sites.every[at] for at in self.sites.sources(self.job.source_selector).tolist())
 
     @cached_property
     def source_regions(self) -> frozenset[str]:
@@ -62,8 +66,22 @@ class Ask:
         staying = self._ledger.may_leave(self.index, site)
         return self.namespace_use.lacks(self.request.cpu, staying.sites.total() if staying else 0)
 
+    @cached_property
+    def ways(self) -> Ways:
+        """From where the data comes from to every site."""
+        return self.sites.ways(self.job)
+
+    @cached_property
+    def transfers(self) -> Floats:
+        """T_d in seconds to every site, corrected by what was learned; 0 where nothing is known of the way."""
+        seconds = self.ways.seconds
+        return np.where(np.isnan(seconds), 0.0, seconds) * self.learned.transfers(self.job, self.sites.every)
+
     def way(self, site: Site) -> Way:
         known = self._ways.get(site.name)
         if known is None:
-            known = self._ways[site.name] = nearest_way(self.job, self.sources, site)
+            number = self.sites.number.get(site.name)
+            if number is None:  # none of the fleet
+                return nearest_way(self.job, self.sources, site)
+            known = self._ways[site.name] = self.sites.way(self.ways, number)
         return known

@@ -10,10 +10,13 @@ an hour fades to "as predicted".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgeward.fleet.model import Exclusion, Fleet, Job, Lesson, RightSize, Site, SiteLesson, Traffic
+from edgeward.placement.columns import Floats
 from edgeward.placement.distance import data_sources, nearest_way
 from edgeward.placement.freshness import SECONDS_OF_ONE, are_seconds, confidence
 from edgeward.placement.settings import LearningSettings, PlanSettings
@@ -62,6 +65,13 @@ class Learned:
 
     def transfer(self, job: Job, site: str) -> float:
         return self._transfer.get((job.model_digest, site), 1.0)
+
+    def executions(self, job: Job, sites: Sequence[Site]) -> Floats:
+        """`execution` for each of the sites."""
+        return _by_site(self._execution, job.model_digest, sites)
+
+    def transfers(self, job: Job, sites: Sequence[Site]) -> Floats:
+        return _by_site(self._transfer, job.model_digest, sites)
 
     def lesson(self, job: Job) -> Lesson:
         """What the job's status is to tell from now on: as it was told, unless that changed by more than noise."""
@@ -260,6 +270,12 @@ def right_size(job: Job, settings: LearningSettings) -> RightSize | None:
     hour = min((item.hour_window for item in uses), default=0.0)
     headroom = f"with {settings.headroom_cpu - 1:.0%} and {settings.headroom_memory - 1:.0%} to spare"
     return RightSize(cpu, memory, f"95th percentile of {hour / 60:.0f} minutes, {headroom}" if measured else told.basis)
+
+
+def _by_site(learned: Mapping[Place, float], digest: str, sites: Sequence[Site]) -> Floats:
+    if not learned:
+        return np.ones(len(sites))
+    return np.array([learned.get((digest, site.name), 1.0) for site in sites], dtype=np.float64).reshape(-1)
 
 
 # Small parts -------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from edgeward.placement.pools import charge, pool_node, pool_reading
 from edgeward.placement.prices import prices
 from edgeward.placement.quotas import Staying, Usage
 from edgeward.placement.settings import PlanSettings
+from edgeward.placement.sites import Sites
 
 Raised = tuple[bool, "NodeState | None", tuple[Staying, str] | None]
 
@@ -182,7 +183,11 @@ class Ledger:
         )
         for rank, state in enumerate(order):
             state.rank = rank
-        self.site_list = tuple({state.site.name: state.site for state in self.states}.values())
+        placed = {state.site.name: state.site for state in self.states}
+        self.site_list = tuple(
+            {**placed, **{name: site for name, site in self.sites.items() if name not in placed}}.values()
+        )
+        """those that have a place first"""
         self._models: dict[str, Floats] = {}
         self.changes: list[int] = []
         """which node changed, one entry a change, so that whoever remembers figures knows what to compute again"""
@@ -246,10 +251,14 @@ class Ledger:
             signs.setdefault(state.index, []).append((job.key, assigned, visible))
 
     @cached_property
+    def site_columns(self) -> Sites:
+        """The sites of `site_list` as numbers."""
+        return Sites(self.site_list, self.sites)
+
+    @cached_property
     def columns(self) -> Columns:
         """The states as numbers, made when first asked for and kept true from then on."""
-        number = {site.name: index for index, site in enumerate(self.site_list)}
-        states = self.states
+        number, states = self.site_columns.number, self.states
         return Columns(
             allocatable_cpu=floats([s.node.allocatable.cpu for s in states]),
             allocatable_memory=floats([s.node.allocatable.memory for s in states]),

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+
 from edgeward.fleet.model import Site
+from edgeward.placement.columns import Floats
 
 
 class Prices(NamedTuple):
@@ -35,8 +38,10 @@ def prices(sites: Iterable[Site]) -> Prices:
     )
 
 
-def known_or(value: float | None, middle: float | None) -> tuple[float, float]:
-    """The value, else the middle; and whether it is known. Where nobody says anything there is no price."""
-    if value is not None and 0 <= value < float("inf"):
-        return value, 1.0
-    return (0.0, 1.0) if middle is None else (middle, 0.0)
+def columns_or(values: Floats, middle: float | None) -> tuple[Floats, Floats]:
+    """The values, and the middle where there is none (nan); and whether each is known. Where nobody says anything there
+    is no price."""
+    unknown = np.isnan(values)
+    if middle is None:
+        return np.where(unknown, 0.0, values), np.ones(len(values))
+    return np.where(unknown, middle, values), np.where(unknown, 0.0, 1.0)

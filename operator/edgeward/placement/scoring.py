@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -38,14 +39,14 @@ class Company(NamedTuple):
 
 
 class SiteFacts(NamedTuple):
-    """What a score of one job looks at of a whole site; computed once a site. A term that rests on the site alone gets
-    its figure here, and nothing else is needed to have it in columns too."""
+    """What a score of one job looks at of a whole site: floats of one, or columns of all. A term that rests on the site
+    alone gets its figure here."""
 
-    transfer: float
+    transfer: Number
     """T_d in seconds; 0 where no request was measured or nothing is known"""
-    slowness: float = 1.0
+    slowness: Number = 1.0
     """measured over predicted seconds of one request, as far as it was learned"""
-    worth: float = 0.0
+    worth: Number = 0.0
     """weighted sum of the terms that rest on the site alone"""
 
 
@@ -101,8 +102,6 @@ class Scorer:
         self.scale = yardstick(ask) if self.measured and ask.sources else self.reference
         """s: seconds against which a predicted completion is held"""
         self._site_facts: dict[str, SiteFacts] = {}
-        self._site_columns = np.full((len(SiteFacts._fields), 0), np.nan)
-        """of each site of Ledger.site_list that was looked at; else nan. [fields of SiteFacts, sites]"""
         self._bases = np.zeros(0)
         """`column` as it was computed last, by index of Ledger.states; nan where it is to be computed"""
         self._seen = 0
@@ -125,13 +124,22 @@ class Scorer:
         seconds = self.ask.way(site).seconds
         return None if seconds is None else seconds * self.ask.learned.transfer(self.ask.job, site.name)
 
+    @cached_property
+    def _every_site(self) -> SiteFacts:
+        """In columns, by number of the site."""
+        sites = self.ask.sites.every
+        worth = np.zeros(len(sites))
+        for name, (values, _) in self.site_terms.columns.items():
+            worth = worth + self.weights[name] * values
+        transfers = self.ask.transfers if self.measured else np.zeros(len(sites))
+        return SiteFacts(transfers, self.ask.learned.executions(self.ask.job, sites), worth)
+
     def site_facts(self, site: Site) -> SiteFacts:
         known = self._site_facts.get(site.name)
         if known is None:
-            transfer = (self.transfer(site) or 0.0) if self.measured else 0.0
-            slowness = self.ask.learned.execution(self.ask.job, site.name)
-            worth = sum(self.weights[name] * worth.value for name, worth in self.site_terms.of(site).items())
-            known = self._site_facts[site.name] = SiteFacts(transfer, slowness, worth)
+            number = self.ask.sites.number[site.name]
+            known = SiteFacts(*(column[number].item() for column in self._every_site))
+            self._site_facts[site.name] = known
         return known
 
     def values(self, state: NodeState, *, present: bool) -> Values:
@@ -189,13 +197,6 @@ class Scorer:
         more_cpu, more_memory = added if added is not None else (0.0, 0.0)
         cpu, memory = ask.request.cpu + more_cpu, ask.request.memory + more_memory
         sites = table.site[rows]
-        if not self._site_columns.size:
-            self._site_columns = np.full((len(SiteFacts._fields), len(ledger.site_list)), np.nan)
-        known = self._site_columns[:, sites]
-        if np.isnan(known[0]).any():
-            for number in np.unique(sites[np.isnan(known[0])]).tolist():
-                self._site_columns[:, number] = self.site_facts(ledger.site_list[number])
-            known = self._site_columns[:, sites]
         return Facts(
             cores=table.allocatable_cpu[rows] / 1000,
             memory=table.allocatable_memory[rows],
@@ -210,7 +211,7 @@ class Scorer:
             speed=table.speed[rows],
             model=ledger.has_model(ask.job.model_digest)[rows],
             failure=1.0 if ask.failures.empty else self._failures(ledger)[rows],
-            site=SiteFacts(*known),
+            site=SiteFacts(*(column[sites] for column in self._every_site)),
         )
 
     def _failures(self, ledger: Ledger) -> Floats:

@@ -9,26 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeward.api.common import LabelSelector
 from edgeward.api.reasons import NodeRejection
 from edgeward.placement.ask import Ask
 from edgeward.placement.columns import Floats, Rows
 from edgeward.placement.constraints import FIT_CHECKS, SPEC_CHECKS, STATE_CHECKS, Check, Miss, first_miss
 from edgeward.placement.ledger import Ledger, NodeState
+from edgeward.placement.sites import Mask, selector_key
 
-Mask = NDArray[np.bool_]
 STATIC_CHECKS = SPEC_CHECKS + STATE_CHECKS
 """what cannot change during a plan"""
 PASSES = -1
-
-
-def _selector(selector: LabelSelector | None) -> Hashable:
-    if selector is None:
-        return None
-    asked = tuple((item.key, item.operator, tuple(item.values)) for item in selector.match_expressions)
-    return tuple(sorted(selector.match_labels.items())), asked
 
 
 def _of_site(state: NodeState) -> Hashable:
@@ -41,7 +32,7 @@ def _same(_: Ask) -> Hashable:
 
 _LOOKS: Mapping[NodeRejection, tuple[Callable[[NodeState], Hashable], Callable[[Ask], Hashable | None]]] = {
     NodeRejection.TIER_MISMATCH: (lambda s: s.node.tier, lambda a: a.job.tiers),
-    NodeRejection.SITE_MISMATCH: (_of_site, lambda a: _selector(a.job.site_selector)),
+    NodeRejection.SITE_MISMATCH: (_of_site, lambda a: selector_key(a.job.site_selector)),
     NodeRejection.NODE_SELECTOR_MISMATCH: (
         lambda s: tuple(sorted(s.node.labels.items())),
         lambda a: tuple(sorted(a.job.node_selector.items())),
@@ -49,7 +40,7 @@ _LOOKS: Mapping[NodeRejection, tuple[Callable[[NodeState], Hashable], Callable[[
     NodeRejection.UNTOLERATED_TAINT: (lambda s: s.node.taints, lambda a: a.job.tolerations),
     NodeRejection.RESIDENCY_FORBIDS: (
         _of_site,
-        lambda a: () if a.job.residency == "Anywhere" else (a.job.residency, _selector(a.job.source_selector)),
+        lambda a: () if a.job.residency == "Anywhere" else (a.job.residency, selector_key(a.job.source_selector)),
     ),
     NodeRejection.ARCH_MISMATCH: (lambda s: s.node.arch, lambda a: a.job.architectures),
     NodeRejection.LATENCY_TOO_HIGH: (

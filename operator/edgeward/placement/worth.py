@@ -7,11 +7,15 @@ time's value, the median of the known prices. So it never looks near, and never 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import NamedTuple
+
+import numpy as np
 
 from edgeward.fleet.model import Site
 from edgeward.placement.ask import Ask
-from edgeward.placement.prices import known_or
+from edgeward.placement.columns import Floats
+from edgeward.placement.prices import columns_or
 
 SITE_TERMS = ("transfer", "latency", "gravity", "cost", "energy")
 GIB = float(1 << 30)
@@ -39,7 +43,7 @@ def yardstick(ask: Ask) -> float:
 
 
 class SiteTerms:
-    """Of one job; each site is looked at once."""
+    """Of one job; every site is looked at once."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -58,11 +62,10 @@ class SiteTerms:
             if can_tell
         )
         """terms for which there is anything to tell sites apart by; the others count for nothing"""
-        self._dearest = max((self._hourly(site)[0] for site in ask.sites.values()), default=0.0)
-        self._hottest = max((self._watts(site)[0] for site in ask.sites.values()), default=0.0)
 
-    def of(self, site: Site) -> Mapping[str, Worth]:
-        """By term, only those that apply."""
+    @cached_property
+    def columns(self) -> Mapping[str, tuple[Floats, Floats]]:
+        """By term, only those that apply: its value and its confidence at each site, by number."""
         made = {
             "transfer": self._transfer,
             "gravity": self._gravity,
@@ -70,50 +73,62 @@ class SiteTerms:
             "cost": self._cost,
             "energy": self._energy,
         }
-        return {name: made[name](site) for name in made if name in self.applies}
+        return {name: made[name]() for name in made if name in self.applies}
 
-    def _transfer(self, site: Site) -> Worth:
+    def forget(self) -> None:
+        """The columns, until they are asked for again."""
+        self.__dict__.pop("columns", None)
+
+    def of(self, site: Site) -> Mapping[str, Worth]:
+        """By term, only those that apply."""
+        number = self._ask.sites.number[site.name]
+        return {name: Worth(*(column[number].item() for column in pair)) for name, pair in self.columns.items()}
+
+    def _transfer(self) -> tuple[Floats, Floats]:
         """s/(s + T_d)"""
-        way = self._ask.way(site)
-        seconds = (way.seconds or 0.0) * self._ask.learned.transfer(self._ask.job, site.name)
-        known = self._s / (self._s + seconds)
-        return Worth(way.confidence * known + (1.0 - way.confidence) * UNKNOWN, way.confidence)
+        ways = self._ask.ways
+        known = self._s / (self._s + self._ask.transfers)
+        return ways.confidence * known + (1.0 - ways.confidence) * UNKNOWN, ways.confidence
 
-    def _latency(self, site: Site) -> Worth:
+    def _latency(self) -> tuple[Floats, Floats]:
         """s/(s + rtt)"""
-        rtt = self._ask.way(site).rtt
-        return Worth(UNKNOWN, 0.0) if rtt is None else Worth(self._s / (self._s + rtt))
+        rtt = self._ask.ways.rtt
+        unknown = np.isnan(rtt)
+        return np.where(unknown, UNKNOWN, self._s / (self._s + rtt)), np.where(unknown, 0.0, 1.0)
 
-    def _gravity(self, site: Site) -> Worth:
+    def _gravity(self) -> tuple[Floats, Floats]:
         """1 where the data comes from, a half in its region, else 0."""
-        if self._ask.way(site).local:
-            return Worth(1.0)
-        return Worth(0.5 if site.region and site.region in self._ask.source_regions else 0.0)
+        sites, ways = self._ask.sites, self._ask.ways
+        regions = sites.region[sites.sources(self._ask.job.source_selector)]
+        near = np.isin(sites.region, regions[regions >= 0])
+        return np.where(ways.local, 1.0, np.where(near, 0.5, 0.0)), np.ones(len(near))
 
-    def _cost(self, site: Site) -> Worth:
+    def _cost(self) -> tuple[Floats, Floats]:
         """1 - price of an hour here / price of an hour at the dearest site"""
-        hourly, known = self._hourly(site)
-        return Worth(1.0 - hourly / self._dearest if self._dearest > 0 else 1.0, known)
+        hourly, known = self._hourly()
+        return self._of_most(hourly), known
 
-    def _energy(self, site: Site) -> Worth:
+    def _energy(self) -> tuple[Floats, Floats]:
         """1 - watts a core here / watts a core where it takes most"""
-        watts, known = self._watts(site)
-        return Worth(1.0 - watts / self._hottest if self._hottest > 0 else 1.0, known)
+        watts, known = columns_or(self._ask.sites.watts_per_cpu, self._middle.watts)
+        return self._of_most(watts), known
 
-    def _watts(self, site: Site) -> tuple[float, float]:
-        return known_or(site.watts_per_cpu, self._middle.watts)
+    def _of_most(self, amounts: Floats) -> Floats:
+        most = float(np.max(amounts[self._ask.sites.listed], initial=0.0))
+        return 1.0 - amounts / most if most > 0 else np.ones(len(amounts))
 
-    def _hourly(self, site: Site) -> tuple[float, float]:
-        """What one replica costs here in an hour: its cores, and the stream that leaves a site. Requests leave the source
+    def _hourly(self) -> tuple[Floats, Floats]:
+        """What one replica costs there in an hour: its cores, and the stream that leaves a site. Requests leave the source
         at its price, answers this site at its own; slo.throughput of them, without which there is no stream to pay."""
-        job, way = self._ask.job, self._ask.way(site)
-        cpu, known = known_or(site.cost_cpu_hour, self._middle.cpu_hour)
+        job, ways, sites = self._ask.job, self._ask.ways, self._ask.sites
+        cpu, known = columns_or(sites.cost_cpu_hour, self._middle.cpu_hour)
         total = cpu * self._ask.request.cpu / 1000
-        source = self._ask.sites.get(way.source)
-        if source is None or way.local or not job.slo_throughput:
+        if not job.slo_throughput:
             return total, known
-        for sender, size in ((source, job.request_bytes), (site, job.response_bytes)):
-            price, sure = known_or(sender.cost_egress_gib, self._middle.egress_gib)
-            total += price * job.slo_throughput * 3600.0 * max(0, size or 0) / GIB
-            known = min(known, sure)
+        travels = (ways.source >= 0) & ~ways.local
+        price, sure = columns_or(sites.cost_egress_gib, self._middle.egress_gib)
+        for sender, size in ((ways.source, job.request_bytes), (np.arange(len(total)), job.response_bytes)):
+            more = price[sender] * job.slo_throughput * 3600.0 * max(0, size or 0) / GIB
+            total = np.where(travels, total + more, total)
+            known = np.where(travels, np.minimum(known, sure[sender]), known)
         return total, known
