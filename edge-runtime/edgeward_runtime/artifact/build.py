@@ -1,0 +1,81 @@
+"""The manifest of a model to be published, from its files; pure. Pushing it is the publisher's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from edgeward_runtime.artifact import layout, manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File:
+    path: str  # in the artifact
+    digest: str  # sha256:HEX
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """What has to be in the registry beside the files' own blobs."""
+
+    manifest: bytes
+    config: bytes
+
+    @property
+    def digest(self) -> str:
+        """Of the manifest: what names the model from now on."""
+        return digest_of(self.manifest)
+
+    @property
+    def config_digest(self) -> str:
+        return digest_of(self.config)
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def build(files: Iterable[File], *, name: str, version: str, annotations: Mapping[str, str] | None = None) -> Built:
+    """The same files give the same manifest, whatever their order. Refusal if the runtime would not take it."""
+    listed = sorted(files, key=lambda file: file.path)
+    layout.model_path(file.path for file in listed)
+    # A raw layer is its own content, so the ids of the unpacked layers are the layers' digests.
+    config = _dumps(
+        {
+            "descriptor": {"name": name, "version": version},
+            "config": {"format": "onnx"},
+            "modelfs": {"type": "layers", "diffIds": [file.digest for file in listed]},
+        }
+    )
+    document = _dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": manifest.MEDIA_TYPE,
+            "artifactType": manifest.ARTIFACT_TYPE,
+            "config": {"mediaType": manifest.CONFIG_TYPE, "digest": digest_of(config), "size": len(config)},
+            "layers": [
+                {
+                    "mediaType": layout.media_type(file.path),
+                    "digest": file.digest,
+                    "size": file.size,
+                    "annotations": {manifest.FILEPATH: file.path},
+                }
+                for file in listed
+            ],
+            "annotations": {
+                "org.opencontainers.image.title": name,
+                "org.opencontainers.image.version": version,
+                **(annotations or {}),
+            },
+        }
+    )
+    manifest.parse(document, max_bytes=sum(file.size for file in listed))
+    return Built(manifest=document, config=config)
+
+
+def _dumps(document: Mapping[str, object]) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
