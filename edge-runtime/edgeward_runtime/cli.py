@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -27,16 +28,20 @@ def serve(argv: list[str] | None = None) -> int:
     parser.add_argument("--model-version", default="1", help="the version that answers name (default: 1)")
     parser.add_argument("--host", help="address to listen on (default: EDGEWARD_HOST or 0.0.0.0)")
     parser.add_argument("--port", type=int, help="port to listen on (default: EDGEWARD_PORT or 8080)")
+    parser.add_argument("--grpc-port", type=int, help="port for gRPC, 0 for none (default: EDGEWARD_GRPC_PORT or 0)")
     parser.add_argument("--version", action="version", version=__version__)
     options = parser.parse_args(argv)
     try:
         settings = from_environment(os.environ)
     except SettingsError as error:
         parser.error(str(error))
-    if options.port is not None:
-        if not 0 <= options.port <= 65535:
-            parser.error(f"--port {options.port} is not between 0 and 65535")
-        settings = dataclasses.replace(settings, port=options.port)
+    for option, number in (("port", options.port), ("grpc_port", options.grpc_port)):
+        if number is not None:
+            if not 0 <= number <= 65535:
+                parser.error(f"--{option.replace('_', '-')} {number} is not between 0 and 65535")
+            settings = dataclasses.replace(settings, **{option: number})
+    if settings.grpc_port and importlib.util.find_spec("grpc") is None:
+        parser.error("gRPC needs grpcio and protobuf: pip install edgeward-runtime[grpc]")
     if options.host:
         settings = dataclasses.replace(settings, host=options.host)
     logs.configure(settings.log_level)

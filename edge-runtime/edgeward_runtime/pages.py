@@ -7,7 +7,7 @@ GET  /metrics, /edgeward/v1/status
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class Pages:
         if path == "/edgeward/v1/status":
             return _json(self.status())
         if path in ("/v2", "/v2/"):
-            return _json({"name": self.server_name, "version": __version__, "extensions": EXTENSIONS})
+            return _json(self.server())
         if path == "/v2/models":
             return _json({"models": sorted(self.registry.live)})
         if path.startswith("/v2/models/"):
@@ -59,21 +59,31 @@ class Pages:
 
     def _model(self, parts: list[str]) -> Answer:
         if parts == ["stats"] and "stats" not in self.registry.live:
-            return _json(repository.statistics(model for model, _state in self.registry.versions()))
+            return _json(self.statistics([]))
         if len(parts) > 1 and parts[-1] == "stats":
-            return self._statistics(parts[:-1])
+            return _json(self.statistics(parts[:-1]))
         if len(parts) > 1 and parts[-1] == "ready":
             return _json({"name": self.registry.find(parts[:-1]).name, "ready": True})
         return _json(self.registry.find(parts).metadata())
 
-    def _statistics(self, parts: list[str]) -> Answer:
-        """Replaced versions too: their counts are not gone because they serve no more."""
+    def server(self) -> dict[str, object]:
+        return {"name": self.server_name, "version": __version__, "extensions": EXTENSIONS}
+
+    def statistics(self, parts: list[str]) -> dict[str, object]:
+        """Of all models for no parts, else of the model that they name as in a path. Replaced versions too: their counts
+        are not gone because they serve no more."""
         models = [
             model
             for model, _state in self.registry.versions()
-            if parts in ([model.name], [model.name, "versions", model.version])
+            if not parts or parts in ([model.name], [model.name, "versions", model.version])
         ]
-        return _json(repository.statistics(models or [self.registry.find(parts)]))
+        return repository.statistics(models if models or not parts else [self.registry.find(parts)])
+
+    def index(self, asked: Mapping[str, Any]) -> list[dict[str, str]]:
+        return repository.index(self.status()["models"], self.registry.versions(), asked)
+
+    def load(self, name: str, asked: Mapping[str, Any]) -> None:
+        repository.load(name, self.status()["models"], asked)
 
     def _repository(self, request: Request) -> Answer:
         match request.path.split("/")[3:]:
@@ -86,11 +96,10 @@ class Pages:
         if request.method != b"POST":
             raise not_allowed(f"{request.method.decode('latin-1')} is not possible here, use POST", b"POST")
         asked = repository.options(request.body)
-        models = self.status()["models"]
         if action == "index":
-            return _json(repository.index(models, self.registry.versions(), asked))
+            return _json(self.index(asked))
         if action == "load":
-            repository.load(name, models, asked)
+            self.load(name, asked)
         else:
             repository.unload(name)
         return _json({})

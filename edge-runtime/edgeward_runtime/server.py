@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -37,6 +37,9 @@ from edgeward_runtime.settings import Settings
 from edgeward_runtime.store import Store
 from edgeward_runtime.watch import ConfigWatch
 from edgeward_runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from edgeward_runtime.rpc.service import RpcFront
 
 log = logging.getLogger(__name__)
 
@@ -59,38 +62,32 @@ def run(settings: Settings, single: SingleFile | None) -> int:
 async def _serve(settings: Settings, single: SingleFile | None) -> int:
     loop = asyncio.get_running_loop()
     registry, stats = Registry(), ServerStats()
-    worker = Worker(loop=loop, limit=settings.queue)
+    in_flight_bytes = settings.max_bytes_in_flight or cgroup.bytes_in_flight(
+        limit=cgroup.memory_limit(), max_body=settings.max_body_bytes
+    )
+    worker = Worker(loop=loop, limit=settings.queue, limit_bytes=in_flight_bytes)
     threads = settings.threads or cgroup.default_threads()
     manager: Manager | None = None
     if single is not None:
-        read_status = _load_single(single, registry, stats, threads)
+        read_status = _load_single(single, registry, stats, threads, settings.batch_rows)
     else:
         manager = _manager(settings, loop, registry, stats, threads)
         read_status = manager.status
     collector = RuntimeCollector(
         models=registry.versions, server=stats, pending=lambda: worker.pending, limit=settings.queue
     )
-    app = App(
-        Parts(
-            registry=registry,
-            engine=Engine(worker=worker),
-            stats=stats,
-            pages=Pages(
-                registry=registry,
-                metrics=MetricsPage(collector),
-                status=read_status,
-                server_name=settings.server_name,
-            ),
-            max_json_bytes=settings.max_json_bytes,
-        )
+    pages = Pages(
+        registry=registry, metrics=MetricsPage(collector), status=read_status, server_name=settings.server_name
     )
+    engine = Engine(worker=worker)
+    app = App(Parts(registry=registry, engine=engine, stats=stats, pages=pages, max_json_bytes=settings.max_json_bytes))
+    rpc = _rpc(settings, registry=registry, engine=engine, stats=stats, pages=pages)
     front = Front(
         handler=app.handle,
         limits=front_module.Limits(
             connections=settings.connections,
             body_bytes=settings.max_body_bytes,
-            in_flight_bytes=settings.max_bytes_in_flight
-            or cgroup.bytes_in_flight(limit=cgroup.memory_limit(), max_body=settings.max_body_bytes),
+            in_flight_bytes=in_flight_bytes,
         ),
     )
     stop = asyncio.Event()
@@ -102,6 +99,12 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         log.error("cannot listen", extra={"host": settings.host, "port": settings.port, "error": str(error)})
         return 1
     worker.start()
+    if rpc is not None:
+        try:
+            rpc.start(settings.host, settings.grpc_port)
+        except OSError as error:
+            log.error("cannot listen", extra={"host": settings.host, "port": settings.grpc_port, "error": str(error)})
+            return 1
     if manager is not None:
         manager.start()
     # What start-up made lives for ever; the collector need not look at it again and again.
@@ -113,11 +116,13 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
             "version": __version__,
             "onnxruntime": onnxruntime.__version__,
             "port": port,
+            "grpc_port": settings.grpc_port,
             "threads": threads,
         },
     )
     await stop.wait()
-    cut = await front.stop(settings.grace_seconds)
+    both = [front.stop(settings.grace_seconds), *([rpc.stop(settings.grace_seconds)] if rpc is not None else [])]
+    cut = sum(await asyncio.gather(*both))
     if cut:
         log.warning("requests cut off at the end of the grace", extra={"connections": cut})
     ended = manager is None or manager.stop()
@@ -127,6 +132,22 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         # A library that is torn down while it loads a model may crash; nothing is left that needs a tidy end.
         os._exit(0)
     return 0
+
+
+def _rpc(
+    settings: Settings, *, registry: Registry, engine: Engine, stats: ServerStats, pages: Pages
+) -> RpcFront | None:
+    """The gRPC front, if it is wanted: its libraries take tens of megabytes that a REST server has no use for."""
+    if not settings.grpc_port:
+        return None
+    from edgeward_runtime.rpc import service
+
+    memory = cgroup.memory_limit()
+    budget = settings.max_bytes_in_flight or (
+        None if memory is None else cgroup.bytes_in_flight(limit=memory, max_body=settings.max_body_bytes)
+    )
+    limits = service.Limits(waiting=settings.queue, body_bytes=settings.max_body_bytes, in_flight_bytes=budget)
+    return service.RpcFront(registry=registry, engine=engine, stats=stats, pages=pages, limits=limits)
 
 
 def _stop(
@@ -161,7 +182,7 @@ def _manager(
         changed_config=ConfigWatch(settings.config_dir).changed,
         fetch=functools.partial(fetch.fetch, store=store, limits=limits),
         load=functools.partial(_load_entry, threads=threads),
-        warm=warm_up,
+        warm=functools.partial(warm_up, batch_rows=settings.batch_rows),
         call=functools.partial(_call_in, loop),
         clock=time.monotonic,
         wall=time.time,
@@ -198,12 +219,12 @@ def file_digest(path: Path) -> str:
 
 
 def _load_single(
-    single: SingleFile, registry: Registry, stats: ServerStats, threads: int
+    single: SingleFile, registry: Registry, stats: ServerStats, threads: int, batch_rows: int
 ) -> Callable[[], dict[str, object]]:
     start = time.monotonic()
     digest = file_digest(single.path)
     model = load(single.path, name=single.name, version=single.version, digest=digest, threads=threads)
-    warm_up(model)
+    warm_up(model, batch_rows=batch_rows)
     stats.load_seconds[single.name] = time.monotonic() - start
     registry.wanted = frozenset({single.name})
     registry.flip(model)

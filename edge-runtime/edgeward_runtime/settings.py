@@ -20,9 +20,11 @@ class Settings:
     store: Path = Path("/var/lib/edgeward/store")
     host: str = "0.0.0.0"  # noqa: S104 a pod is reached by its own address
     port: int = 8080
+    grpc_port: int = 0  # 0 = no gRPC, and nothing of it in memory
     log_level: str = "info"
     server_name: str = "edgeward"
     threads: int = 0  # for one run; 0 = from the CPU quota
+    batch_rows: int = 0  # that may run together; 0 = measured at warm-up, 1 = none
     queue: int = 256  # requests that may wait or run before 503
     connections: int = 1024  # open at once, beyond it 503
     max_body_bytes: int = 64 * 2**20
@@ -69,9 +71,11 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "store": lambda text: Path(_text(text)),
     "host": _text,
     "port": _number(int, 0, 65535),
+    "grpc_port": _number(int, 0, 65535),
     "log_level": _level,
     "server_name": _text,
     "threads": _number(int, 0, 1024),
+    "batch_rows": _number(int, 0, 1024),
     "queue": _number(int, 1, 100_000),
     "connections": _number(int, 1, 100_000),
     "max_body_bytes": _number(int, 1024, 2**31),
@@ -102,7 +106,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             raise SettingsError(
                 f"{key} is not a setting; there are {', '.join(_PREFIX + one.upper() for one in _PARSERS)}"
             )
-        if name == "port" and text.startswith(("tcp://", "udp://")):
+        if name in ("port", "grpc_port") and text.startswith(("tcp://", "udp://")):
             continue  # a Service called "edgeward" gives EDGEWARD_PORT=tcp://10.0.0.1:80
         try:
             values[name] = parser(text)

@@ -1,0 +1,281 @@
+"""The gRPC port: the protocol's calls and grpc.health.v1, answered by the same registry and engine as REST.
+
+grpcio's own threads receive, unpack and send; the model is looked up, run and counted in the event loop's thread, as
+for every front. A call occupies one of `_THREADS` from its first byte to its answer, which bounds both the messages in
+memory and how many gRPC calls a batch can hold; what comes beyond them waits unread on its connection, and a call too
+many for that is refused with RESOURCE_EXHAUSTED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from edgeward_runtime import repository
+from edgeward_runtime.call import Call
+from edgeward_runtime.engine import Engine
+from edgeward_runtime.errors import ProtocolError, bad_request
+from edgeward_runtime.metrics import ServerStats
+from edgeward_runtime.pages import Pages
+from edgeward_runtime.protocol import InferRequest
+from edgeward_runtime.registry import Registry
+from edgeward_runtime.rpc import convert
+from edgeward_runtime.rpc.messages import NOT_SERVING, SERVING, health, inference
+
+# Its native part writes to standard error past our log, one line for each connection that goes wrong; and it would
+# take care of forks, which this process does not do.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+import grpc
+from google.protobuf.message import DecodeError
+
+log = logging.getLogger(__name__)
+
+_THREADS = 8
+_SMALLEST_LIMIT = 4 * 2**20  # bytes of a message that are always taken: grpcio's own default
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+Result = Any  # a message, or the ProtocolError that is sent instead
+Reply = Callable[[Result], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    waiting: int  # calls that may wait for a thread
+    body_bytes: int
+    in_flight_bytes: int | None = None  # of all messages together; None = no limit on the process's memory
+
+
+class RpcFront:
+    """Made and stopped in the event loop's thread."""
+
+    def __init__(self, *, registry: Registry, engine: Engine, stats: ServerStats, pages: Pages, limits: Limits) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._stats = stats
+        self._pages = pages
+        self._limits = limits
+        self._waiting: set[Reply] = set()  # calls that have a thread and no answer yet
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop
+        self._server: grpc.Server
+        self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="edgeward-grpc")
+
+    def start(self, host: str, port: int) -> int:
+        """Listens; answers the port. OSError if it is taken."""
+        self._loop = asyncio.get_running_loop()
+        self._server = grpc.server(
+            self._threads,
+            handlers=[_Handlers(self._table())],
+            options=[
+                ("grpc.max_receive_message_length", receive_limit(self._limits)),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # else a second server on the port would share its connections silently
+            ],
+            maximum_concurrent_rpcs=_THREADS + self._limits.waiting,
+        )
+        try:
+            bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError as failure:
+            raise OSError(str(failure)) from None
+        self._server.start()
+        return int(bound)
+
+    async def stop(self, grace_seconds: float) -> int:
+        """Accepts no more, waits for the calls in flight, answers how many were cut off after the grace."""
+        stopped: threading.Event = self._server.stop(grace_seconds)
+        deadline = self._loop.time() + grace_seconds + 1.0
+        while not stopped.is_set() and self._loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        self._stopped = True
+        # Their clients got an error at the end of the grace; their threads would wait for ever.
+        cut = list(self._waiting)
+        for reply in cut:
+            reply(ProtocolError(503, "the server is stopping"))
+        self._threads.shutdown(wait=False)
+        return len(cut)
+
+    # -- from grpcio's threads to the loop and back -------------------------------------------------------------------
+
+    def _table(self) -> dict[str, grpc.RpcMethodHandler]:
+        calls: dict[str, Callable[[Any, Reply], None]] = {
+            "ServerLive": self._page(lambda _request: {"live": True}, "ServerLiveResponse"),
+            "ServerReady": self._page(lambda _request: {"ready": self._registry.ready()}, "ServerReadyResponse"),
+            "ModelReady": self._page(self._model_ready, "ModelReadyResponse"),
+            "ServerMetadata": self._page(lambda _request: self._pages.server(), "ServerMetadataResponse"),
+            "ModelMetadata": self._page(self._model_metadata, "ModelMetadataResponse"),
+            "ModelStatistics": self._page(
+                lambda request: self._pages.statistics(_parts(request.name, request.version) if request.name else []),
+                "ModelStatisticsResponse",
+            ),
+            "RepositoryIndex": self._page(
+                lambda request: {"models": self._pages.index({"ready": request.ready})}, "RepositoryIndexResponse"
+            ),
+            "RepositoryModelLoad": self._page(self._load, "RepositoryModelLoadResponse"),
+            "RepositoryModelUnload": self._page(self._unload, "RepositoryModelUnloadResponse"),
+            "ModelInfer": self._infer,
+        }
+        table = {
+            f"/inference.GRPCInferenceService/{name}": self._handler(call, inference[f"{name}Request"])
+            for name, call in calls.items()
+        }
+        table["/grpc.health.v1.Health/Check"] = self._handler(self._health, health["HealthCheckRequest"])
+        return table
+
+    def _handler(self, call: Callable[[Any, Reply], None], kind: Any) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(
+            partial(self._call, call, kind.FromString),
+            # Messages are unpacked in _call, where one that is none gets a fitting answer. (grpcio's is INTERNAL.)
+            request_deserializer=None,
+            response_serializer=lambda message: message.SerializeToString(),
+        )
+
+    def _call(
+        self,
+        call: Callable[[Any, Reply], None],
+        unpack: Callable[[bytes], Any],
+        body: bytes,
+        context: grpc.ServicerContext,
+    ) -> Any:
+        """In one of grpcio's threads, which waits here for the answer."""
+        answers: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        try:
+            request = unpack(body)
+        except DecodeError:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message does not parse")
+        del body
+        try:
+            self._loop.call_soon_threadsafe(self._begin, call, request, answers)
+        except RuntimeError:  # the loop has ended
+            answers.put(ProtocolError(503, "the server is stopping"))
+        result = answers.get()
+        if isinstance(result, ProtocolError):
+            context.abort(_CODES.get(result.status, grpc.StatusCode.UNKNOWN), result.text)
+        return result
+
+    def _begin(self, call: Callable[[Any, Reply], None], request: Any, answers: queue.SimpleQueue[Result]) -> None:
+        """In the event loop's thread, as all that follows."""
+
+        def reply(result: Result) -> None:
+            self._waiting.discard(reply)
+            answers.put(result)
+
+        self._waiting.add(reply)
+        if self._stopped:
+            reply(ProtocolError(503, "the server is stopping"))
+            return
+        try:
+            call(request, reply)
+        except ProtocolError as failure:
+            unrouted = self._stats.unrouted
+            unrouted[failure.status] = unrouted.get(failure.status, 0) + 1
+            reply(failure)
+        except Exception:
+            log.exception("request failed")
+            reply(ProtocolError(500, "internal error"))
+
+    # -- all but infer ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _page(document: Callable[[Any], Mapping[str, Any]], kind: str) -> Callable[[Any, Reply], None]:
+        """A call that is answered at once from plain data, as REST has it in JSON."""
+        answer = inference[kind]
+        return lambda request, reply: reply(answer(**document(request)))
+
+    def _model_ready(self, request: Any) -> dict[str, Any]:
+        """False for what is not here: Triton's clients ask this way."""
+        try:
+            self._registry.find(_parts(request.name, request.version))
+        except ProtocolError:
+            return {"ready": False}
+        return {"ready": True}
+
+    def _model_metadata(self, request: Any) -> dict[str, Any]:
+        document = self._registry.find(_parts(request.name, request.version)).metadata()
+        return {name: document[name] for name in ("name", "versions", "platform", "inputs", "outputs")}
+
+    def _load(self, request: Any) -> dict[str, Any]:
+        self._pages.load(request.model_name, {"parameters": dict.fromkeys(request.parameters)})
+        return {}
+
+    def _unload(self, request: Any) -> dict[str, Any]:
+        repository.unload(request.model_name)
+        return {}
+
+    def _health(self, request: Any, reply: Reply) -> None:
+        """The server's own health under no name and the service's, a model's under its name (grpc.health.v1)."""
+        name = request.service
+        if name in ("", "inference.GRPCInferenceService"):
+            ready = self._registry.ready()
+        elif name in self._registry.wanted or name in self._registry.live:
+            ready = name in self._registry.live
+        else:
+            raise ProtocolError(404, f"unknown service {name!r:.200}")
+        reply(health["HealthCheckResponse"](status=SERVING if ready else NOT_SERVING))
+
+    # -- infer --------------------------------------------------------------------------------------------------------
+
+    def _infer(self, request: Any, reply: Reply) -> None:
+        engine = self._engine
+        if not request.model_name:
+            raise bad_request("model_name is empty")
+        call = engine.begin(self._registry.find(_parts(request.model_name, request.model_version)))
+        model = call.model
+        try:
+            parsed = convert.parse(request, model.inputs, model.outputs)
+            call.id, call.feeds, call.names, call.rows = parsed.id, parsed.feeds, parsed.names, parsed.rows
+            engine.run(call, partial(self._done, parsed, reply))
+        except Exception as failure:
+            reply(engine.failed(call, failure))
+
+    def _done(self, parsed: InferRequest, reply: Reply, call: Call) -> None:
+        model = call.model
+        try:
+            if call.error is not None:
+                raise call.error
+            answer = convert.respond(
+                model=model.name, version=model.version, request=parsed, specs=model.outputs, tensors=call.tensors
+            )
+        except Exception as failure:
+            reply(self._engine.failed(call, failure))
+            return
+        self._engine.finish(call)
+        reply(answer)
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def __init__(self, table: Mapping[str, grpc.RpcMethodHandler]) -> None:
+        self._table = table
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._table.get(handler_call_details.method)
+
+
+def _parts(name: str, version: str) -> list[str]:
+    """As they stand in REST's paths; no version means the one that serves."""
+    return [name, "versions", version] if version else [name]
+
+
+def receive_limit(limits: Limits) -> int:
+    """Bytes of one message. grpcio receives a message before anybody can refuse it, in as many threads as there are, so
+    in little memory it has to be less than what REST takes."""
+    if limits.in_flight_bytes is None:
+        return limits.body_bytes
+    return min(limits.body_bytes, max(_SMALLEST_LIMIT, limits.in_flight_bytes // _THREADS))
