@@ -14,7 +14,11 @@ from .progress import ClusterError, Say
 
 LIST = Path(__file__).resolve().parent / "packages.txt"
 _POLICY = Path("/usr/sbin/policy-rc.d")
-_SERVICES = {"prometheus": "prometheus", "prometheus-node-exporter": "prometheus-node-exporter"}
+_SERVICES = {
+    "prometheus": "prometheus",
+    "prometheus-node-exporter": "prometheus-node-exporter",
+    "docker-registry": "docker-registry",
+}
 
 
 @dataclass(frozen=True)
