@@ -11,12 +11,11 @@ import numpy as np
 
 from edgeward.fleet.model import Fleet, Live, Node, Sample
 from edgeward.placement.columns import Floats, Rows
-from edgeward.placement.constraints import FIT_CHECKS, first_miss
 from edgeward.placement.decide import Decision, begin, place
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.order import turns
 from edgeward.placement.settings import PlanSettings
-from edgeward.placement.sieve import has_no_room
+from edgeward.placement.sieve import fits
 from edgeward.placement.solve.packing import put, score_of
 
 Choice = Callable[[Decision, Ledger, Rows], Floats]
@@ -74,16 +73,12 @@ def _by_choice(decision: Decision, ledger: Ledger, choice: Choice) -> list[int]:
     rows = np.array([state.index for state in decision.allowed], dtype=np.intp)
     nodes: list[int] = []
     for need in decision.needs:
-        dead = np.zeros(len(rows), dtype=np.bool_)
         while need.count > 0 and len(rows):
-            worth = np.where(dead | has_no_room(decision.ask, ledger, rows), -np.inf, choice(decision, ledger, rows))
+            worth = np.where(fits(decision.ask, ledger, rows), choice(decision, ledger, rows), -np.inf)
             at = int(np.argmax(worth))
             if worth[at] == -np.inf:
                 break
             state = ledger.states[rows[at]]
-            if first_miss(decision.ask, state, FIT_CHECKS) is not None:
-                dead[at] = True
-                continue
             ledger.place(decision.ask.index, state)
             nodes.append(state.index)
             need.count -= 1

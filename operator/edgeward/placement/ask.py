@@ -56,6 +56,11 @@ class Ask:
         """Seconds of one request on a node of speed 1; None when neither published nor measured, or nothing sane."""
         return self.learned.service_seconds(self.job)
 
+    @property
+    def may_replace(self) -> bool:
+        """Whether one more replica may take the place of one that counts for a quota."""
+        return self._ledger.may_replace(self.index)
+
     def over_site_quota(self, site: str) -> float | None:
         """None when the site's quota has room for one more replica, be it that of one that it replaces."""
         staying = self._ledger.may_leave(self.index, site)

@@ -356,6 +356,24 @@ FIT_CHECKS: tuple[Check, ...] = (
 )
 """what changes while a plan is made, and what the cluster refused"""
 
+_SITE_FIT_CHECKS = tuple(
+    check
+    for check in FIT_CHECKS
+    if check.reason
+    in (
+        NodeRejection.SPREAD_EXCEEDED,
+        NodeRejection.SITE_QUOTA_EXCEEDED,
+        NodeRejection.NAMESPACE_QUOTA_EXCEEDED,
+    )
+)
+
+
+def site_is_closed(ask: Ask, state: NodeState) -> bool:
+    """Whether no more of the job's replicas may come to this site however many are placed elsewhere. Those that stay
+    until they are replaced may open it again."""
+    return not ask.may_replace and any(check.lacks(ask, state) is not None for check in _SITE_FIT_CHECKS)
+
+
 CHECKS = SPEC_CHECKS + STATE_CHECKS + FIT_CHECKS
 
 MOVE_CHECKS = tuple(check for check in FIT_CHECKS if check.reason is not NodeRejection.NAMESPACE_QUOTA_EXCEEDED)

@@ -18,6 +18,7 @@ from edgeward.placement.constraints import (
     MOVE_CHECKS,
     can_grow,
     first_miss,
+    site_is_closed,
 )
 from edgeward.placement.explain import explain, sift, why_missing
 from edgeward.placement.greedy import fill
@@ -269,6 +270,7 @@ def _fill(decision: Decision, need: Need, ledger: Ledger, rows: Rows, fits: Call
         on_node={s.state.index: crowd.on_node[s.site, s.node] for s in decision.standings if s.state is not None},
         at_site=dict(crowd.at_site),
         fits=fits,
+        closed=lambda state: site_is_closed(ask, state),
     )
     settle_at(decision, chosen, ledger.now)
     return len(chosen)

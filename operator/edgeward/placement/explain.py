@@ -25,7 +25,7 @@ from edgeward.placement.model import Explanation, Rejected, RunnerUp, Term
 from edgeward.placement.room import lacking_text, shares_of
 from edgeward.placement.scoring import Scorer
 from edgeward.placement.settings import PlanSettings
-from edgeward.placement.sieve import STATIC_CHECKS, StaticMisses, lacks_of_room, plainly_fits
+from edgeward.placement.sieve import STATIC_CHECKS, StaticMisses, fit_columns, own_or_pool
 
 _DEPTH = {check.reason: depth for depth, check in enumerate(CHECKS)}
 _SPEC = frozenset(check.reason for check in SPEC_CHECKS)
@@ -81,12 +81,15 @@ def sift(ask: Ask, ledger: Ledger, static: StaticMisses, rows: Rows | None = Non
         at = first == number
         _add_all(misses, STATIC_CHECKS[number], barred[at], distances[at], ledger)
     rows = rows[static.passes[rows]]
-    takes = plainly_fits(ask, ledger, rows)
-    unsure = ~takes
-    for check, lacks in lacks_of_room(ask, ledger, rows):
-        at = unsure & (lacks > 0)
-        _add_all(misses, check, rows[at], lacks[at], ledger)
-        unsure &= ~at
+    unsure = own_or_pool(ask, ledger, rows)
+    takes = ~unsure
+    for check, lacks in fit_columns(ask, ledger, rows):
+        if lacks is None:
+            unsure |= takes
+            break
+        at = takes & ~np.isnan(lacks)
+        _add_all(misses, check, rows[at], np.broadcast_to(lacks, at.shape)[at], ledger)
+        takes &= ~at
     for at in np.nonzero(unsure)[0].tolist():
         state = ledger.states[rows[at]]
         miss = first_miss(ask, state, FIT_CHECKS)

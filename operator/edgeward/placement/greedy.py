@@ -25,13 +25,15 @@ def fill(
     on_node: Mapping[int, int],
     at_site: Mapping[str, int],
     fits: Callable[[NodeState], bool],
+    closed: Callable[[NodeState], bool] = lambda _: False,
     cost: Floats | None = None,
     growth: Floats | None = None,
 ) -> list[NodeState]:
     """The node of each replica placed, at most `need` of them; `on_node` and `at_site` count the job's replicas there
     already, by index of the node and by name of the site.
 
-    `candidates` have room for one now. `cost`, one entry each, is taken off the score, and `growth` is added to it for
+    `candidates` have room for one now. `closed`: whether what keeps replicas out of a place keeps them out of its whole
+    site until the last one is placed. `cost`, one entry each, is taken off the score, and `growth` is added to it for
     each replica that comes; a place that is not worth its cost is left alone.
 
     A placement changes its own node's score and, by the same amount, that of every node of its site; only those are
@@ -68,7 +70,7 @@ def fill(
             break
         state, site = ledger.states[rows[at]], sites[at]
         if not fits(state):
-            worth[at] = -np.inf
+            worth[sites == site if closed(state) else at] = -np.inf
             continue
         ledger.place(job, state)
         chosen.append(state)

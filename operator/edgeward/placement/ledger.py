@@ -293,6 +293,22 @@ class Ledger:
             of.append(kind)
         return Kinds(np.array(of, dtype=np.intp), tuple(heads))
 
+    @cached_property
+    def limited_sites(self) -> list[int]:
+        """Numbers of the sites that have a quota."""
+        return [number for number, site in enumerate(self.site_list) if self.site_use[site.name].limited]
+
+    @cached_property
+    def _rows_by_name(self) -> Mapping[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for state in self.states:
+            found.setdefault(state.node.name, []).append(state.index)
+        return found
+
+    def rows_named(self, name: str) -> list[int]:
+        """The states of that name; two clusters may have one each."""
+        return self._rows_by_name.get(name, [])
+
     def has_model(self, digest: str) -> Floats:
         """1 for each node that has the model in its store, else 0."""
         known = self._models.get(digest)
@@ -449,6 +465,10 @@ class Ledger:
         for site, count in staying.sites.items():
             self._count_quota(job, site, -count)
         return staying.sites
+
+    def may_replace(self, job: int) -> bool:
+        """Whether one more replica of the job may take the place of one that counts for a quota."""
+        return bool(self._staying.get(job))
 
     def may_leave(self, job: int, site: str) -> Staying | None:
         """What one more replica at the site may replace."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from edgeward.fleet.model import Site
 from edgeward.placement import formulas
 from edgeward.placement.ask import Ask
+from edgeward.placement.columns import ONE, Number, Ops
 from edgeward.placement.ledger import NodeState
 
 NOISE = 1e-9
@@ -57,15 +58,22 @@ def latency_miss(ask: Ask, state: NodeState) -> str:
     )
 
 
-def backlog_wait(ask: Ask, state: NodeState) -> float:
-    """Seconds that a request waits there for what the node has to do already, as far as its live figure is believed."""
-    cores, believed = state.node.allocatable.cpu / 1000, state.cpu.confidence
-    if believed <= 0 or ask.service is None:
-        return 0.0
-    load = formulas.load(cores, cores - state.cpu.value - state.in_flight.cpu / 1000)
-    speed = state.node.speed if state.node.speed > 0 else 1.0
-    wait: float = formulas.backlog_seconds(load, ask.service / speed)
-    return believed * wait
+def busy_seconds(
+    *,
+    way: Number,
+    service: float,
+    speed: Number,
+    cores: Number,
+    used: Number,
+    in_flight: Number,
+    believed: Number,
+    op: Ops = ONE,
+) -> Number:
+    """`answer_seconds` and what a request waits there for what the node has to do already, as far as its live figure is
+    believed; of one node or of columns. `used` and `in_flight` in cores."""
+    seconds = service / op.where(speed > 0, speed, 1.0)
+    load = formulas.load(cores, cores - used - in_flight, op)
+    return way + seconds + believed * formulas.backlog_seconds(load, seconds, op)
 
 
 def backlog(ask: Ask, state: NodeState) -> float | None:
@@ -74,7 +82,18 @@ def backlog(ask: Ask, state: NodeState) -> float | None:
     bound = ask.job.slo_latency
     if bound is None or ask.service is None:
         return None
-    over = answer_seconds(ask, state) + backlog_wait(ask, state) - bound
+    over: float = (
+        busy_seconds(
+            way=ask.way(state.site).seconds or 0.0,
+            service=ask.service,
+            speed=state.node.speed,
+            cores=state.node.allocatable.cpu / 1000,
+            used=state.cpu.value,
+            in_flight=state.in_flight.cpu / 1000,
+            believed=state.cpu.confidence,
+        )
+        - bound
+    )
     return over if over > NOISE else None
 
 

@@ -23,6 +23,10 @@ class Usage:
     replicas: int = 0
     cpu: int = 0
 
+    @property
+    def limited(self) -> bool:
+        return self.max_replicas is not None or self.max_cpu is not None
+
     def count(self, replicas: int, cpu: int) -> None:
         """So many more (or fewer, when negative) replicas, each of which requests so much."""
         self.replicas += replicas

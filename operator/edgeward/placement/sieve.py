@@ -1,20 +1,23 @@
 """The checks for all nodes at once, as far as they say the same for many.
 
-Thousands of nodes come in a few hundred kinds: what a job says of one of a kind, it says of all. And most nodes have
-plainly room for one more replica, which columns tell without asking each.
+Thousands of nodes come in a few hundred kinds: what a job says of one of a kind, it says of all. And
+whether one more replica has room is told by columns, but for the few nodes that have some of its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 
 import numpy as np
 
 from edgeward.api.reasons import NodeRejection
+from edgeward.placement import links
 from edgeward.placement.ask import Ask
-from edgeward.placement.columns import Floats, Rows
+from edgeward.placement.columns import MANY, Floats, Rows
 from edgeward.placement.constraints import FIT_CHECKS, SPEC_CHECKS, STATE_CHECKS, Check, Miss, first_miss
 from edgeward.placement.ledger import Ledger, NodeState
+from edgeward.placement.quotas import spread_lacks
 from edgeward.placement.sites import Mask, selector_key
 
 STATIC_CHECKS = SPEC_CHECKS + STATE_CHECKS
@@ -128,68 +131,151 @@ def _lacks(check: Check, ask: Ask, ledger: Ledger) -> Floats | None:
     return answer
 
 
-def plainly_fits(ask: Ask, ledger: Ledger, rows: Rows) -> Mask:
-    """Where a replica passes all FIT_CHECKS for certain; elsewhere only the checks themselves tell."""
-    job, need, table = ask.job, ask.request, ledger.columns
-    special = (
-        need.extended
-        or job.memory_peak is not None
-        or job.slo_latency is not None
-        or job.exclusions
-        or job.max_per_site is not None
-        or job.min_sites is not None
-        or ask.namespace_use.lacks(need.cpu) is not None
-    )
-    if special:
-        return np.zeros(len(rows), dtype=np.bool_)
-    open_sites = np.array(
-        [ask.site_use[site.name].lacks(need.cpu) is None for site in ledger.site_list], dtype=np.bool_
-    )
-    fits: Mask = (
-        (table.allocatable_cpu[rows] - table.requested_cpu[rows] >= need.cpu)
-        & (table.allocatable_memory[rows] - table.requested_memory[rows] >= need.memory)
-        & (table.allocatable_pods[rows] - table.requested_pods[rows] >= need.pods)
-        & (table.allocatable_storage[rows] - table.requested_storage[rows] >= need.storage)
-        & open_sites[table.site[rows]]
-        & ~table.pool[rows]
-    )
-    return fits
+def fit_columns(ask: Ask, ledger: Ledger, rows: Rows) -> Iterator[tuple[Check, Floats | float | None]]:
+    """FIT_CHECKS in their order, each with what the nodes in `rows` lack, nan where they pass; None where only the check
+    itself tells. That is said of nodes that are no pools and have none of the job's replicas: see `own_or_pool`."""
+    for check in FIT_CHECKS:
+        column = _FITS.get(check.reason)
+        yield check, None if column is None else column(ask, ledger, rows)
 
 
-def has_no_room(ask: Ask, ledger: Ledger, rows: Rows) -> Mask:
-    """Where a replica fails one of FIT_CHECKS for certain: too little of something, and none of its own to take over."""
-    need, table = ask.request, ledger.columns
-    full: Mask = (
-        (table.allocatable_cpu[rows] - table.requested_cpu[rows] < need.cpu)
-        | (table.allocatable_memory[rows] - table.requested_memory[rows] < need.memory)
-        | (table.allocatable_pods[rows] - table.requested_pods[rows] < need.pods)
-    )
-    if need.storage:
-        full |= table.allocatable_storage[rows] - table.requested_storage[rows] < need.storage
-    # Of a pool the sums also count what waits for it to grow, which takes room on none of its nodes.
-    return full & ~table.pool[rows]
+def own_or_pool(ask: Ask, ledger: Ledger, rows: Rows) -> Mask:
+    """Where only the checks themselves tell: a replica may take over the room of one of its own, and of a pool the sums
+    also count what waits for it to grow, which takes room on none of its nodes."""
+    return ledger.columns.pool[rows] | ledger.is_held(ask.index, rows)
 
 
-def lacks_of_room(ask: Ask, ledger: Ledger, rows: Rows) -> Iterator[tuple[Check, Floats]]:
-    """The first checks of FIT_CHECKS, in their order, with what each node lacks: above 0 it fails for certain, as far as
-    it passes those before."""
-    need, table = ask.request, ledger.columns
-    asked = ~table.pool[rows] & ~ledger.is_held(ask.index, rows)
-    columns = (
-        (need.cpu, table.allocatable_cpu, table.requested_cpu),
-        (need.memory, table.allocatable_memory, table.requested_memory),
-        (need.pods, table.allocatable_pods, table.requested_pods),
-        (need.storage, table.allocatable_storage, table.requested_storage),
+def _lack(amounts: Floats) -> Floats:
+    return np.where(amounts > 0, amounts, np.nan)
+
+
+def _cpu(ask: Ask, ledger: Ledger, rows: Rows) -> Floats:
+    table = ledger.columns
+    return _lack(ask.request.cpu - (table.allocatable_cpu[rows] - table.requested_cpu[rows]))
+
+
+def _memory(ask: Ask, ledger: Ledger, rows: Rows) -> Floats:
+    return _lack(ask.request.memory - _free_memory(ledger, rows))
+
+
+def _free_memory(ledger: Ledger, rows: Rows) -> Floats:
+    return ledger.columns.allocatable_memory[rows] - ledger.columns.requested_memory[rows]
+
+
+def _pods(ask: Ask, ledger: Ledger, rows: Rows) -> Floats:
+    table = ledger.columns
+    return _lack(ask.request.pods - (table.allocatable_pods[rows] - table.requested_pods[rows]))
+
+
+def _storage(ask: Ask, ledger: Ledger, rows: Rows) -> Floats | float:
+    table = ledger.columns
+    if not ask.request.storage:
+        return math.nan
+    return _lack(ask.request.storage - (table.allocatable_storage[rows] - table.requested_storage[rows]))
+
+
+def _extended(ask: Ask, ledger: Ledger, rows: Rows) -> float | None:
+    return None if ask.request.extended else math.nan
+
+
+def _peak(ask: Ask, ledger: Ledger, rows: Rows) -> Floats | float:
+    peak = ask.job.memory_peak
+    return math.nan if peak is None or peak <= ask.request.memory else _lack(peak - _free_memory(ledger, rows))
+
+
+def _excluded(ask: Ask, ledger: Ledger, rows: Rows) -> Floats | float:
+    if not ask.job.exclusions or not ask.excluded:
+        return math.nan
+    out = np.full(len(ledger.states), np.nan)
+    for name, exclusion in ask.excluded.items():
+        out[ledger.rows_named(name)] = exclusion.until - ask.now
+    return out[rows]
+
+
+def _spread(ask: Ask, ledger: Ledger, rows: Rows) -> Floats | float:
+    job = ask.job
+    if job.max_per_site is None and job.min_sites is None:
+        return math.nan
+    of_empty = spread_lacks(job, {}, "")
+    over = np.full(len(ledger.site_list), math.nan if of_empty is None else of_empty)
+    for site in ask.spots:
+        number = ledger.site_columns.number.get(site)
+        if number is not None:
+            lacks = spread_lacks(job, ask.spots, site)
+            over[number] = math.nan if lacks is None else lacks
+    return over[ledger.columns.site[rows]]
+
+
+def _site_quota(ask: Ask, ledger: Ledger, rows: Rows) -> Floats | float:
+    if not ledger.limited_sites:
+        return math.nan
+    over = np.full(len(ledger.site_list), np.nan)
+    for number in ledger.limited_sites:
+        lacks = ask.over_site_quota(ledger.site_list[number].name)
+        over[number] = math.nan if lacks is None else lacks
+    return over[ledger.columns.site[rows]]
+
+
+def _namespace_quota(ask: Ask, ledger: Ledger, rows: Rows) -> float | None:
+    if not ask.namespace_use.limited:
+        return math.nan
+    if ledger.may_replace(ask.index):
+        return None
+    lacks = ask.over_namespace_quota()
+    return math.nan if lacks is None else lacks
+
+
+def _backlog(ask: Ask, ledger: Ledger, rows: Rows) -> Floats | float:
+    bound = ask.job.slo_latency
+    if bound is None or ask.service is None:
+        return math.nan
+    table, seconds = ledger.columns, ask.ways.seconds[ledger.columns.site[rows]]
+    over = (
+        links.busy_seconds(
+            way=np.where(np.isnan(seconds), 0.0, seconds),
+            service=ask.service,
+            speed=table.speed[rows],
+            cores=table.allocatable_cpu[rows] / 1000,
+            used=table.cpu[rows],
+            in_flight=table.in_flight_cpu[rows] / 1000,
+            believed=table.cpu_confidence[rows],
+            op=MANY,
+        )
+        - bound
     )
-    for check, (amount, allocatable, requested) in zip(FIT_CHECKS, columns, strict=False):
-        if amount or check.reason is not NodeRejection.INSUFFICIENT_STORAGE:
-            yield check, np.where(asked, amount - (allocatable[rows] - requested[rows]), 0.0)
+    return np.where(over > links.NOISE, over, np.nan)
+
+
+_FITS: Mapping[NodeRejection, Callable[[Ask, Ledger, Rows], Floats | float | None]] = {
+    NodeRejection.INSUFFICIENT_CPU: _cpu,
+    NodeRejection.INSUFFICIENT_MEMORY: _memory,
+    NodeRejection.INSUFFICIENT_PODS: _pods,
+    NodeRejection.INSUFFICIENT_STORAGE: _storage,
+    NodeRejection.INSUFFICIENT_EXTENDED: _extended,
+    NodeRejection.INSUFFICIENT_MEMORY_PEAK: _peak,
+    NodeRejection.EXCLUDED: _excluded,
+    NodeRejection.SPREAD_EXCEEDED: _spread,
+    NodeRejection.SITE_QUOTA_EXCEEDED: _site_quota,
+    NodeRejection.NAMESPACE_QUOTA_EXCEEDED: _namespace_quota,
+    NodeRejection.BACKLOG_TOO_LONG: _backlog,
+}
+"""the columns of a check; one that has none is asked of each node"""
 
 
 def that_fit(ask: Ask, ledger: Ledger, rows: Rows) -> Rows:
     """Those of `rows` that pass FIT_CHECKS now, in their order."""
-    passes = plainly_fits(ask, ledger, rows)
-    doubtful = ~passes & (~has_no_room(ask, ledger, rows) | ledger.is_held(ask.index, rows))
-    for at in np.nonzero(doubtful)[0].tolist():
+    return rows[fits(ask, ledger, rows)]
+
+
+def fits(ask: Ask, ledger: Ledger, rows: Rows) -> Mask:
+    """Which of `rows` pass FIT_CHECKS now."""
+    unsure = own_or_pool(ask, ledger, rows)
+    passes = ~unsure
+    for _, lacks in fit_columns(ask, ledger, rows):
+        if lacks is None:
+            unsure |= passes
+            break
+        passes &= np.isnan(lacks)
+    for at in np.nonzero(unsure)[0].tolist():
         passes[at] = first_miss(ask, ledger.states[rows[at]], FIT_CHECKS) is None
-    return rows[passes]
+    return passes

@@ -105,7 +105,14 @@ class Sites:
         has_rtt, has_band = ~np.isnan(self.rtt), ~np.isnan(self.bandwidth)
         rtts = np.where(has_rtt, self.rtt, 0.0)
         nothing = self._nowhere(False)
-        best = Ways(*(column.copy() for column in nothing))
+        best = Ways(
+            nothing.seconds.copy(),
+            nothing.confidence.copy(),
+            nothing.rtt.copy(),
+            nothing.bandwidth.copy(),
+            nothing.source.copy(),
+            nothing.local.copy(),
+        )
         best.local[sources] = True
         for turn, source in enumerate(sources.tolist()):
             narrow = np.fmin(self.bandwidth, self.bandwidth[source])

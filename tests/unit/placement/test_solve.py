@@ -17,7 +17,7 @@ from edgeward.placement.decide import begin
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.order import turns
 from edgeward.placement.settings import PlanSettings
-from edgeward.placement.sieve import has_no_room, plainly_fits, static_misses
+from edgeward.placement.sieve import fit_columns, fits, own_or_pool, static_misses
 from edgeward.placement.solve import Limits, solve, worth_solving
 from edgeward.placement.solve.lp import relax
 from edgeward.placement.solve.packing import put, score_of, take_back
@@ -273,24 +273,28 @@ def test_columns_say_what_each_node_says(one: Fleet) -> None:
         decision = begin(turn, ledger, SETTINGS)
         ask, static = decision.ask, static_misses(decision.ask, ledger)
         column = decision.scorer.column(ledger, rows)
-        sure, full = plainly_fits(ask, ledger, rows), has_no_room(ask, ledger, rows)
+        room, asked = fits(ask, ledger, rows), own_or_pool(ask, ledger, rows)
+        lacks = [
+            (check.reason, None if found is None else np.broadcast_to(found, rows.shape))
+            for check, found in fit_columns(ask, ledger, rows)
+        ]
         for state in ledger.states:
             said = first_miss(ask, state, SPEC_CHECKS) or first_miss(ask, state, STATE_CHECKS)
             kind = static.get(state.index)
             assert (said and said.check.reason) == (kind and kind.check.reason)
             misses = first_miss(ask, state, FIT_CHECKS)
-            assert not (sure[state.index] and misses)
+            assert room[state.index] == (misses is None)
+            if not asked[state.index]:
+                by_column = next(
+                    ((why, c) for why, c in lacks if c is None or not np.isnan(c[state.index])), (None, None)
+                )
+                if by_column[0] is None or by_column[1] is not None:
+                    assert by_column[0] == (misses and misses.check.reason)
+                if misses is not None and by_column[1] is not None:
+                    assert by_column[1][state.index] == misses.distance
             if ask.index not in state.held:
-                assert not (full[state.index] and misses is None)
                 base = decision.scorer.base(state, 0, present=False, stays=False)
                 assert column[state.index] == pytest.approx(base, abs=1e-12)
-
-
-def test_whoever_adds_a_check_of_fit_looks_at_the_short_cut() -> None:
-    """`plainly_fits` speaks for all of these; one that is new has to be in its conditions."""
-    known = """BacklogTooLong Excluded InsufficientCpu InsufficientExtended InsufficientMemory InsufficientMemoryPeak
-        InsufficientPods InsufficientStorage NamespaceQuotaExceeded SiteQuotaExceeded SpreadExceeded"""
-    assert sorted(check.reason.value for check in FIT_CHECKS) == known.split()
 
 
 def test_a_site_that_the_fleet_does_not_list_is_a_site() -> None:

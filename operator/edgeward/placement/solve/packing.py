@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from edgeward.placement.columns import Floats
-from edgeward.placement.constraints import FIT_CHECKS, first_miss
+from edgeward.placement.constraints import FIT_CHECKS, first_miss, site_is_closed
 from edgeward.placement.decide import Decision
 from edgeward.placement.greedy import fill
 from edgeward.placement.incumbents import Crowd, Standing, standing_score
@@ -140,6 +140,7 @@ def _pick(index: int, need: int, nodes: list[int], guide: Guide, ledger: Ledger,
         on_node=on_node,
         at_site=at_site,
         fits=lambda state: first_miss(ask, state, FIT_CHECKS) is None,
+        closed=lambda state: site_is_closed(ask, state),
         cost=cost,
         growth=growth,
     )
