@@ -1,0 +1,1 @@
+"""How far what a model sees and says has moved from a reference: histograms that merge, PSI and KS over them."""
