@@ -86,6 +86,13 @@ class App:
                 raise ProtocolError(413, text)
             parsed = protocol.parse(body, json_length, model.inputs, model.outputs, model.plans)
             call.id, call.feeds, call.names, call.rows = parsed.id, parsed.feeds, parsed.names, parsed.rows
+            call.client = request
+            if parsed.urgency is not None or request.timeout is not None:
+                timeout, priority = parsed.urgency or (0, 0)
+                if request.timeout is not None:
+                    asked = timeout_us(request.timeout)
+                    timeout = min(timeout, asked) if timeout and asked else timeout or asked
+                engine.urgency(call, timeout_us=timeout, priority=priority)
             engine.run(call, partial(self._done, parsed, reply, timed))
         except Exception as failure:
             reply(self._failure(call, failure))
@@ -117,3 +124,13 @@ class App:
     def _failure(self, call: Call, failure: Exception) -> Answer:
         refused = self._engine.failed(call, failure)
         return error(refused.status, refused.text, refused.extra)
+
+
+def timeout_us(milliseconds: bytes) -> int:
+    """Of x-envoy-expected-rq-timeout-ms, which Envoy, and so Istio and most gateways, send along, and which any client may.
+    What is no time is none."""
+    try:
+        value = float(milliseconds)
+    except ValueError:
+        return 0
+    return max(1, int(value * 1000)) if 0 < value < 1e12 else 0

@@ -30,6 +30,7 @@ _REASONS = {status.value: f"{status.value} {status.phrase}".encode() for status 
 
 class Connection(asyncio.Protocol):
     __slots__ = (
+        "_answering",
         "_body_size",
         "_busy",
         "_closing",
@@ -60,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Request] = deque()  # pipelined behind the one that runs
         self._busy = False
+        self._answering: Request | None = None
         self._closing = False  # nothing more is read from it
         self._write_paused = False
         self._refusal: Answer | None = None  # to be sent after what runs
@@ -89,6 +91,8 @@ class Connection(asyncio.Protocol):
             self._lingers = False
             self._front.lingering -= 1
         self._closing = True
+        if self._answering is not None:
+            self._answering.gone = True
         if self._request is not None:
             self._release(self._body_size)
         for request in self._waiting:
@@ -172,7 +176,7 @@ class Connection(asyncio.Protocol):
         request = self._request
         size = len(name)
         # Lengths first: almost every header is none of ours.
-        if request is None or not self._in_headers or size not in (6, 7, 14, 15, 16, 17, 25, 31):
+        if request is None or not self._in_headers or size not in (6, 7, 14, 15, 16, 17, 25, 30, 31):
             return
         name = name.lower()
         if name == b"inference-header-content-length":
@@ -185,6 +189,9 @@ class Connection(asyncio.Protocol):
         elif name == b"edgeward-transfer-seconds":
             request.transfer = value
             self._plain = False  # another value each time: such heads would push out those that come again
+        elif name == b"x-envoy-expected-rq-timeout-ms":
+            request.timeout = value
+            self._plain = False  # a gateway tells what is left of it
         elif name == b"expect":
             self._expect = value.lower() == b"100-continue"
             self._plain = False
@@ -250,6 +257,7 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, request: Request) -> None:
         self._busy = True
+        self._answering = request
         front, reply = self._front, functools.partial(self._reply, request)
         if request.encoding is None and request.accept is None:
             front.handler(request, reply)
@@ -258,6 +266,7 @@ class Connection(asyncio.Protocol):
 
     def _reply(self, request: Request, answer: Answer) -> None:
         self._busy = False
+        self._answering = None
         if request.held:
             self._front.in_flight -= request.held
         if self._closing:

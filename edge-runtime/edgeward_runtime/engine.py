@@ -17,6 +17,7 @@ from time import perf_counter_ns
 from edgeward_runtime.call import Call, Done, Observer
 from edgeward_runtime.errors import ProtocolError
 from edgeward_runtime.model import Model
+from edgeward_runtime.overload import CLASSES
 from edgeward_runtime.worker import Worker, run_error
 
 log = logging.getLogger(__name__)
@@ -28,14 +29,23 @@ class Engine:
     def __init__(self, *, worker: Worker, observers: Sequence[Observer] = ()) -> None:
         self._worker = worker
         self._observers = tuple(observers)
+        self.top_class = 1  # the job's own: no request is more urgent than its job
 
     def begin(self, model: Model) -> Call:
         model.inflight += 1
         return Call(model)
 
+    def urgency(self, call: Call, *, timeout_us: int, priority: int) -> None:
+        """What a request says of itself, before its run, in Triton's terms: `timeout_us` from now in microseconds, 0 =
+        none; `priority` 1 to 5, 1 the most urgent, 0 = the job's. Within the job's server only the distance counts."""
+        if timeout_us:
+            call.deadline_ns = call.start_ns + 1000 * timeout_us
+        if priority > self.top_class:
+            call.priority = 1 + min(priority, CLASSES) - self.top_class
+
     def run(self, call: Call, done: Done) -> None:
-        """ProtocolError 503 if the queue is full: waiting longer would only be slower. All that goes wrong later is
-        call.error."""
+        """ProtocolError 503 if there is no room in the queue, or its wait is longer than the call's deadline. All that
+        goes wrong later is call.error."""
         model = call.model
         if call.rows > model.inline_rows or self._worker.pending:
             self._worker.submit(call, done)
@@ -47,6 +57,7 @@ class Engine:
         except Exception as failure:
             call.error = run_error(failure)
         call.finished_ns = perf_counter_ns()
+        call.together = call.rows
         done(call)
 
     def finish(self, call: Call) -> int:
@@ -62,6 +73,7 @@ class Engine:
             call.started_ns - call.queued_ns,
             call.finished_ns - call.started_ns,
             end - call.finished_ns,
+            call.together,
         )
         model.stats.last_ns = end
         for observer in self._observers:
@@ -76,5 +88,7 @@ class Engine:
         model = call.model
         model.inflight -= 1
         model.stats.failure(failure.status)
+        if call.dropped:
+            model.stats.drop(call.dropped)
         model.stats.failed_ns += perf_counter_ns() - call.start_ns
         return failure

@@ -21,12 +21,14 @@ class Request:
         "accept",
         "body",
         "encoding",
+        "gone",
         "held",
         "json_length",
         "keep_alive",
         "method",
         "path",
         "refused",
+        "timeout",
         "transfer",
     )
 
@@ -38,6 +40,8 @@ class Request:
         self.json_length: bytes | None = None  # Inference-Header-Content-Length
         self.encoding: bytes | None = None  # Content-Encoding, None once the body is decoded
         self.accept: bytes | None = None  # Accept-Encoding
+        self.timeout: bytes | None = None  # X-Envoy-Expected-Rq-Timeout-Ms
+        self.gone = False  # the connection ended: nobody reads the answer
         self.transfer: bytes | None = None  # Edgeward-Transfer-Seconds
         self.held = 0  # bytes of the budget for bodies, see Front.in_flight
         self.refused: ProtocolError | None = None  # why the body could not be decoded

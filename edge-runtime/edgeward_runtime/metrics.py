@@ -30,13 +30,16 @@ _BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS_S)
 
 
 _LONGEST_TRANSFER = 60.0  # seconds
+_MOST_SIZES = 64  # of runs, told apart: a client chooses its rows
 
 
 class ModelStats:
     """Of one model version since it was loaded. Times are nanoseconds."""
 
     __slots__ = (
+        "batches",
         "buckets",
+        "dropped",
         "duration_ns",
         "executions",
         "failed_ns",
@@ -60,10 +63,24 @@ class ModelStats:
         self.last_ns = 0  # perf_counter_ns of the last answer, 0 before the first
         self.duration_ns = self.queue_ns = self.input_ns = self.infer_ns = self.output_ns = 0
         self.transfers, self.transfer_seconds = 0, 0.0
+        self.batches: dict[int, list[int]] = {}  # rows of a run -> runs, decoding, model and encoding ns
+        self.dropped: dict[str, int] = {}  # never run: full, refused, expired, gone
 
-    def success(self, rows: int, duration: int, parse: int, queue: int, infer: int, output: int) -> None:
+    def success(
+        self, rows: int, duration: int, parse: int, queue: int, infer: int, output: int, together: int = 1
+    ) -> None:
+        """`together`: rows of the run; 0 if it was counted with another of its requests."""
         self.successes += 1
-        self.executions += 1
+        if together:
+            self.executions += 1
+            runs = self.batches.get(together)
+            if runs is not None:
+                runs[0] += 1
+                runs[1] += parse
+                runs[2] += infer
+                runs[3] += output
+            elif len(self.batches) < _MOST_SIZES:
+                self.batches[together] = [1, parse, infer, output]
         self.rows += rows
         self.duration_ns += duration
         self.input_ns += parse
@@ -74,6 +91,9 @@ class ModelStats:
 
     def failure(self, status: int) -> None:
         self.failures[status] = self.failures.get(status, 0) + 1
+
+    def drop(self, why: str) -> None:
+        self.dropped[why] = self.dropped.get(why, 0) + 1
 
     def transferred(self, said: bytes) -> None:
         """What a client says that its last request and answer spent on the way. Anybody can send it: what is no time
@@ -169,6 +189,12 @@ class RuntimeCollector(Collector):
             "edgeward_model_info", "1 for every version known", labels=[*labels, "digest", "state"]
         )
         inflight = GaugeMetricFamily("edgeward_model_inflight", "Requests that hold this version", labels=labels)
+        batch_rows = GaugeMetricFamily(
+            "edgeward_batch_rows",
+            "Rows that may run together, 1 = no batching, for the reason",
+            labels=[*labels, "reason"],
+        )
+        dropped = CounterMetricFamily("edgeward_dropped", "Requests that never ran", labels=[*labels, "reason"])
         transfer = SummaryMetricFamily(
             "edgeward_client_transfer_seconds", "Time on the way, as clients report it", labels=labels
         )
@@ -180,7 +206,10 @@ class RuntimeCollector(Collector):
                 requests.add_metric([*key, str(code)], count)
             info.add_metric([*key, model.digest, state], 1)
             inflight.add_metric(key, model.inflight)
-        yield from (latency, requests, info, inflight, transfer)
+            batch_rows.add_metric([*key, model.batch_off], model.batch_rows)
+            for reason in ("expired", "full", "gone", "refused"):
+                dropped.add_metric([*key, reason], model.stats.dropped.get(reason, 0))
+        yield from (latency, requests, info, inflight, batch_rows, dropped, transfer)
 
     def _process(self) -> Iterator[Metric]:
         server = self._server

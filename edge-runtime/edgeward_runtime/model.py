@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeward_runtime import bfloat16
+from edgeward_runtime import batch_check, bfloat16
+from edgeward_runtime.confidence import ConfidenceError, Scores, scores_of
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.metrics import ModelStats
 from edgeward_runtime.ort import onnxruntime
+from edgeward_runtime.preprocess.chain import Chain
 from edgeward_runtime.protocol import Plans
 from edgeward_runtime.tensors import DATATYPE_OF_ONNX, NUMPY_OF, Array, TensorSpec
 
@@ -31,6 +33,10 @@ class Model:
 
     __slots__ = (
         "_bfloat16",
+        "batch_fixed",
+        "batch_off",
+        "batch_rows",
+        "chain",
         "digest",
         "inflight",
         "inline_rows",
@@ -39,6 +45,8 @@ class Model:
         "outputs",
         "parameters",
         "plans",
+        "row_ns",
+        "scores",
         "session",
         "stats",
         "version",
@@ -63,9 +71,17 @@ class Model:
         self.outputs = outputs
         self.parameters = dict(parameters or {})
         self._bfloat16 = any(spec.datatype == "BF16" for spec in (*inputs.values(), *outputs.values()))
+        self.scores = _scores(outputs, self.parameters)
+        self.chain: Chain | None = None  # preprocessing of records, from the artifact
         self.stats = ModelStats()
         self.plans: Plans = {}  # see protocol.Plan
         self.inflight = 0
+        self.batch_rows = (
+            1  # rows that may run together, see batch_check.prepare; 1 = no batching, `batch_off` says why
+        )
+        self.batch_fixed = False  # whether all dimensions of the inputs but the first have one size
+        self.batch_off = "NotChecked"
+        self.row_ns = 0.0  # what a row takes, measured at warm-up and by each run that waited, see overload.py
         self.inline_rows = 0  # a request of so many rows or fewer may run in the event loop, see warm_up
 
     def run(self, names: list[str] | None, feeds: dict[str, Array]) -> list[Array]:
@@ -85,8 +101,20 @@ class Model:
             "platform": "onnx_onnxv1",
             "inputs": [spec.metadata() for spec in self.inputs.values()],
             "outputs": [spec.metadata() for spec in self.outputs.values()],
-            "properties": {"digest": self.digest},
+            "properties": {
+                "digest": self.digest,
+                "max_batch_rows": str(self.batch_rows),
+                **({"batching_off": self.batch_off} if self.batch_off else {}),
+            },
         }
+
+
+def _scores(outputs: Mapping[str, TensorSpec], parameters: Mapping[str, object]) -> Scores | None:
+    asked = parameters.get("confidence")
+    try:
+        return scores_of(outputs, asked if isinstance(asked, dict) else None)
+    except ConfidenceError as error:
+        raise Refusal(step="Load", reason="ParametersInvalid", message=f"confidence: {error}", permanent=True) from None
 
 
 def load(
@@ -165,10 +193,11 @@ def _specs(nodes: list[onnxruntime.NodeArg], kind: str) -> dict[str, TensorSpec]
     return specs
 
 
-def warm_up(model: Model, *, clock: Callable[[], float] = time.perf_counter) -> float | None:
+def warm_up(model: Model, *, clock: Callable[[], float] = time.perf_counter, batch_rows: int = 0) -> float | None:
     """Runs the model on zeros, so that the first request does not pay for allocations, and answers the fastest of the
     runs in seconds. A model with dynamic dimensions may run with none of the sizes tried; that proves nothing and
-    answers None. A model whose dimensions are all fixed has to run: else Refusal WarmupFailed."""
+    answers None. A model whose dimensions are all fixed has to run: else Refusal WarmupFailed. Then it finds whether and
+    how many rows may run together (`batch_rows`: that many, 0 = measured)."""
     fixed = all(dim >= 0 for spec in model.inputs.values() for dim in spec.shape[1:])
     error: Exception | None = None
     for size in _DYNAMIC_SIZES[:1] if fixed else _DYNAMIC_SIZES:
@@ -180,6 +209,8 @@ def warm_up(model: Model, *, clock: Callable[[], float] = time.perf_counter) -> 
             continue
         if fixed:
             model.inline_rows = int(_INLINE_SECONDS / max(seconds, 1e-6))
+        model.row_ns = seconds * 1e9
+        batch_check.prepare(model, size=size, seconds=seconds, clock=clock, rows=batch_rows)
         return seconds
     if fixed and error is not None:
         message = " ".join(str(error).split())[:500]

@@ -37,7 +37,7 @@ class Plan:
     byte, and parsing and checking it again cost as much as a small model's run. Only for headers without an id whose
     inputs are all binary; the bytes of the tensors are still checked each time."""
 
-    __slots__ = ("after", "before", "inputs", "names", "outputs", "rows", "shapes", "tail")
+    __slots__ = ("after", "before", "inputs", "names", "outputs", "rows", "shapes", "tail", "urgency")
 
     def __init__(self) -> None:
         self.inputs: list[tuple[TensorSpec, list[int], int, int]] = []  # spec, shape, elements, bytes
@@ -48,6 +48,7 @@ class Plan:
         # The answer's header around its id, for outputs of these shapes that are all binary and of fixed element size.
         self.shapes: list[tuple[int, ...]] | None = None
         self.before = self.after = b""
+        self.urgency: tuple[int, int] | None = None
 
 
 Plans = dict[bytes, Plan]
@@ -58,9 +59,10 @@ _MAX_PLANNED_HEADER = 2048  # bytes
 
 class InferRequest:
     """A checked request: `feeds` go to session.run as they are; `outputs` are (name, binary) in the order of the
-    answer, `names` the same without the flag."""
+    answer, `names` the same without the flag; `urgency` is (timeout in microseconds, priority), 0 for what the client
+    does not say, None if it says neither."""
 
-    __slots__ = ("feeds", "id", "names", "outputs", "plan", "rows")
+    __slots__ = ("feeds", "id", "names", "outputs", "plan", "rows", "urgency")
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class InferRequest:
         names: list[str],
         rows: int,
         plan: Plan | None,
+        urgency: tuple[int, int] | None = None,
     ) -> None:
         self.id = request_id
         self.feeds = feeds
@@ -77,6 +80,7 @@ class InferRequest:
         self.names = names
         self.rows = rows
         self.plan = plan
+        self.urgency = urgency
 
 
 def new_id() -> str:
@@ -126,10 +130,22 @@ def parse(
         raise bad_request("id must be a string")
     feeds, rows = _parse_inputs(document, body, json_length, inputs)
     wanted = _parse_outputs(document, outputs)
+    said = urgency(_parameters(document, "request"))
     plan = None
     if plans is not None and json_length is not None and not document.get("id"):
         plan = _plan(document, body, json_length, inputs, wanted, rows, plans)
-    return InferRequest(request_id, feeds, wanted, [name for name, _binary in wanted], rows, plan)
+        if plan is not None:
+            plan.urgency = said
+    return InferRequest(request_id, feeds, wanted, [name for name, _binary in wanted], rows, plan, said)
+
+
+def urgency(parameters: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Triton's schedule policy: `timeout` in microseconds, `priority` with 1 for the most urgent; 0 for neither."""
+    timeout, priority = parameters.get("timeout", 0), parameters.get("priority", 0)
+    for name, value in (("timeout", timeout), ("priority", priority)):
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise bad_request(f"request: {name} must be a non-negative integer")
+    return (timeout, priority) if timeout or priority else None
 
 
 def parse_raw(body: bytes, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> InferRequest:
@@ -183,7 +199,7 @@ def _planned(body: bytes, offset: int, plan: Plan) -> InferRequest:
         else:
             feeds[spec.name] = from_binary(spec, shape, count, body, offset, size)
         offset += size
-    return InferRequest(new_id(), feeds, plan.outputs, plan.names, plan.rows, plan)
+    return InferRequest(new_id(), feeds, plan.outputs, plan.names, plan.rows, plan, plan.urgency)
 
 
 def _parse_inputs(

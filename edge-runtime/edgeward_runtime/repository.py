@@ -83,8 +83,7 @@ def unload(name: str) -> None:
 
 
 def statistics(models: Iterable[Model]) -> dict[str, object]:
-    """Of each version since it was loaded first. No version runs several requests together yet, and answers are not
-    cached: batch_stats is empty, the cache's counts are 0."""
+    """Of each version since it was loaded first. Answers are not cached: the cache's counts are 0."""
     return {"model_stats": [_model_statistics(model) for model in models]}
 
 
@@ -107,7 +106,15 @@ def _model_statistics(model: Model) -> dict[str, object]:
             "cache_hit": _duration(0, 0),
             "cache_miss": _duration(0, 0),
         },
-        "batch_stats": [],
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": _duration(runs, parse),
+                "compute_infer": _duration(runs, infer),
+                "compute_output": _duration(runs, output),
+            }
+            for rows, (runs, parse, infer, output) in sorted(stats.batches.items())
+        ],
     }
 
 

@@ -2,7 +2,8 @@
 
 One thread with a bounded queue: a long run must not hold up health checks, metrics and other clients, and more than one
 run at a time would only make them share the same cores. The hop is kept cheap: a C queue, no executor, no future, one
-wake-up of the loop per answer. Batching (taking everything that waits in one go) has its place in `_run`.
+wake-up of the loop per run. Batching needs no timer: while a run lasts others come in, and the next run takes all of
+them that fit together; when nothing runs, a call runs at once.
 """
 
 from __future__ import annotations
@@ -13,23 +14,27 @@ import queue
 import threading
 from time import perf_counter_ns
 
+from edgeward_runtime import batch, overload
 from edgeward_runtime.call import Call, Done
 from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.overload import Backlog
+from edgeward_runtime.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
 # What onnxruntime raises when a value in the request is one that the model's graph cannot take.
 _CLIENTS_FAULT = frozenset({"InvalidArgument", "Fail", "RuntimeException", "UnicodeDecodeError"})
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Unable to allocate")
 
 
 class Worker:
-    """`submit` is called in the loop's thread only, which is why `pending` needs no lock."""
+    """`submit` is called in the loop's thread only, which is why `pending` and the backlog need no lock."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop, limit: int) -> None:
+    def __init__(self, *, loop: asyncio.AbstractEventLoop, limit: int, limit_bytes: int = 2**62) -> None:
         self._loop = loop
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="edgeward-infer", daemon=True)
-        self.limit = limit
+        self.backlog = Backlog(limit=limit, limit_bytes=limit_bytes)
         self.pending = 0  # waiting or running
 
     def start(self) -> None:
@@ -41,36 +46,90 @@ class Worker:
         self._thread.join(timeout=5)
 
     def submit(self, call: Call, done: Done) -> None:
-        """Queues the call; `done(call)` is called in the loop's thread. 503 when the queue is full: waiting longer would
-        only be slower."""
-        if self.pending >= self.limit:
-            raise ProtocolError(503, f"the queue is full ({self.limit} requests), try again later")
+        """Queues the call; `done(call)` is called in the loop's thread. ProtocolError 503 when there is no room or not
+        enough time: waiting longer would only be slower."""
+        now = perf_counter_ns()
+        self.backlog.enter(call, now)
         self.pending += 1
         call.done = done
-        call.queued_ns = perf_counter_ns()
+        call.queued_ns = now
         self._queue.put(call)
 
     def _run(self) -> None:
-        while (call := self._queue.get()) is not None:
-            call.started_ns = perf_counter_ns()
-            try:
-                call.tensors = call.model.run(call.names, call.feeds)
-            except Exception as error:
-                call.error = run_error(error)
-            call.finished_ns = perf_counter_ns()
-            self._loop.call_soon_threadsafe(self._finish, call)
-            # Else this thread would keep the model and its tensors alive until the next request comes.
-            del call
+        arrivals, waiting, stopping = self._queue, Waiting(), False
+        while not (stopping and not waiting):
+            # Only sleeps when nothing waits; else takes along what came meanwhile.
+            while not waiting or not arrivals.empty():
+                call = arrivals.get()
+                if call is None:
+                    stopping = True
+                    break
+                waiting.add(call)
+                # Else this thread would keep the model and its tensors alive until the next request comes.
+                del call
+            calls, dropped = waiting.take(perf_counter_ns())
+            if dropped:
+                self._drop(dropped)
+            if len(calls) > 1:
+                self._run_together(calls)
+            elif calls:
+                self._run_one(calls[0])
+            del calls, dropped
 
-    def _finish(self, call: Call) -> None:
-        self.pending -= 1
-        if call.done is not None:
-            call.done(call)
+    def _drop(self, calls: list[Call]) -> None:
+        for call in calls:
+            call.error = overload.expired() if call.dropped == "expired" else overload.gone()
+            call.started_ns = call.finished_ns = perf_counter_ns()
+        self._loop.call_soon_threadsafe(self._finish, calls)
+
+    def _run_together(self, calls: list[Call]) -> None:
+        try:
+            batch.run(calls)
+        except Exception as error:
+            if isinstance(error, batch.Unsplit):
+                model = calls[0].model
+                model.batch_rows, model.batch_off = 1, "RowsNotKept"
+                log.warning("batching is off", extra={"model": model.name, "error": str(error)})
+            # One of them may be at fault; the others must not notice.
+            for call in calls:
+                call.started_ns = perf_counter_ns()
+                self._run_one(call)
+            return
+        finished = perf_counter_ns()
+        for call in calls:
+            call.finished_ns = finished
+            call.together = 0
+        calls[0].together = sum([call.rows for call in calls])
+        self._loop.call_soon_threadsafe(self._finish, calls)
+
+    def _run_one(self, call: Call) -> None:
+        try:
+            call.tensors = call.model.run(call.names, call.feeds)
+        except Exception as error:
+            call.error = run_error(error)
+        call.together = call.rows
+        call.finished_ns = perf_counter_ns()
+        self._loop.call_soon_threadsafe(self._finish, [call])
+
+    def _finish(self, calls: list[Call]) -> None:
+        """In the loop's thread."""
+        if calls[0].error is None:
+            overload.measured(calls)
+        for call in calls:
+            self.pending -= 1
+            self.backlog.leave(call)
+            try:
+                if call.done is not None:
+                    call.done(call)
+            except Exception:  # the others are still to be answered
+                log.exception("answering")
 
 
 def run_error(error: Exception) -> ProtocolError:
     """What a failed run means for the client: a value the model cannot take is its fault, all else is ours."""
     text = " ".join(str(error).split())[:500]
+    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+        return ProtocolError(413, "there is not enough memory to run this request")
     status = 400 if type(error).__name__ in _CLIENTS_FAULT else 500
     if status == 500:
         log.error("inference failed", extra={"error": text})

@@ -97,7 +97,7 @@ def test_options():
 def test_statistics_are_the_counters():
     one, fresh = model("1"), model("2")
     for _ in range(2):
-        one.stats.success(rows=3, duration=100, parse=10, queue=20, infer=30, output=40)
+        one.stats.success(rows=3, duration=100, parse=10, queue=20, infer=30, output=40, together=3)
     one.stats.failure(400)
     one.stats.failed_ns = 7
     one.stats.last_ns = perf_counter_ns()
@@ -119,6 +119,13 @@ def test_statistics_are_the_counters():
             "cache_hit": {"count": 0, "ns": 0},
             "cache_miss": {"count": 0, "ns": 0},
         },
-        "batch_stats": [],
+        "batch_stats": [
+            {
+                "batch_size": 3,
+                "compute_input": {"count": 2, "ns": 20},
+                "compute_infer": {"count": 2, "ns": 60},
+                "compute_output": {"count": 2, "ns": 80},
+            }
+        ],
     }
     assert second["last_inference"] == 0 and second["inference_stats"]["success"] == {"count": 0, "ns": 0}
