@@ -1,0 +1,319 @@
+"""Joins offloading to the engine: after an answer was found hard, instead of a wait that is too long, or while no version
+is loaded.
+
+The edge's own answer is there before anything is asked elsewhere, and it is given when the job's latency bound says so,
+whatever the other server does: a second opinion that comes late is counted and thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from edgeward_runtime import confidence
+from edgeward_runtime.call import Call, Done
+from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.offload import wire
+from edgeward_runtime.offload.client import Client, Exchange, Unavailable
+from edgeward_runtime.offload.routes import Route
+from edgeward_runtime.offload.steering import Steering
+from edgeward_runtime.tensors import Array
+
+log = logging.getLogger(__name__)
+
+HARD, SPILL, GAP = "Hard", "Spill", "Gap"
+_THREADS = 4
+_IN_FLIGHT = 16  # more would wait for a thread, which no prediction counts
+_GAP_SECONDS = 10.0  # for a request without a bound of its own while nothing is loaded here
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters since the start, written in the loop's thread."""
+
+    outcomes: dict[tuple[str, str], int] = field(default_factory=dict)  # (why, what came of it)
+    compared: int = 0
+    agreed: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    seconds: dict[tuple[str, str], float] = field(default_factory=dict)  # (encoding, part)
+    exchanges: dict[str, int] = field(default_factory=dict)  # by encoding
+    unscored: int = 0  # answers whose hardness cannot be told
+
+    def count(self, why: str, outcome: str) -> None:
+        self.outcomes[why, outcome] = self.outcomes.get((why, outcome), 0) + 1
+
+    def exchanged(self, encoding: str, one: Exchange) -> None:
+        self.sent_bytes += one.sent
+        self.received_bytes += one.received
+        self.exchanges[encoding] = self.exchanges.get(encoding, 0) + 1
+        for part in ("pack", "send", "execution", "unpack"):
+            key = encoding, part
+            self.seconds[key] = self.seconds.get(key, 0.0) + getattr(one, part)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """Of the job. `latency` is its bound in seconds (slo.latency), `hold` what an edge answer may wait without one."""
+
+    criterion: str = "Confidence"  # Confidence | Margin | Entropy | Random
+    spill: bool = False
+    latency: float | None = None
+    hold: float = 0.5
+
+
+class Forwarder:
+    """Everything but the exchanges themselves runs in the event loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        policy: Policy,
+        steering: Steering,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float] = perf_counter,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._client = client
+        self._policy = policy
+        self._steering = steering
+        self._loop = loop
+        self._clock = clock
+        self._chance = chance
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="edgeward-offload")
+        self._in_flight = 0
+        self.route = Route()
+        self.stats = Stats()
+
+    @property
+    def threshold(self) -> float:
+        return self._steering.threshold
+
+    def stop(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # -- a second opinion -----------------------------------------------------------------------------------------
+
+    def answered(self, call: Call, done: Done) -> None:
+        """A call has its answer from here; done(call) follows at once, or with a better one, never later than its
+        bound."""
+        now = self._clock()
+        if call.error is not None or call.forwarded:
+            done(call)
+            return
+        hardness = self._hardness(call)
+        if hardness is None:
+            self.stats.unscored += 1
+            done(call)
+            return
+        if not self._steering.seen(hardness, now=now):
+            done(call)
+            return
+        left = self._left(call, now)
+        refused = self._refused(call, now, left)
+        if refused is not None:
+            self.stats.count(HARD, refused)
+            done(call)
+            return
+        _Opinion(self, call, done, left).ask()
+
+    def _hardness(self, call: Call) -> float | None:
+        """0 (sure) .. 1 of the hardest row, None if the answer does not tell."""
+        if self._policy.criterion == "Random":
+            return self._chance()
+        probabilities = _probabilities(call, call.tensors)
+        if probabilities is None:
+            return None
+        match self._policy.criterion:
+            case "Entropy":
+                each = confidence.entropy(probabilities)
+            case "Margin":
+                each = 1.0 - confidence.margin(probabilities)
+            case _:
+                each = 1.0 - confidence.confidence(probabilities)
+        known = each[~np.isnan(each)]
+        return float(known.max()) if len(known) else None
+
+    # -- instead of a wait ----------------------------------------------------------------------------------------
+
+    def spills(self, call: Call, wait: float, done: Done, otherwise: Callable[[], None]) -> bool:
+        """Takes a call over whose `wait` and run (seconds) here would miss its bound, if the other server's answer will
+        not; then done(call) follows, or otherwise() if there is none. False: it is the caller's still. A `wait` of inf
+        means that there is no room for it here at all."""
+        if not self._policy.spill or call.forwarded:
+            return False
+        now = self._clock()
+        left = self._left(call, now) if wait != float("inf") or self._bounded(call) else _GAP_SECONDS
+        if wait <= left:
+            return False
+        refused = self._refused(call, now, left)
+        if refused is not None:
+            self.stats.count(SPILL, refused)
+            return False
+        self._take_over(SPILL, call, left, done, otherwise)
+        return True
+
+    def fills(self, call: Call, done: Done) -> bool:
+        """The same while no version is loaded here (OffloadInGap): the budget does not count, the answer is all there
+        is."""
+        now = self._clock()
+        if call.forwarded or not self.route.open(now) or self._in_flight >= _IN_FLIGHT:
+            return False
+
+        def nothing() -> None:
+            call.error = ProtocolError(503, "the model is being replaced, and the server that stands in gave no answer")
+            done(call)
+
+        self._take_over(GAP, call, self._left(call, now) if self._bounded(call) else _GAP_SECONDS, done, nothing)
+        return True
+
+    def _take_over(self, why: str, call: Call, left: float, done: Done, otherwise: Callable[[], None]) -> None:
+        started = self._clock()
+
+        def arrived(one: Exchange | Exception) -> None:
+            if isinstance(one, Exception):
+                self.stats.count(why, "Failed")
+                otherwise()
+                return
+            self.stats.count(why, "Answered")
+            call.tensors, call.answered_by = one.tensors, one.version
+            call.together = 0  # nothing ran here
+            call.queued_ns = call.started_ns = call.start_ns
+            call.finished_ns = call.start_ns + round((self._clock() - started) * 1e9)
+            done(call)
+
+        self._send(call, left, arrived)
+
+    # -- both -----------------------------------------------------------------------------------------------------
+
+    def _bounded(self, call: Call) -> bool:
+        return bool(call.deadline_ns) or self._policy.latency is not None
+
+    def _left(self, call: Call, now: float) -> float:
+        """Seconds until the answer is due."""
+        bound = self._policy.hold if self._policy.latency is None else self._policy.latency
+        left = call.start_ns / 1e9 + bound - now
+        return min(left, call.deadline_ns / 1e9 - now) if call.deadline_ns else left
+
+    def _refused(self, call: Call, now: float, left: float) -> str | None:
+        """Why this call does not go, or None."""
+        size = _size(call)
+        if not self.route.open(now):
+            return "RouteDown"
+        if self._in_flight >= _IN_FLIGHT or (self._in_flight and not self.route.known()):
+            return "Busy"
+        if left <= 0 or self.route.at_most(size) > left:
+            return "TooSlow"
+        if not self._steering.affords(self.route.wire_bytes(size), now=now):
+            return "OverBudget"
+        return None
+
+    def _send(self, call: Call, left: float, arrived: Callable[[Exchange | Exception], None]) -> None:
+        model = call.model
+        feeds, names, specs = call.feeds, list(call.names), dict(model.outputs)
+        size = _size(call)
+        encoding = self.route.choose(size)
+        self.route.leaving()
+        self._in_flight += 1
+
+        def work() -> Exchange | Exception:
+            try:
+                body, json_length = wire.request(feeds, model.inputs, names, id=call.id, timeout=left)
+                return self._client.exchange(
+                    body, json_length, encoding=encoding, timeout=left, specs=specs, names=names
+                )
+            except (Unavailable, wire.WireError, ProtocolError) as error:
+                return error
+            except Exception as error:
+                log.exception("offload")
+                return error
+
+        def back(one: Exchange | Exception) -> None:
+            self._in_flight -= 1
+            now = self._clock()
+            if isinstance(one, Exchange):
+                self.route.took(
+                    encoding,
+                    size,
+                    sent=one.sent,
+                    pack=one.pack,
+                    send=one.send,
+                    execution=one.execution,
+                    unpack=one.unpack,
+                )
+                self.stats.exchanged(encoding, one)
+                self._steering.spent(one.sent + one.received, now=now)
+            else:
+                self.route.failed(now, self._chance())
+                self._steering.spent(size, now=now)  # it may have travelled
+                log.warning("offload failed", extra={"error": str(one)[:200]})
+            arrived(one)
+
+        future = self._threads.submit(work)
+        future.add_done_callback(
+            lambda done: None if done.cancelled() else self._loop.call_soon_threadsafe(back, done.result())
+        )
+
+
+class _Opinion:
+    """One edge answer that waits for a better one."""
+
+    def __init__(self, forwarder: Forwarder, call: Call, done: Done, left: float) -> None:
+        self._forwarder = forwarder
+        self._call = call
+        self._done: Done | None = done
+        self._left = left
+
+    def ask(self) -> None:
+        forwarder = self._forwarder
+        timer = forwarder._loop.call_later(self._left, self._late)
+        own = self._call.tensors
+
+        def arrived(one: Exchange | Exception) -> None:
+            timer.cancel()
+            call, done = self._call, self._done
+            self._done = None
+            if isinstance(one, Exchange):
+                self._compare(own, one.tensors)
+                if done is not None:
+                    forwarder.stats.count(HARD, "Answered")
+                    call.tensors, call.answered_by = one.tensors, one.version
+            elif done is not None:
+                forwarder.stats.count(HARD, "Failed")
+            if done is not None:
+                done(call)
+
+        forwarder._send(self._call, self._left, arrived)
+
+    def _late(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            self._forwarder.stats.count(HARD, "Late")
+            done(self._call)
+
+    def _compare(self, own: list[Array], other: list[Array]) -> None:
+        mine, theirs = _probabilities(self._call, own), _probabilities(self._call, other)
+        if mine is None or theirs is None or mine.shape[0] != theirs.shape[0]:
+            return
+        stats = self._forwarder.stats
+        stats.compared += 1
+        stats.agreed += bool(np.array_equal(confidence.top_class(mine), confidence.top_class(theirs)))
+
+
+def _probabilities(call: Call, tensors: list[Array]) -> confidence.Floats | None:
+    scores = call.model.scores
+    if scores is None or scores.output not in call.names:
+        return None
+    return scores.probabilities(tensors[call.names.index(scores.output)])
+
+
+def _size(call: Call) -> int:
+    return sum(tensor.nbytes for tensor in call.feeds.values())
