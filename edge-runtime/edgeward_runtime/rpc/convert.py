@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeward_runtime.errors import bad_request
-from edgeward_runtime.protocol import InferRequest, checked_outputs, input_spec, missing_inputs, new_id
+from edgeward_runtime.protocol import InferRequest, checked_outputs, input_spec, missing_inputs, new_id, urgency
 from edgeward_runtime.rpc.messages import inference
 from edgeward_runtime.tensors import NUMPY_OF, Array, TensorSpec, checked_shape, from_binary, to_binary
 
@@ -69,7 +69,9 @@ def parse(request: Any, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, 
     asked = [{"name": entry.name, "parameters": parameters(entry.parameters)} for entry in request.outputs]
     names = checked_outputs(asked, outputs)
     answered_raw = bool(raw) or any(outputs[name].datatype not in _CONTENTS for name in names)
-    return InferRequest(request.id or new_id(), feeds, [(name, answered_raw) for name in names], names, rows, None)
+    said = urgency(parameters(request.parameters))
+    wanted = [(name, answered_raw) for name in names]
+    return InferRequest(request.id or new_id(), feeds, wanted, names, rows, None, said)
 
 
 def _from_contents(spec: TensorSpec, shape: list[int], count: int, contents: Any) -> Array:

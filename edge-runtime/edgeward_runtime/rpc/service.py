@@ -52,7 +52,15 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-Result = Any  # a message, or the ProtocolError that is sent instead
+# Why a call never ran, where that says more than its status.
+_DROPPED = {
+    "full": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "refused": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "expired": grpc.StatusCode.DEADLINE_EXCEEDED,
+    "gone": grpc.StatusCode.CANCELLED,
+}
+_NO_DEADLINE = 1e6  # seconds; a call without one has an endless one
+Result = Any  # a message, or Refused
 Reply = Callable[[Result], None]
 
 
@@ -61,6 +69,27 @@ class Limits:
     waiting: int  # calls that may wait for a thread
     body_bytes: int
     in_flight_bytes: int | None = None  # of all messages together; None = no limit on the process's memory
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    code: grpc.StatusCode
+    text: str
+
+
+class Caller:
+    """What a call says of itself beside its message."""
+
+    __slots__ = ("gone", "timeout_us")
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        remaining = context.time_remaining()
+        endless = remaining is None or remaining > _NO_DEADLINE
+        self.timeout_us = 0 if endless else max(1, int(remaining * 1e6))  # 0 = none
+        self.gone = not context.add_callback(self._leave)
+
+    def _leave(self) -> None:
+        self.gone = True
 
 
 class RpcFront:
@@ -108,14 +137,14 @@ class RpcFront:
         # Their clients got an error at the end of the grace; their threads would wait for ever.
         cut = list(self._waiting)
         for reply in cut:
-            reply(ProtocolError(503, "the server is stopping"))
+            reply(_STOPPING)
         self._threads.shutdown(wait=False)
         return len(cut)
 
     # -- from grpcio's threads to the loop and back -------------------------------------------------------------------
 
     def _table(self) -> dict[str, grpc.RpcMethodHandler]:
-        calls: dict[str, Callable[[Any, Reply], None]] = {
+        calls: dict[str, Handle] = {
             "ServerLive": self._page(lambda _request: {"live": True}, "ServerLiveResponse"),
             "ServerReady": self._page(lambda _request: {"ready": self._registry.ready()}, "ServerReadyResponse"),
             "ModelReady": self._page(self._model_ready, "ModelReadyResponse"),
@@ -139,7 +168,7 @@ class RpcFront:
         table["/grpc.health.v1.Health/Check"] = self._handler(self._health, health["HealthCheckRequest"])
         return table
 
-    def _handler(self, call: Callable[[Any, Reply], None], kind: Any) -> grpc.RpcMethodHandler:
+    def _handler(self, call: Handle, kind: Any) -> grpc.RpcMethodHandler:
         return grpc.unary_unary_rpc_method_handler(
             partial(self._call, call, kind.FromString),
             # Messages are unpacked in _call, where one that is none gets a fitting answer. (grpcio's is INTERNAL.)
@@ -149,7 +178,7 @@ class RpcFront:
 
     def _call(
         self,
-        call: Callable[[Any, Reply], None],
+        call: Handle,
         unpack: Callable[[bytes], Any],
         body: bytes,
         context: grpc.ServicerContext,
@@ -162,15 +191,15 @@ class RpcFront:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message does not parse")
         del body
         try:
-            self._loop.call_soon_threadsafe(self._begin, call, request, answers)
+            self._loop.call_soon_threadsafe(self._begin, call, request, Caller(context), answers)
         except RuntimeError:  # the loop has ended
-            answers.put(ProtocolError(503, "the server is stopping"))
+            answers.put(_STOPPING)
         result = answers.get()
-        if isinstance(result, ProtocolError):
-            context.abort(_CODES.get(result.status, grpc.StatusCode.UNKNOWN), result.text)
+        if isinstance(result, Refused):
+            context.abort(result.code, result.text)
         return result
 
-    def _begin(self, call: Callable[[Any, Reply], None], request: Any, answers: queue.SimpleQueue[Result]) -> None:
+    def _begin(self, call: Handle, request: Any, caller: Caller, answers: queue.SimpleQueue[Result]) -> None:
         """In the event loop's thread, as all that follows."""
 
         def reply(result: Result) -> None:
@@ -179,25 +208,25 @@ class RpcFront:
 
         self._waiting.add(reply)
         if self._stopped:
-            reply(ProtocolError(503, "the server is stopping"))
+            reply(_STOPPING)
             return
         try:
-            call(request, reply)
+            call(request, caller, reply)
         except ProtocolError as failure:
             unrouted = self._stats.unrouted
             unrouted[failure.status] = unrouted.get(failure.status, 0) + 1
-            reply(failure)
+            reply(_refused(failure))
         except Exception:
             log.exception("request failed")
-            reply(ProtocolError(500, "internal error"))
+            reply(Refused(grpc.StatusCode.INTERNAL, "internal error"))
 
     # -- all but infer ------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _page(document: Callable[[Any], Mapping[str, Any]], kind: str) -> Callable[[Any, Reply], None]:
+    def _page(document: Callable[[Any], Mapping[str, Any]], kind: str) -> Handle:
         """A call that is answered at once from plain data, as REST has it in JSON."""
         answer = inference[kind]
-        return lambda request, reply: reply(answer(**document(request)))
+        return lambda request, _caller, reply: reply(answer(**document(request)))
 
     def _model_ready(self, request: Any) -> dict[str, Any]:
         """False for what is not here: Triton's clients ask this way."""
@@ -205,7 +234,7 @@ class RpcFront:
             self._registry.find(_parts(request.name, request.version))
         except ProtocolError:
             return {"ready": False}
-        return {"ready": True}
+        return {"ready": self._registry.answers(request.name)}
 
     def _model_metadata(self, request: Any) -> dict[str, Any]:
         document = self._registry.find(_parts(request.name, request.version)).metadata()
@@ -219,20 +248,20 @@ class RpcFront:
         repository.unload(request.model_name)
         return {}
 
-    def _health(self, request: Any, reply: Reply) -> None:
+    def _health(self, request: Any, _caller: Caller, reply: Reply) -> None:
         """The server's own health under no name and the service's, a model's under its name (grpc.health.v1)."""
         name = request.service
         if name in ("", "inference.GRPCInferenceService"):
             ready = self._registry.ready()
         elif name in self._registry.wanted or name in self._registry.live:
-            ready = name in self._registry.live
+            ready = self._registry.answers(name)
         else:
             raise ProtocolError(404, f"unknown service {name!r:.200}")
         reply(health["HealthCheckResponse"](status=SERVING if ready else NOT_SERVING))
 
     # -- infer --------------------------------------------------------------------------------------------------------
 
-    def _infer(self, request: Any, reply: Reply) -> None:
+    def _infer(self, request: Any, caller: Caller, reply: Reply) -> None:
         engine = self._engine
         if not request.model_name:
             raise bad_request("model_name is empty")
@@ -241,9 +270,15 @@ class RpcFront:
         try:
             parsed = convert.parse(request, model.inputs, model.outputs)
             call.id, call.feeds, call.names, call.rows = parsed.id, parsed.feeds, parsed.names, parsed.rows
+            call.client = caller
+            timeout, priority = parsed.urgency or (0, 0)
+            if caller.timeout_us:
+                timeout = min(timeout, caller.timeout_us) if timeout else caller.timeout_us
+            if timeout or priority:
+                engine.urgency(call, timeout_us=timeout, priority=priority)
             engine.run(call, partial(self._done, parsed, reply))
         except Exception as failure:
-            reply(engine.failed(call, failure))
+            reply(_refused(engine.failed(call, failure), call.dropped))
 
     def _done(self, parsed: InferRequest, reply: Reply, call: Call) -> None:
         model = call.model
@@ -254,10 +289,19 @@ class RpcFront:
                 model=model.name, version=model.version, request=parsed, specs=model.outputs, tensors=call.tensors
             )
         except Exception as failure:
-            reply(self._engine.failed(call, failure))
+            reply(_refused(self._engine.failed(call, failure), call.dropped))
             return
         self._engine.finish(call)
         reply(answer)
+
+
+Handle = Callable[[Any, Caller, Reply], None]
+_STOPPING = Refused(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+
+
+def _refused(failure: ProtocolError, dropped: str = "") -> Refused:
+    code = _DROPPED.get(dropped) or _CODES.get(failure.status, grpc.StatusCode.UNKNOWN)
+    return Refused(code, failure.text)
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
