@@ -1,16 +1,16 @@
 """Counts of a tensor's values in fixed bins. Histograms over the same bins merge by adding, over time, replicas and
-sites, so that one of a site says nothing of any single request.
+sites, and say nothing of any single request.
 
-Bins are Prometheus': bounds b_1 < ... < b_B make B + 1 bins, bin i holds b_i < v <= b_(i+1), the first and the last are
-open. A tensor of a few columns that each mean something (a sensor's row) has bins for each column; any other (a
-picture) has one set for all of its values. NaN and infinity are in no bin and counted apart.
+Bins are those of reference.json (artifact/reference.py): edges e_1 < ... < e_B make B + 1 bins, bin i holds
+e_i <= v < e_(i+1), the first and the last are open. The features of a tensor (a sensor's row) have bins each, any other
+tensor (a picture) one set for all of its values. NaN and infinity are in no bin and counted apart.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,29 +18,27 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
-MOST_COLUMNS = 64
-MOST_BOUNDS = 64
 _ROWS_AT_ONCE = 256
-_LARGEST = 1e300  # a bound; beyond it is the last bin
+_LARGEST = 1e300  # an edge; beyond it is the last bin
 
 
-@dataclass(frozen=True, slots=True)
 class Bins:
-    """`bounds[c]`: those of column c, ascending; one entry alone is for the values of all columns together. Every
-    column has the same number of them."""
+    """`bounds[c]`: the edges of column c, ascending. Columns with fewer than others end in infinities, whose bins stay
+    empty, so that all can be counted in one go."""
 
-    bounds: tuple[tuple[float, ...], ...]
+    __slots__ = ("_array", "bounds")
 
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.bounds) <= MOST_COLUMNS:
-            raise ValueError(f"there must be bins for 1 to {MOST_COLUMNS} columns")
-        if len({len(column) for column in self.bounds}) != 1:
-            raise ValueError("every column must have the same number of bounds")
-        for column in self.bounds:
-            if not 1 <= len(column) <= MOST_BOUNDS:
-                raise ValueError(f"there must be 1 to {MOST_BOUNDS} bounds")
+    def __init__(self, bounds: Sequence[Sequence[float]]) -> None:
+        if not bounds:
+            raise ValueError("there must be bins for a column")
+        longest = max(len(column) for column in bounds)
+        for column in bounds:
+            if not column:
+                raise ValueError("there must be an edge")
             if not np.isfinite(column).all() or any(a >= b for a, b in itertools.pairwise(column)):
-                raise ValueError("bounds must be finite and ascending")
+                raise ValueError("edges must be finite and ascending")
+        self.bounds = tuple((*map(float, column), *[math.inf] * (longest - len(column))) for column in bounds)
+        self._array = np.array(self.bounds)
 
     @property
     def columns(self) -> int:
@@ -48,8 +46,20 @@ class Bins:
 
     @property
     def size(self) -> int:
-        """bins of a column"""
+        """bins of a column, those of infinities included"""
         return len(self.bounds[0]) + 1
+
+    def places(self, values: Floats) -> npt.NDArray[np.int64]:
+        """values [rows, columns] -> the bin of each"""
+        # One comparison for all columns; a loop over them would be most of what watching a model costs.
+        result: npt.NDArray[np.int64] = (values[:, :, None] >= self._array[None]).sum(axis=2)
+        return result
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bins) and self.bounds == other.bounds
+
+    def __hash__(self) -> int:
+        return hash(self.bounds)
 
 
 class Histogram:
@@ -63,8 +73,6 @@ class Histogram:
     ) -> None:
         self.bins = bins
         self.counts: Counts = np.zeros((bins.columns, bins.size), np.int64) if counts is None else counts
-        if self.counts.shape != (bins.columns, bins.size):
-            raise ValueError(f"counts are {self.counts.shape}, the bins {(bins.columns, bins.size)}")
         self.rows = rows
         self.nan = nan
         self.infinite = infinite
@@ -78,18 +86,15 @@ class Histogram:
             nan = int(np.count_nonzero(np.isnan(values)))
             self.nan += nan
             self.infinite += odd - nan
-        size = self.bins.size
-        if self.bins.columns == 1:
-            places = np.searchsorted(self.bins.bounds[0], values[finite] if odd else values.ravel(), side="left")
+        size, columns = self.bins.size, self.bins.columns
+        if columns == 1:
+            places = np.searchsorted(self.bins.bounds[0], values[finite] if odd else values.ravel(), side="right")
             self.counts[0] += np.bincount(places, minlength=size)
             return
-        # All columns in one go; a loop over them would be most of what watching a model costs.
-        bounds = np.asarray(self.bins.bounds)
         for start in range(0, len(values), _ROWS_AT_ONCE):
-            some = values[start : start + _ROWS_AT_ONCE]
-            places = (some[:, :, None] > bounds[None]).sum(axis=2) + np.arange(self.bins.columns) * size
+            places = self.bins.places(values[start : start + _ROWS_AT_ONCE]) + np.arange(columns) * size
             flat = places[finite[start : start + _ROWS_AT_ONCE]] if odd else places.ravel()
-            self.counts += np.bincount(flat, minlength=self.bins.columns * size).reshape(self.counts.shape)
+            self.counts += np.bincount(flat, minlength=columns * size).reshape(self.counts.shape)
 
     def merged(self, other: Histogram) -> Histogram:
         """The sum; ValueError over other bins."""
@@ -103,14 +108,6 @@ class Histogram:
             infinite=self.infinite + other.infinite,
         )
 
-    def document(self) -> dict[str, object]:
-        """As in reference.json."""
-        columns = [
-            {"bounds": list(bounds), "counts": counts.tolist()}
-            for bounds, counts in zip(self.bins.bounds, self.counts, strict=True)
-        ]
-        return {"rows": self.rows, "nan": self.nan, "infinite": self.infinite, "columns": columns}
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and (
             (self.bins, self.rows, self.nan, self.infinite) == (other.bins, other.rows, other.nan, other.infinite)
@@ -121,27 +118,14 @@ class Histogram:
 
 
 def quantile_bins(values: Floats, *, bins: int) -> Bins:
-    """Bins that hold about as many of the values each; values float64 [rows, columns], columns = 1 for one set.
-
-    Where values repeat, fewer than asked are different; then all columns get bins between those few and, to stay of one
-    number, some that hold nothing.
-    """
-    columns: list[tuple[float, ...]] = []
+    """Bins that hold about as many of the values each, fewer where values repeat; values float64 [rows, columns], one
+    column for one set. A column without a finite value gets two."""
+    columns: list[list[float]] = []
     for column in values.T:
-        known = column[np.isfinite(column)]
+        known = np.clip(column[np.isfinite(column)], -_LARGEST, _LARGEST)
         known = known if len(known) else np.zeros(1)
-        known = np.clip(known, -_LARGEST, _LARGEST)
-        cuts = np.unique(np.quantile(known, np.arange(1, bins) / bins, method="inverted_cdf"))
-        columns.append(_padded(cuts.tolist(), bins - 1))
-    return Bins(tuple(columns))
-
-
-def _padded(bounds: list[float], count: int) -> tuple[float, ...]:
-    """`count` ascending bounds: those given, then ever larger ones."""
-    step = max(abs(bounds[-1]), 1.0)
-    while len(bounds) < count:
-        bounds.append(bounds[-1] + step)
-    return tuple(bounds)
+        columns.append(np.unique(np.quantile(known, np.arange(1, bins) / bins, method="higher")).tolist())
+    return Bins(columns)
 
 
 def merge(histograms: Sequence[Histogram]) -> Histogram:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeward_runtime.artifact import reference as file
+from edgeward_runtime.artifact.reference import CONFIDENCE, INPUT, OUTPUT
 from edgeward_runtime.confidence import Scores, confidence
 from edgeward_runtime.drift import measures
-from edgeward_runtime.drift.histogram import MOST_COLUMNS, Floats, Histogram, merge, quantile_bins
-from edgeward_runtime.drift.reference import MOST_TENSORS, Reference
+from edgeward_runtime.drift.histogram import Floats, Histogram, merge, quantile_bins
+from edgeward_runtime.drift.reference import Key, histograms, sketch
 from edgeward_runtime.tensors import Array, TensorSpec
 
 SLOT_SECONDS = 600
@@ -26,9 +28,10 @@ _ROWS_OF_ONE = 32  # looked at of one request, spread over it
 _VALUES_OF_ROW = 64
 _UNWATCHED = frozenset({"BYTES", "BF16"})  # no numbers: text, and bits of numbers
 
-INPUT, OUTPUT, CONFIDENCE = "Input", "Output", "Confidence"
+_FEATURES = 64  # a row of so many or fewer has a histogram each, where there is no reference to say
+_TENSORS = 16  # watched of inputs and of outputs, where there is no reference to say
+
 ARTIFACT, PROVISIONAL = "Artifact", "Provisional"
-Key = tuple[str, str]  # Input | Output | Confidence, name of the tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Sample:
 class Drift:
     """What is known of one tensor now. `score` is None while there are too few rows."""
 
-    kind: str
+    of: str  # Input, Output or Confidence
     name: str
     reference: str  # Artifact | Provisional
     rows: int
@@ -90,7 +93,7 @@ class Monitor:
         inputs: Mapping[str, TensorSpec],
         outputs: Mapping[str, TensorSpec],
         scores: Scores | None,
-        reference: Reference | None,
+        reference: file.Reference | None,
         clock: Callable[[], float],
     ) -> None:
         self.origin = ARTIFACT if reference is not None else PROVISIONAL
@@ -98,29 +101,29 @@ class Monitor:
         self._clock = clock
         self._lock = threading.Lock()
         self._turn = 0
-        # Outputs before their confidence, which is made of one of them.
-        self._watched: dict[Key, _Window | None] = {}
-        for kind, specs in ((INPUT, inputs), (OUTPUT, outputs)):
-            for name in [n for n, spec in specs.items() if spec.datatype not in _UNWATCHED][:MOST_TENSORS]:
-                self._watched[kind, name] = None
-        if scores is not None:
-            self._watched[CONFIDENCE, scores.output] = None
-        self._first: dict[Key, list[Floats]] = {}
+        self._windows: dict[Key, _Window] = {}
+        # By (Input | Output | Confidence, name): what is taken of a tensor.
+        self._keys: dict[tuple[str, str], list[Key]] = {}
+        self._first: dict[Key, list[Floats]] | None = None
         self._first_rows = 0
+        specs = {**{(INPUT, n): spec for n, spec in inputs.items()}, **{(OUTPUT, n): s for n, s in outputs.items()}}
+        able = {tensor for tensor, spec in specs.items() if spec.datatype not in _UNWATCHED}
+        if scores is not None:
+            able.add((CONFIDENCE, scores.output))
         if reference is not None:
-            self._take(reference)
+            self._windows = {
+                key: _Window(one) for key, one in histograms(reference).items() if (key.of, key.name) in able
+            }
+            wanted: Iterable[Key] = self._windows
+        else:
+            self._first = {}
+            wanted = [_provisional(of, name, specs) for of, name in sorted(able)[: 2 * _TENSORS]]
+        for key in wanted:
+            self._keys.setdefault((key.of, key.name), []).append(key)
 
     @property
     def watches(self) -> bool:
-        return bool(self._watched)
-
-    def _take(self, reference: Reference) -> None:
-        """Only what the reference tells of is watched."""
-        known: dict[Key, Histogram] = {(INPUT, name): one for name, one in reference.inputs.items()}
-        known |= {(OUTPUT, name): one for name, one in reference.outputs.items()}
-        if reference.confidence is not None and self._scores is not None:
-            known[CONFIDENCE, self._scores.output] = reference.confidence
-        self._watched = {key: _Window(known[key]) for key in self._watched if key in known}
+        return bool(self._keys)
 
     def add(self, samples: Iterable[Sample]) -> None:
         """Values by the numpy call, not by the request: what one costs is shared by all of them."""
@@ -128,84 +131,95 @@ class Monitor:
         values: dict[Key, list[Floats]] = {}
         rows: dict[Key, int] = {}
         for sample in samples:
-            for key, array in self._tensors(sample):
+            for tensor, array in self._tensors(sample):
                 if not array.size:
                     continue
-                taken, count = self._values(key, array, sample.rows)
-                values.setdefault(key, []).append(taken)
-                rows[key] = rows.get(key, 0) + count
+                for key in self._keys[tensor]:
+                    taken = self._taken(key, array, sample.rows)
+                    if taken is not None:
+                        values.setdefault(key, []).append(taken[0])
+                        rows[key] = rows.get(key, 0) + taken[1]
         if not values:
             return
-        joined = {key: _joined(parts) for key, parts in values.items()}
         with self._lock:
-            if any(window is None for window in self._watched.values()):
-                self._collect(joined, rows)
+            if self._first is not None:
+                self._collect(self._first, values, rows)
                 return
             now = self._clock()
-            for key, array in joined.items():
-                window = self._watched[key]
-                if window is not None and (window.reference.bins.columns in (1, array.shape[1])):
-                    window.slot(now).add(array, rows=rows[key])
+            for key, parts in values.items():
+                self._windows[key].slot(now).add(np.concatenate(parts), rows=rows[key])
 
-    def _tensors(self, sample: Sample) -> Iterable[tuple[Key, Array]]:
+    def _tensors(self, sample: Sample) -> Iterable[tuple[tuple[str, str], Array]]:
         for name, array in sample.feeds.items():
-            if (INPUT, name) in self._watched:
+            if (INPUT, name) in self._keys:
                 yield (INPUT, name), array
         for name, array in zip(sample.names, sample.tensors, strict=True):
-            if (OUTPUT, name) in self._watched:
+            if (OUTPUT, name) in self._keys:
                 yield (OUTPUT, name), array
-            if (CONFIDENCE, name) in self._watched and self._scores is not None:
+            if (CONFIDENCE, name) in self._keys and self._scores is not None:
                 probabilities = self._scores.probabilities(array)
                 if probabilities is not None:
                     yield (CONFIDENCE, name), confidence(probabilities)
 
-    def _values(self, key: Key, array: Array, rows: int) -> tuple[Floats, int]:
-        """float64 [rows, columns] of a tensor of a few columns; of any other some of its values as [values, 1]. And how
-        many rows they are of."""
+    def _taken(self, key: Key, array: Array, rows: int) -> tuple[Floats, int] | None:
+        """float64 [.., features], or [values, 1] of a tensor whose values are counted together; and how many rows of
+        the request that is. None for a tensor that has not the features."""
         flat = array.reshape(rows if array.ndim and array.shape[0] == rows else 1, -1)
         if len(flat) > _ROWS_OF_ONE:
-            flat = flat[self._turn % (len(flat) // _ROWS_OF_ONE) :: len(flat) // _ROWS_OF_ONE][:_ROWS_OF_ONE]
-        width = flat.shape[1]
-        window = self._watched[key]
-        pooled = width > MOST_COLUMNS if window is None else window.reference.bins.columns == 1
-        if not pooled:
-            return flat.astype(np.float64), len(flat)
+            step = len(flat) // _ROWS_OF_ONE
+            flat = flat[self._turn % step :: step][:_ROWS_OF_ONE]
+        count, width = flat.shape
+        if key.features:
+            last = array.shape[-1] if array.ndim > 1 else width
+            if last <= key.features[-1]:
+                return None
+            places = flat.reshape(-1, last)
+            step = max(len(places) // (count * _VALUES_OF_ROW), 1)
+            return places[self._turn % step :: step, list(key.features)].astype(np.float64), count
         if width > _VALUES_OF_ROW:
             step = width // _VALUES_OF_ROW
             flat = flat[:, self._turn % step :: step][:, :_VALUES_OF_ROW]
-        return flat.astype(np.float64).reshape(-1, 1), len(flat)
+        return flat.astype(np.float64).reshape(-1, 1), count
 
-    def _collect(self, values: Mapping[Key, Floats], rows: Mapping[Key, int]) -> None:
+    def _collect(
+        self, first: dict[Key, list[Floats]], values: Mapping[Key, list[Floats]], rows: Mapping[Key, int]
+    ) -> None:
         """Until there are enough rows for a reference of our own."""
-        for key, array in values.items():
-            self._first.setdefault(key, []).append(array)
+        for key, parts in values.items():
+            first.setdefault(key, []).extend(parts)
         self._first_rows += max(rows.values())
         if self._first_rows < PROVISIONAL_ROWS:
             return
-        found: dict[Key, _Window | None] = {}
-        for key, parts in self._first.items():
-            first = _joined(parts)
-            reference = Histogram(quantile_bins(first, bins=_PROVISIONAL_BINS))
-            reference.add(first, rows=self._first_rows)
-            found[key] = _Window(reference)
-        self._watched = found
-        self._first = {}
+        for key, parts in first.items():
+            seen = np.concatenate(parts)
+            reference = Histogram(quantile_bins(seen, bins=_PROVISIONAL_BINS))
+            reference.add(seen, rows=self._first_rows)
+            self._windows[key] = _Window(reference)
+        # What did not come among them has nothing to be compared with.
+        self._keys = {
+            tensor: kept
+            for tensor, keys in self._keys.items()
+            if (kept := [key for key in keys if key in self._windows])
+        }
+        self._first = None
 
-    def state(self) -> list[Drift]:
+    def _seen(self) -> dict[Key, tuple[_Window, Histogram]]:
         with self._lock:
             now = self._clock()
-            windows = [(key, one, one.total(now)) for key, one in self._watched.items() if one is not None]
+            return {key: (window, window.total(now)) for key, window in self._windows.items()}
+
+    def state(self) -> list[Drift]:
         return [
             Drift(
-                kind=kind,
-                name=name,
+                of=key.of,
+                name=key.name,
                 reference=self.origin,
                 rows=seen.rows,
                 nan=seen.nan,
                 infinite=seen.infinite,
                 score=measures.score(window.reference, seen),
             )
-            for (kind, name), window, seen in windows
+            for key, (window, seen) in self._seen().items()
         ]
 
     def worst_psi(self) -> float | None:
@@ -213,19 +227,14 @@ class Monitor:
         known = [one.score.psi for one in self.state() if one.score is not None]
         return max(known, default=None)
 
-    def sketches(self) -> dict[str, dict[str, object]]:
-        """The window's histograms, to be merged with those of others."""
-        with self._lock:
-            now = self._clock()
-            return {
-                f"{kind}/{name}": window.total(now).document()
-                for (kind, name), window in self._watched.items()
-                if window is not None
-            }
+    def sketches(self) -> file.Reference:
+        """The histograms of the window, to be merged with those of others."""
+        return sketch({key: seen for key, (_window, seen) in self._seen().items()})
 
 
-def _joined(parts: list[Floats]) -> Floats:
-    """One under the other; of different widths, which is no table of columns, as one column of all the values."""
-    if len({part.shape[1] for part in parts}) != 1:
-        parts = [part.reshape(-1, 1) for part in parts]
-    return np.concatenate(parts)
+def _provisional(of: str, name: str, specs: Mapping[tuple[str, str], TensorSpec]) -> Key:
+    """A row of a few numbers is features; a picture, text or confidence is not."""
+    spec = specs.get((of, name))
+    if spec is not None and len(spec.shape) == 2 and 1 <= spec.shape[1] <= _FEATURES:
+        return Key(of, name, tuple(range(spec.shape[1])))
+    return Key(of, name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 
 import numpy as np
@@ -12,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edgeward_runtime.artifact import reference as file
 from edgeward_runtime.confidence import PROBABILITIES, Scores
 from edgeward_runtime.drift import measures, reference
 from edgeward_runtime.drift.histogram import Bins, Histogram, merge, quantile_bins
 from edgeward_runtime.drift.monitor import ARTIFACT, PROVISIONAL, PROVISIONAL_ROWS, SLOT_SECONDS, SLOTS, Monitor, Sample
+from edgeward_runtime.drift.reference import Key
 from edgeward_runtime.tensors import TensorSpec
 
 ONE = Bins(((0.0, 1.0, 2.0),))
@@ -32,10 +32,15 @@ def of(bins: Bins, values: object) -> Histogram:
 # -- histograms -------------------------------------------------------------------------------------------------------
 
 
-def test_a_bound_belongs_to_the_bin_below_it():
+def test_an_edge_belongs_to_the_bin_above_it():
     histogram = of(ONE, [[-1], [0.0], [0.5], [1.0], [1.5], [2.0], [2.5], [9]])
-    assert histogram.counts.tolist() == [[2, 2, 2, 2]]
+    assert histogram.counts.tolist() == [[1, 2, 2, 3]]
     assert histogram.rows == 8
+
+
+def test_columns_may_have_more_edges_than_others():
+    histogram = of(Bins(((0.0,), (0.0, 1.0, 2.0))), [[1, 1], [9, 9], [-1, -1]])
+    assert histogram.counts.tolist() == [[1, 2, 0, 0], [1, 0, 1, 1]]
 
 
 def test_nan_and_infinity_are_counted_apart():
@@ -68,7 +73,7 @@ def test_other_bins_do_not_merge():
         Histogram(ONE).merged(Histogram(Bins(((0.0,),))))
 
 
-@pytest.mark.parametrize("bounds", [(), ((),), ((1.0, 1.0),), ((2.0, 1.0),), ((math.nan,),), ((0.0,), (0.0, 1.0))])
+@pytest.mark.parametrize("bounds", [(), ((),), ((1.0, 1.0),), ((2.0, 1.0),), ((math.nan,),), ((math.inf,),)])
 def test_bins_that_are_none(bounds):
     with pytest.raises(ValueError):
         Bins(bounds)
@@ -77,17 +82,17 @@ def test_bins_that_are_none(bounds):
 def test_quantile_bins_hold_about_as_much_each():
     values = np.random.default_rng(3).exponential(size=(1000, 2))
     histogram = of(quantile_bins(values, bins=10), values)
-    assert histogram.counts.tolist() == [[100] * 10] * 2
+    assert (abs(histogram.counts - 100) <= 1).all()
 
 
 @given(hnp.arrays(np.float64, st.tuples(st.integers(0, 30), st.integers(1, 3)), elements=st.floats(allow_nan=True)))
 def test_quantile_bins_take_anything(values):
-    assert quantile_bins(values, bins=10).size == 10
+    assert 2 <= quantile_bins(values, bins=10).size <= 10
 
 
 def test_values_that_repeat_keep_their_bins_apart():
     histogram = of(quantile_bins(np.array([[0.0]] * 90 + [[1.0]] * 10), bins=10), [[0.0], [1.0], [1.0]])
-    assert sorted(histogram.counts[0].tolist())[-2:] == [1, 2]
+    assert [count for count in histogram.counts[0].tolist() if count] == [1, 2]
 
 
 # -- measures ---------------------------------------------------------------------------------------------------------
@@ -146,65 +151,35 @@ def test_the_worst_column_is_shown():
 
 # -- reference.json ---------------------------------------------------------------------------------------------------
 
-REFERENCE = reference.Reference(
-    inputs={"x": of(Bins(((0.0,), (1.0,))), [[1, 1], [-1, 2]])},
-    outputs={"y": of(ONE, [[0.5], [1.5]])},
-    confidence=of(Bins(((0.5, 0.9),)), [[0.95], [0.4], [math.nan]]),
+
+def entry(of_="Input", name="x", feature=None, edges=(0.0, 1.0), counts=(1, 2, 3), missing=0) -> file.Histogram:
+    return file.Histogram(of=of_, name=name, feature=feature, edges=edges, counts=counts, missing=missing)
+
+
+REFERENCE = file.Reference(
+    histograms=(
+        entry(feature=0, missing=2),
+        entry(feature=3, edges=(0.5,), counts=(4, 5)),
+        entry("Output", "y"),
+        entry("Confidence", "y", edges=(0.5, 0.9)),
+    )
 )
 
 
-def test_a_reference_is_read_as_it_was_written():
-    assert reference.parse(json.dumps(REFERENCE.document()).encode()) == REFERENCE
+def test_features_of_a_tensor_stand_side_by_side():
+    found = reference.histograms(REFERENCE)
+    assert list(found) == [Key("Input", "x", (0, 3)), Key("Output", "y"), Key("Confidence", "y")]
+    x = found[Key("Input", "x", (0, 3))]
+    assert x.counts.tolist() == [[1, 2, 3], [4, 5, 0]]
+    assert (x.rows, x.nan) == (9, 2)
 
 
-def test_rows_may_be_left_out():
-    text = b'{"reference": 1, "inputs": {"x": {"columns": [{"bounds": [0], "counts": [1, 2]}]}}}'
-    assert reference.parse(text).inputs["x"].rows == 3
+def test_a_sketch_is_written_as_a_reference_is():
+    assert reference.sketch(reference.histograms(REFERENCE)) == REFERENCE
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (b"{", "no JSON"),
-        (b"[]", "reference must be 1"),
-        (b'{"reference": 2}', "reference must be 1"),
-        (b'{"reference": 1, "inputs": []}', "inputs must be an object"),
-        (b'{"reference": 1, "inputs": {"x": 1}}', "inputs.x.columns must be a list"),
-        (b'{"reference": 1, "inputs": {"x": {"columns": []}}}', "inputs.x: there must be bins"),
-        (b'{"reference": 1, "inputs": {"x": {"columns": [{"bounds": [1, 0], "counts": [1, 1, 1]}]}}}', "ascending"),
-        (b'{"reference": 1, "inputs": {"x": {"columns": [{"bounds": [0], "counts": [1]}]}}}', "one count more"),
-        (b'{"reference": 1, "inputs": {"x": {"columns": [{"bounds": [0], "counts": [0, 0]}]}}}', "counts nothing"),
-        (b'{"reference": 1, "inputs": {"x": {"columns": [{"bounds": [0], "counts": [1, -1]}]}}}', "must be counts"),
-        (b'{"reference": 1, "inputs": {"x": {"columns": [{"bounds": ["0"], "counts": [1, 1]}]}}}', "must be numbers"),
-        (b'{"reference": 1, "inputs": {"x": {"rows": -1, "columns": [{"bounds": [0], "counts": [1, 1]}]}}}', "rows"),
-        (
-            b'{"reference": 1, "confidence": {"columns": [{"bounds": [0], "counts": [1, 1]},'
-            b' {"bounds": [0], "counts": [1, 1]}]}}',
-            "confidence has one column",
-        ),
-        (b" " * (reference.MOST_BYTES + 1), "more than"),
-    ],
-)
-def test_references_that_are_none(text, expected):
-    with pytest.raises(reference.BadReference, match=expected):
-        reference.parse(text)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["x", "rows", "columns", "bounds", "counts"]), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-
-
-@given(JSON)
-def test_no_reference_is_worse_than_refused(inner):
-    text = json.dumps({"reference": 1, "inputs": {"x": inner}, "confidence": inner}).encode()
-    with contextlib.suppress(reference.BadReference):
-        reference.parse(text)
+def test_what_counts_nothing_is_no_reference():
+    assert reference.histograms(file.Reference(histograms=(entry(counts=(0, 0, 0)),))) == {}
 
 
 # -- a model ----------------------------------------------------------------------------------------------------------
@@ -243,15 +218,17 @@ def random_samples(count, *, shift=0.0, seed=1):
 
 
 def by_key(one: Monitor):
-    return {(drift.kind, drift.name): drift for drift in one.state()}
+    return {(drift.of, drift.name): drift for drift in one.state()}
 
 
-def known_reference() -> reference.Reference:
+def known_reference() -> file.Reference:
     random = np.random.default_rng(5)
     x = random.normal(0.0, 1.0, (5000, 2))
-    return reference.Reference(
-        inputs={"x": of(quantile_bins(x, bins=10), x)},
-        confidence=of(Bins(((0.6, 0.7, 0.8, 0.9),)), random.uniform(0.5, 1.0, (5000, 1))),
+    return reference.sketch(
+        {
+            Key("Input", "x", (0, 1)): of(quantile_bins(x, bins=10), x),
+            Key("Confidence", "y"): of(Bins(((0.6, 0.7, 0.8, 0.9),)), random.uniform(0.5, 1.0, (5000, 1))),
+        }
     )
 
 
@@ -295,7 +272,7 @@ def test_memory_is_bounded_by_the_window():
     for _ in range(50):
         one.add(random_samples(1))
         clock.now += SLOT_SECONDS
-    assert all(len(window._slots) <= SLOTS for window in one._watched.values())
+    assert all(len(window._slots) <= SLOTS for window in one._windows.values())
 
 
 def test_without_a_reference_the_first_rows_are_one():
@@ -314,18 +291,19 @@ def test_without_a_reference_the_first_rows_are_one():
 def test_pictures_are_looked_at_in_part_and_all_of_them_in_time():
     """4096 pixels of which one column of 64 is bright: in each look 64, in 64 looks every one."""
     inputs = spec("x", shape=(-1, 64, 64))
-    one = monitor(reference.Reference(inputs={"x": of(Bins(((0.5,),)), [[0], [1]])}), inputs=inputs)
+    known = file.Reference(histograms=(entry(edges=(0.5,), counts=(1, 1)),))
+    one = monitor(known, inputs=inputs)
     picture = np.zeros((1, 64, 64), np.float32)
     picture[:, :, 0] = 1
     for _ in range(64):
         one.add([Sample(1, {"x": picture}, [], [])])
-    total = one._watched["Input", "x"].total(one._clock())
+    total = one._windows[Key("Input", "x")].total(one._clock())
     assert total.rows == 64 and total.counts.tolist() == [[4096 - 64, 64]]
 
 
 def test_strings_are_never_looked_at():
     one = monitor(inputs=spec("x", "BYTES"))
-    assert ("Input", "x") not in one._watched
+    assert ("Input", "x") not in one._keys
     one.add([Sample(1, {"x": np.array([["secret", "b"]], object)}, ["y"], [np.array([[0.5, 0.5]])])])
 
 
@@ -343,8 +321,19 @@ def test_widths_that_change_do_not_stop_it():
 def test_sketches_are_what_a_reference_is_written_as():
     one = monitor(known_reference())
     one.add(random_samples(10))
-    document = {"reference": 1, "inputs": {"x": one.sketches()["Input/x"]}}
-    assert reference.parse(json.dumps(document).encode()).inputs["x"].rows == 10
+    assert [(h.of, h.name, h.feature, sum(h.counts)) for h in one.sketches().histograms] == [
+        ("Input", "x", 0, 10),
+        ("Input", "x", 1, 10),
+        ("Confidence", "y", None, 10),
+    ]
+
+
+def test_a_tensor_without_the_features_is_passed_over():
+    one = monitor(known_reference(), inputs=spec("x", shape=(-1, -1)))
+    one.add([Sample(1, {"x": np.zeros((1, 1), np.float32)}, [], [])])
+    assert by_key(one)["Input", "x"].rows == 0
+    one.add([Sample(1, {"x": np.zeros((1, 5), np.float32)}, [], [])])
+    assert by_key(one)["Input", "x"].rows == 1
 
 
 def test_tensors_of_no_size_count_nothing():
