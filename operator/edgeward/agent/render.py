@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeward.api.assignment import AssignedNode, Assignment
+from edgeward.api.assignment import AssignedModel, AssignedNode, Assignment
 from edgeward.cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -195,10 +195,18 @@ def models_document(assignment: Assignment) -> Object:
                 "sources": list(model.sources),
                 "role": model.role,
                 "parameters": dict(model.parameters),
+                **_signature(model),
             }
             for model in assignment.spec.models
         ],
     }
+
+
+def _signature(model: AssignedModel) -> Object:
+    asked = model.signature
+    if asked is None or asked.policy == "Off":
+        return {}
+    return {"signature": {"policy": asked.policy, "keys": list(asked.keys)}}
 
 
 def config_revision(config: Object | None) -> int:

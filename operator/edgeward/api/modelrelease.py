@@ -40,16 +40,21 @@ class Signature(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             cel(
-                "self.policy != 'Require' || (has(self.keys) && size(self.keys) > 0)",
-                "signature.keys is empty but signature.policy is Require: add a public key, or set policy to Ignore",
+                "self.policy == 'Off' || (has(self.keys) && size(self.keys) > 0)",
+                "signature.keys is empty but signature.policy is not Off: add a public key, or set policy to Off",
                 ".keys",
             )
         )
     )
 
-    policy: Literal["Ignore", "Require"] = Field("Ignore", description="Require refuses what no key has signed.")
+    policy: Literal["Require", "Warn", "Off"] = Field(
+        "Off", description="Require loads nothing that no key has signed; Warn loads it and says so."
+    )
     keys: tuple[Annotated[str, Field(max_length=8192)], ...] = Field(
-        (), max_length=8, description="Public keys in PEM; one of them must have signed.", json_schema_extra=_ATOMIC
+        (),
+        max_length=8,
+        description="Public keys in PEM, Ed25519 or ECDSA P-256; one must have signed.",
+        json_schema_extra=_ATOMIC,
     )
 
 

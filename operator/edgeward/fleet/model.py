@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgeward.api.common import LabelSelector
+from edgeward.api.modelrelease import Signature
 
 Labels = Mapping[str, str]
 OWN_CLUSTER = "in-cluster"
@@ -461,6 +462,8 @@ class ModelVersion:
     digest: str
     sources: tuple[str, ...] = ()
     parameters: Mapping[str, object] = field(default_factory=dict)
+    signature: Signature | None = None
+    """whether and by whom it must be signed"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ def read_release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Rel
             digest=spec.artifact.digest,
             sources=(spec.artifact.uri, *spec.artifact.mirrors),
             parameters=dict(spec.parameters),
+            signature=spec.artifact.signature,
         )
     current = None
     if status.current_version and status.current_digest:
@@ -63,6 +64,7 @@ def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
             digest=told.digest,
             sources=tuple(told.sources),
             parameters=dict(told.parameters),
+            signature=told.signature,
         )
         if told
         else None,

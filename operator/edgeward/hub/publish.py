@@ -201,6 +201,7 @@ def _told(assignment: Assignment) -> list[ModelVersion]:
             digest=model.digest,
             sources=model.sources,
             parameters=dict(model.parameters),
+            signature=model.signature,
         )
         for model in assignment.spec.models
     ]
@@ -228,6 +229,7 @@ def _spec(
                 digest=told.digest,
                 sources=told.sources,
                 parameters=dict(told.parameters),
+                signature=told.signature,
             ),
         )
     spec = job.spec

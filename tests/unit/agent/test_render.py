@@ -312,6 +312,14 @@ def test_the_config_is_the_contracts() -> None:
     assert document(told())["revision"] == 4
 
 
+def test_a_runtime_is_told_whose_signature_it_must_find() -> None:
+    signature = {"policy": "Require", "keys": ["PEM"]}
+    said = document(told(models=[{**NEW[0], "signature": signature}]))
+    jsonschema.validate(said, CONFIG_SCHEMA)
+    assert said["models"][0]["signature"] == signature
+    assert "signature" not in document(told(models=[{**NEW[0], "signature": {"policy": "Off"}}]))["models"][0]
+
+
 def test_a_change_of_nodes_keeps_the_configs_revision_and_a_change_of_models_does_not() -> None:
     first = config_map(told())
     assert document(told(NODES[0], revision=9), first)["revision"] == 4

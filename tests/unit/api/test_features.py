@@ -91,7 +91,7 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
             "uri": "https://x/y",
             "mirrors": ["http://x/y", "file:///x"],
             "digest": DIGEST,
-            "signature": {"policy": "Ignore"},
+            "signature": {"policy": "Off"},
         },
         "parameters": {"a": 1},
         "rollout": {},
