@@ -14,8 +14,10 @@ from edgeward_runtime.messages import Answer, Reply, Request, error
 from edgeward_runtime.metrics import ServerStats
 from edgeward_runtime.model import Model
 from edgeward_runtime.pages import Pages
+from edgeward_runtime.preprocess.chain import RECORD, RECORDS
 from edgeward_runtime.protocol import InferRequest
 from edgeward_runtime.registry import Registry
+from edgeward_runtime.tensors import TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +68,14 @@ class App:
             log.exception("request failed")
             reply(error(500, "internal error"))
             return
-        self._infer(model, request, reply)
+        self._infer(model, len(parts) == 3, request, reply)
 
     # -- infer ----------------------------------------------------------------------------------------------------
 
-    def _infer(self, model: Model, request: Request, reply: Reply) -> None:
+    def _infer(self, model: Model, pinned: bool, request: Request, reply: Reply) -> None:
         engine = self._engine
         call = engine.begin(model)
+        call.pinned = pinned
         timed = request.transfer is not None
         if request.transfer is not None:
             model.stats.transferred(request.transfer)
@@ -81,12 +84,19 @@ class App:
                 raise request.refused
             body = request.body
             json_length = protocol.header_length(request.json_length, len(body))
-            if (len(body) if json_length is None else json_length) > self._max_json_bytes:
+            if (len(body) if json_length is None and not request.record else json_length or 0) > self._max_json_bytes:
                 text = f"the JSON is over the limit of {self._max_json_bytes} bytes, send large tensors as binary data"
                 raise ProtocolError(413, text)
-            parsed = protocol.parse(body, json_length, model.inputs, model.outputs, model.plans)
+            if request.record and json_length is None:
+                parsed = protocol.parse_record(body, self._record(model), model.outputs)
+                call.source = request.source
+            else:
+                record = None if model.chain is None else RECORDS
+                parsed = protocol.parse(body, json_length, model.inputs, model.outputs, model.plans, record)
             call.id, call.feeds, call.names, call.rows = parsed.id, parsed.feeds, parsed.names, parsed.rows
             call.client = request
+            if parsed.parameters is not None:
+                engine.said(call, parsed.parameters)
             if parsed.urgency is not None or request.timeout is not None:
                 timeout, priority = parsed.urgency or (0, 0)
                 if request.timeout is not None:
@@ -115,11 +125,23 @@ class App:
     def _encoded(parsed: InferRequest, call: Call) -> Answer:
         model = call.model
         body, json_length = protocol.respond(
-            model=model.name, version=model.version, request=parsed, specs=model.outputs, tensors=call.tensors
+            model=model.name,
+            version=model.version,
+            request=parsed,
+            specs=model.outputs,
+            tensors=call.tensors,
+            notes=call.notes,
         )
         if json_length is None:
             return Answer(200, body, packable=True)
         return Answer(200, body, _BINARY, b"inference-header-content-length: %d\r\n" % json_length, True)
+
+    @staticmethod
+    def _record(model: Model) -> TensorSpec:
+        if model.chain is None:
+            text = f"model '{model.name}' has no preprocessing: send its inputs as tensors, not a picture or a table"
+            raise ProtocolError(415, text)
+        return RECORD
 
     def _failure(self, call: Call, failure: Exception) -> Answer:
         refused = self._engine.failed(call, failure)

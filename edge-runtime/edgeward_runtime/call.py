@@ -8,6 +8,7 @@ from typing import Protocol
 
 from edgeward_runtime.errors import ProtocolError
 from edgeward_runtime.model import Model
+from edgeward_runtime.preprocess.chain import Prepared
 from edgeward_runtime.tensors import Array
 
 
@@ -22,51 +23,32 @@ class Call:
     of `names`) or `error` is set. Times are perf_counter_ns. The tensors may be views of a batch's, which lives as long
     as they do: who keeps one for long copies it."""
 
-    __slots__ = (
-        "answered_by",
-        "client",
-        "cost_ns",
-        "deadline_ns",
-        "done",
-        "dropped",
-        "error",
-        "feeds",
-        "finished_ns",
-        "forwarded",
-        "id",
-        "model",
-        "names",
-        "notes",
-        "priority",
-        "queued_ns",
-        "rows",
-        "size",
-        "start_ns",
-        "started_ns",
-        "tensors",
-        "together",
-    )
+    # Defaults stand here, once, and not in each call: most of them are never another.
+    pinned: bool = False  # the client named the version: a canary takes none of these
+    id: str = ""  # the client's or one of ours; the answer and everything that is recorded names it
+    rows: int = 1
+    error: ProtocolError | None = None
+    done: Done | None = None
+    client: Client | None = None  # asked before a run, which is saved if nobody waits for it any more
+    priority: int = 1  # 1 is the job's own class, each more one less urgent, see Engine.urgency
+    deadline_ns: int = 0  # after which it is not begun any more; 0 = none
+    dropped: str = ""  # why it never ran: full, refused, expired, gone
+    together: int = 1  # rows of its run; 0 for all but the first of those that ran together
+    forwarded: bool = False  # by another server, which must not get it back
+    answered_by: str = ""  # "MODEL/VERSION" of another server whose answer this is; "" = our own
+    source: str = ""  # who sends records; near duplicates are told among those of one source
+    record_bytes: int = 0  # of a record as it came, before preprocessing; 0 = the request had tensors
+    prepared: Prepared | None = None  # what preprocessing made of it
+    notes: dict[str, object] | None = None  # what the answer's parameters tell the client
+    cost_ns = size = 0  # as the backlog counts it
+    queued_ns = started_ns = finished_ns = 0
 
     def __init__(self, model: Model) -> None:
         self.start_ns = perf_counter_ns()
         self.model = model
-        self.id = ""  # the client's or one of ours; the answer and everything that is recorded names it
         self.feeds: dict[str, Array] = {}
         self.names: list[str] = []  # outputs asked for
-        self.rows = 1
         self.tensors: list[Array] = []
-        self.error: ProtocolError | None = None
-        self.done: Done | None = None
-        self.client: Client | None = None  # asked before a run, which is saved if nobody waits for it any more
-        self.priority = 1  # 1 is the job's own class, each more one less urgent, see Engine.urgency
-        self.deadline_ns = 0  # after which it is not begun any more; 0 = none
-        self.dropped = ""  # why it never ran: full, refused, expired, gone
-        self.together = 1  # rows of its run; 0 for all but the first of those that ran together
-        self.forwarded = False  # by another server, which must not get it back
-        self.answered_by = ""  # "MODEL/VERSION" of another server whose answer this is; "" = our own
-        self.notes: dict[str, object] | None = None  # what the answer's parameters tell the client
-        self.cost_ns = self.size = 0  # as the backlog counts it
-        self.queued_ns = self.started_ns = self.finished_ns = 0
 
 
 Done = Callable[[Call], None]

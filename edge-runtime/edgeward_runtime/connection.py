@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
         request = self._request
         size = len(name)
         # Lengths first: almost every header is none of ours.
-        if request is None or not self._in_headers or size not in (6, 7, 14, 15, 16, 17, 25, 30, 31):
+        if request is None or not self._in_headers or size not in (6, 7, 12, 14, 15, 16, 17, 25, 30, 31):
             return
         name = name.lower()
         if name == b"inference-header-content-length":
@@ -189,6 +189,13 @@ class Connection(asyncio.Protocol):
         elif name == b"edgeward-transfer-seconds":
             request.transfer = value
             self._plain = False  # another value each time: such heads would push out those that come again
+        elif name == b"content-type":
+            if value[:6].lower() == b"image/" or value[:8].lower() == b"text/csv":
+                request.record = True
+                self._plain = False  # seldom, and large
+        elif name == b"edgeward-source":
+            request.source = value[:256].decode("latin-1")
+            self._plain = False
         elif name == b"x-envoy-expected-rq-timeout-ms":
             request.timeout = value
             self._plain = False  # a gateway tells what is left of it

@@ -11,14 +11,23 @@ Between begin and finish or failed the call holds its model: a version that was 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import inf
 from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
 
 from edgeward_runtime.call import Call, Done, Observer
 from edgeward_runtime.errors import ProtocolError
 from edgeward_runtime.model import Model
+from edgeward_runtime.offload.wire import FORWARDED
 from edgeward_runtime.overload import CLASSES
+from edgeward_runtime.preprocess import record
+from edgeward_runtime.preprocess.chain import RECORD
 from edgeward_runtime.worker import Worker, run_error
+
+if TYPE_CHECKING:
+    from edgeward_runtime.offload.forward import Forwarder
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +38,9 @@ class Engine:
     def __init__(self, *, worker: Worker, observers: Sequence[Observer] = ()) -> None:
         self._worker = worker
         self._observers = tuple(observers)
+        # Takes a call that no loaded version can answer, and ends it later with call.done; False if it cannot.
+        self.gap: Callable[[Call], bool] | None = None
+        self.offload: Forwarder | None = None  # hard and overflowing requests to another server
         self.top_class = 1  # the job's own: no request is more urgent than its job
 
     def begin(self, model: Model) -> Call:
@@ -43,22 +55,73 @@ class Engine:
         if priority > self.top_class:
             call.priority = 1 + min(priority, CLASSES) - self.top_class
 
+    def said(self, call: Call, parameters: Mapping[str, Any]) -> None:
+        """What a request's parameters say beside Triton's."""
+        call.forwarded = parameters.get(FORWARDED) is True
+        source = parameters.get("source")
+        if type(source) is str:
+            call.source = source[:256]
+
     def run(self, call: Call, done: Done) -> None:
         """ProtocolError 503 if there is no room in the queue, or its wait is longer than the call's deadline. All that
         goes wrong later is call.error."""
         model = call.model
-        if call.rows > model.inline_rows or self._worker.pending:
-            self._worker.submit(call, done)
+        if model.split is not None and not call.pinned and model.split.takes(call.id):
+            model.inflight -= 1
+            model = call.model = model.split.canary
+            model.inflight += 1
+        if model.away:
+            self._in_gap(call, done)
             return
+        if self.offload is not None:
+            self._run_or_offload(call, done, self.offload)
+        elif call.rows > model.inline_rows or self._worker.pending or RECORD.name in call.feeds:
+            self._worker.submit(call, done)
+        else:
+            self._run_here(call, done)
+
+    def _run_here(self, call: Call, done: Done) -> None:
         # Shorter than two thread switches: nobody is held up longer by running it here.
         call.queued_ns = call.started_ns = perf_counter_ns()
         try:
-            call.tensors = model.run(call.names, call.feeds)
+            call.tensors = call.model.run(call.names, call.feeds)
         except Exception as failure:
             call.error = run_error(failure)
         call.finished_ns = perf_counter_ns()
         call.together = call.rows
         done(call)
+
+    def _run_or_offload(self, call: Call, done: Done, offload: Forwarder) -> None:
+        worker, model = self._worker, call.model
+        answered = partial(offload.answered, done=done)
+        if call.rows <= model.inline_rows and not worker.pending and RECORD.name not in call.feeds:
+            self._run_here(call, answered)
+            return
+
+        def here() -> None:
+            """After the other server gave no answer."""
+            try:
+                worker.submit(call, done)
+            except ProtocolError as failure:
+                call.error = failure
+                done(call)
+
+        wait = (worker.backlog.wait_ns(call.priority) + call.rows * model.row_ns) / 1e9
+        if offload.spills(call, wait, done, here):
+            return
+        try:
+            worker.submit(call, answered)
+        except ProtocolError:
+            if not offload.spills(call, inf, done, here):
+                raise
+
+    def _in_gap(self, call: Call, done: Done) -> None:
+        """The version made room for the next one, which loads (modelSwap: OffloadInGap)."""
+        call.done = done
+        call.queued_ns = call.started_ns = call.finished_ns = perf_counter_ns()
+        if self.gap is None or not self.gap(call):
+            text = f"model '{call.model.name}' is being replaced by a version that does not fit in memory beside it"
+            raise ProtocolError(503, text, b"retry-after: 1\r\n")
 
     def finish(self, call: Call) -> int:
         """Counts an answered call; answers the nanoseconds since its beginning."""
@@ -76,6 +139,10 @@ class Engine:
             call.together,
         )
         model.stats.last_ns = end
+        if call.record_bytes:
+            record.finished(call)
+            if call.prepared is None:
+                return duration  # the answer of another call, which was told of
         for observer in self._observers:
             observer(call)
         return duration

@@ -17,34 +17,21 @@ _EXTRA = {415: b"accept-encoding: gzip, deflate\r\n", 503: b"retry-after: 1\r\n"
 class Request:
     """A whole request. Only the headers that this server reads are kept."""
 
-    __slots__ = (
-        "accept",
-        "body",
-        "encoding",
-        "gone",
-        "held",
-        "json_length",
-        "keep_alive",
-        "method",
-        "path",
-        "refused",
-        "timeout",
-        "transfer",
-    )
-
-    def __init__(self) -> None:
-        self.method = b""
-        self.path = ""
-        self.body = b""
-        self.keep_alive = True
-        self.json_length: bytes | None = None  # Inference-Header-Content-Length
-        self.encoding: bytes | None = None  # Content-Encoding, None once the body is decoded
-        self.accept: bytes | None = None  # Accept-Encoding
-        self.timeout: bytes | None = None  # X-Envoy-Expected-Rq-Timeout-Ms
-        self.gone = False  # the connection ended: nobody reads the answer
-        self.transfer: bytes | None = None  # Edgeward-Transfer-Seconds
-        self.held = 0  # bytes of the budget for bodies, see Front.in_flight
-        self.refused: ProtocolError | None = None  # why the body could not be decoded
+    # Defaults stand here, once, and not in each request: most of them are never another.
+    method: bytes = b""
+    path: str = ""
+    body: bytes = b""
+    keep_alive: bool = True
+    json_length: bytes | None = None  # Inference-Header-Content-Length
+    encoding: bytes | None = None  # Content-Encoding, None once the body is decoded
+    accept: bytes | None = None  # Accept-Encoding
+    record: bool = False  # Content-Type image/... or text/csv: the body is a record for the model's preprocessing
+    source: str = ""  # Edgeward-Source
+    timeout: bytes | None = None  # X-Envoy-Expected-Rq-Timeout-Ms
+    gone: bool = False  # the connection ended: nobody reads the answer
+    transfer: bytes | None = None  # Edgeward-Transfer-Seconds
+    held: int = 0  # bytes of the budget for bodies, see Front.in_flight
+    refused: ProtocolError | None = None  # why the body could not be decoded
 
 
 class Head:
@@ -67,9 +54,11 @@ class Head:
         request.method = self.method
         request.path = self.path
         request.body = body
-        request.keep_alive = self.keep_alive
         request.json_length = self.json_length
-        request.accept = self.accept
+        if not self.keep_alive:
+            request.keep_alive = False
+        if self.accept is not None:
+            request.accept = self.accept
         return request
 
 

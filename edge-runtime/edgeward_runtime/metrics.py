@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from edgeward_runtime.model import Model
 
 # Upper bounds of the latency histogram in nanoseconds, and as Prometheus prints them.
-_BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS_S)
+BOUNDS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BOUNDS_NS = tuple(round(bound * 1e9) for bound in BOUNDS_S)
 
 
 _LONGEST_TRANSFER = 60.0  # seconds
@@ -47,8 +47,13 @@ class ModelStats:
         "infer_ns",
         "input_ns",
         "last_ns",
+        "missing_channels",
+        "near_duplicates",
         "output_ns",
+        "prepared_bytes",
         "queue_ns",
+        "record_bytes",
+        "records",
         "rows",
         "successes",
         "transfer_seconds",
@@ -63,6 +68,8 @@ class ModelStats:
         self.last_ns = 0  # perf_counter_ns of the last answer, 0 before the first
         self.duration_ns = self.queue_ns = self.input_ns = self.infer_ns = self.output_ns = 0
         self.transfers, self.transfer_seconds = 0, 0.0
+        self.records = self.record_bytes = self.prepared_bytes = self.near_duplicates = 0
+        self.missing_channels: dict[str, int] = {}
         self.batches: dict[int, list[int]] = {}  # rows of a run -> runs, decoding, model and encoding ns
         self.dropped: dict[str, int] = {}  # never run: full, refused, expired, gone
 
@@ -110,7 +117,7 @@ class ModelStats:
         """Cumulative buckets and the sum in seconds, as Prometheus wants them."""
         total = 0
         cumulative: list[tuple[str, float]] = []
-        for bound, count in zip([*map(str, _BOUNDS_S), "+Inf"], self.buckets, strict=True):
+        for bound, count in zip([*map(str, BOUNDS_S), "+Inf"], self.buckets, strict=True):
             total += count
             cumulative.append((bound, total))
         return cumulative, self.duration_ns / 1e9
@@ -122,7 +129,6 @@ class ServerStats:
     def __init__(self) -> None:
         self.unrouted: dict[int, int] = {}  # errors that reached no model, by HTTP status
         self.swaps: dict[tuple[str, str], int] = {}  # (model, result): Serving, or the reason of the refusal
-        self.fetched_bytes = 0
         self.corrupt_blobs = 0
         self.load_seconds: dict[str, float] = {}  # the last load of each model, warm-up included
 
@@ -225,7 +231,6 @@ class RuntimeCollector(Collector):
         for model, seconds in sorted(server.load_seconds.items()):
             loads.add_metric([model], seconds)
         yield from (unrouted, swaps, loads)
-        yield CounterMetricFamily("edgeward_fetched_bytes", "Bytes of models fetched", value=server.fetched_bytes)
         yield CounterMetricFamily(
             "edgeward_store_corrupt_blobs", "Blobs dropped at verification", value=server.corrupt_blobs
         )
@@ -234,9 +239,10 @@ class RuntimeCollector(Collector):
 
 
 class MetricsPage:
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, *collectors: Collector) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(collector)
+        for collector in collectors:
+            self._registry.register(collector)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
 

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.preprocess import record
 
 if TYPE_CHECKING:
     from edgeward_runtime.call import Call
@@ -94,6 +95,8 @@ def gone() -> ProtocolError:
 
 
 def _size(call: Call) -> int:
+    if record.carried(call):
+        return record.memory(call)
     total = 0
     for tensor in call.feeds.values():
         total += tensor.nbytes if tensor.dtype.kind != "O" else tensor.size * (_POINTER_BYTES + _STRING_BYTES)

@@ -37,7 +37,7 @@ class Plan:
     byte, and parsing and checking it again cost as much as a small model's run. Only for headers without an id whose
     inputs are all binary; the bytes of the tensors are still checked each time."""
 
-    __slots__ = ("after", "before", "inputs", "names", "outputs", "rows", "shapes", "tail", "urgency")
+    __slots__ = ("after", "before", "inputs", "names", "outputs", "parameters", "rows", "shapes", "tail", "urgency")
 
     def __init__(self) -> None:
         self.inputs: list[tuple[TensorSpec, list[int], int, int]] = []  # spec, shape, elements, bytes
@@ -49,6 +49,7 @@ class Plan:
         self.shapes: list[tuple[int, ...]] | None = None
         self.before = self.after = b""
         self.urgency: tuple[int, int] | None = None
+        self.parameters: Mapping[str, Any] | None = None
 
 
 Plans = dict[bytes, Plan]
@@ -60,9 +61,9 @@ _MAX_PLANNED_HEADER = 2048  # bytes
 class InferRequest:
     """A checked request: `feeds` go to session.run as they are; `outputs` are (name, binary) in the order of the
     answer, `names` the same without the flag; `urgency` is (timeout in microseconds, priority), 0 for what the client
-    does not say, None if it says neither."""
+    does not say, None if it says neither; `parameters` are all that it says of itself, None if nothing."""
 
-    __slots__ = ("feeds", "id", "names", "outputs", "plan", "rows", "urgency")
+    __slots__ = ("feeds", "id", "names", "outputs", "parameters", "plan", "rows", "urgency")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class InferRequest:
         rows: int,
         plan: Plan | None,
         urgency: tuple[int, int] | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = request_id
         self.feeds = feeds
@@ -81,6 +83,7 @@ class InferRequest:
         self.rows = rows
         self.plan = plan
         self.urgency = urgency
+        self.parameters = parameters
 
 
 def new_id() -> str:
@@ -108,9 +111,11 @@ def parse(
     inputs: Mapping[str, TensorSpec],
     outputs: Mapping[str, TensorSpec],
     plans: Plans | None = None,
+    record: Mapping[str, TensorSpec] | None = None,
 ) -> InferRequest:
     """The request in `body`, checked against the model's inputs and outputs. 400 with the reason for anything else.
-    `plans` belongs to the model version; headers seen before are looked up in it."""
+    `plans` belongs to the model version; headers seen before are looked up in it. `record` is what may come instead of
+    the inputs, for a model with preprocessing."""
     if json_length == 0:
         return parse_raw(body, inputs, outputs)
     if plans is not None and json_length is not None:
@@ -128,15 +133,31 @@ def parse(
         request_id = new_id()
     elif type(request_id) is not str:
         raise bad_request("id must be a string")
+    if record is not None and _first_input(document) in record:
+        inputs, plans = record, None
     feeds, rows = _parse_inputs(document, body, json_length, inputs)
     wanted = _parse_outputs(document, outputs)
-    said = urgency(_parameters(document, "request"))
+    parameters = _parameters(document, "request") or None
+    said = None if parameters is None else urgency(parameters)
     plan = None
     if plans is not None and json_length is not None and not document.get("id"):
         plan = _plan(document, body, json_length, inputs, wanted, rows, plans)
         if plan is not None:
-            plan.urgency = said
-    return InferRequest(request_id, feeds, wanted, [name for name, _binary in wanted], rows, plan, said)
+            plan.urgency, plan.parameters = said, parameters
+    return InferRequest(request_id, feeds, wanted, [name for name, _binary in wanted], rows, plan, said, parameters)
+
+
+def _first_input(document: dict[str, Any]) -> object:
+    entries = document.get("inputs")
+    return entries[0].get("name") if type(entries) is list and entries and type(entries[0]) is dict else None
+
+
+def parse_record(body: bytes, spec: TensorSpec, outputs: Mapping[str, TensorSpec]) -> InferRequest:
+    """A body that is a picture or a table, by its Content-Type: all outputs are answered in JSON, which cameras' and
+    sensors' little programs read."""
+    names = list(outputs)
+    record = np.frombuffer(body, np.uint8) if body else np.empty(0, np.uint8)
+    return InferRequest(new_id(), {spec.name: record}, [(name, False) for name in names], names, 1, None)
 
 
 def urgency(parameters: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -199,7 +220,7 @@ def _planned(body: bytes, offset: int, plan: Plan) -> InferRequest:
         else:
             feeds[spec.name] = from_binary(spec, shape, count, body, offset, size)
         offset += size
-    return InferRequest(new_id(), feeds, plan.outputs, plan.names, plan.rows, plan, plan.urgency)
+    return InferRequest(new_id(), feeds, plan.outputs, plan.names, plan.rows, plan, plan.urgency, plan.parameters)
 
 
 def _parse_inputs(
@@ -310,11 +331,17 @@ def checked_outputs(entries: list[Any], specs: Mapping[str, TensorSpec]) -> list
 
 
 def respond(
-    *, model: str, version: str, request: InferRequest, specs: Mapping[str, TensorSpec], tensors: list[Array]
+    *,
+    model: str,
+    version: str,
+    request: InferRequest,
+    specs: Mapping[str, TensorSpec],
+    tensors: list[Array],
+    notes: Mapping[str, object] | None = None,
 ) -> tuple[bytes, int | None]:
     """The body of the answer and the length of its JSON part, None if no output is binary. `tensors` are in the order
-    of request.outputs."""
-    plan = request.plan
+    of request.outputs; `notes` become the answer's parameters."""
+    plan = request.plan if notes is None else None
     if plan is not None and plan.shapes == [tensor.shape for tensor in tensors]:
         header = b"%b%b%b" % (plan.before, request.id.encode(), plan.after)
         return b"".join((header, *[tensor.tobytes() for tensor in tensors])), len(header)
@@ -330,7 +357,11 @@ def respond(
         else:
             entry["data"] = to_json(datatype, tensor)
         outputs.append(entry)
-    header = orjson.dumps({"model_name": model, "model_version": version, "id": request.id, "outputs": outputs})
+    document: dict[str, object] = {"model_name": model, "model_version": version, "id": request.id}
+    if notes is not None:
+        document["parameters"] = notes
+    document["outputs"] = outputs
+    header = orjson.dumps(document)
     if not raw:
         return header, None
     if plan is not None and len(raw) == len(tensors) and all(specs[name].datatype != "BYTES" for name in request.names):

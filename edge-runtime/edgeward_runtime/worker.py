@@ -18,6 +18,7 @@ from edgeward_runtime import batch, overload
 from edgeward_runtime.call import Call, Done
 from edgeward_runtime.errors import ProtocolError
 from edgeward_runtime.overload import Backlog
+from edgeward_runtime.preprocess import record
 from edgeward_runtime.waiting import Waiting
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,12 @@ class Worker:
                 if call is None:
                     stopping = True
                     break
-                waiting.add(call)
+                if record.carried(call) and not record.prepare(call):
+                    call.started_ns = call.finished_ns = perf_counter_ns()
+                    call.together = 0  # nothing ran
+                    self._loop.call_soon_threadsafe(self._finish, [call])
+                else:
+                    waiting.add(call)
                 # Else this thread would keep the model and its tensors alive until the next request comes.
                 del call
             calls, dropped = waiting.take(perf_counter_ns())

@@ -24,6 +24,7 @@ from edgeward_runtime.offload import wire
 from edgeward_runtime.offload.client import Client, Exchange, Unavailable
 from edgeward_runtime.offload.routes import Route
 from edgeward_runtime.offload.steering import Steering
+from edgeward_runtime.preprocess.chain import RECORDS
 from edgeward_runtime.tensors import Array
 
 log = logging.getLogger(__name__)
@@ -185,6 +186,7 @@ class Forwarder:
                 return
             self.stats.count(why, "Answered")
             call.tensors, call.answered_by = one.tensors, one.version
+            call.notes = {**(call.notes or {}), "offloaded_to": one.version}
             call.together = 0  # nothing ran here
             call.queued_ns = call.started_ns = call.start_ns
             call.finished_ns = call.start_ns + round((self._clock() - started) * 1e9)
@@ -219,6 +221,7 @@ class Forwarder:
     def _send(self, call: Call, left: float, arrived: Callable[[Exchange | Exception], None]) -> None:
         model = call.model
         feeds, names, specs = call.feeds, list(call.names), dict(model.outputs)
+        specs_in = {**model.inputs, **RECORDS}
         size = _size(call)
         encoding = self.route.choose(size)
         self.route.leaving()
@@ -226,7 +229,7 @@ class Forwarder:
 
         def work() -> Exchange | Exception:
             try:
-                body, json_length = wire.request(feeds, model.inputs, names, id=call.id, timeout=left)
+                body, json_length = wire.request(feeds, specs_in, names, id=call.id, timeout=left)
                 return self._client.exchange(
                     body, json_length, encoding=encoding, timeout=left, specs=specs, names=names
                 )
@@ -286,6 +289,7 @@ class _Opinion:
                 if done is not None:
                     forwarder.stats.count(HARD, "Answered")
                     call.tensors, call.answered_by = one.tensors, one.version
+                    call.notes = {**(call.notes or {}), "offloaded_to": one.version}
             elif done is not None:
                 forwarder.stats.count(HARD, "Failed")
             if done is not None:

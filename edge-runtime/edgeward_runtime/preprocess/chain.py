@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from edgeward_runtime.tensors import NUMPY_OF, Array, TensorSpec
 
 # The input that stands for a whole record in a request of the Open Inference Protocol: its bytes.
 RECORD = TensorSpec("record", "UINT8", (-1,))
+RECORDS = {RECORD.name: RECORD}
 _SOURCES = 256  # whose last record is remembered
 _THUMBNAIL = 32  # pixels a side at most, of what near duplicates of images are told by
 
@@ -57,11 +59,15 @@ class Chain:
     def __init__(self, spec: Spec, target: TensorSpec) -> None:
         self.spec = spec
         self._datatype = NUMPY_OF[target.datatype]
+        shape = _shape(spec)
+        # Of what it makes, 0 where that hangs on the record.
+        self.feed_bytes = math.prod(shape) * self._datatype.itemsize if -1 not in shape else 0
         self._last: OrderedDict[str, Answered] = OrderedDict()
         self._lock = Lock()
 
-    def prepare(self, body: bytes, *, source: str, now: float) -> Prepared:
-        """ProtocolError 400 for a record that cannot be read or lacks a value that no fusion replaces."""
+    def prepare(self, body: bytes, *, source: str, now: float, compare: bool = True) -> Prepared:
+        """ProtocolError 400 for a record that cannot be read or lacks a value that no fusion replaces. compare=False: a
+        near duplicate is prepared like any other."""
         spec = self.spec
         todo = list(spec.steps)
         if spec.record.kind == IMAGE:
@@ -88,7 +94,8 @@ class Chain:
                     look = _thumbnail(values)
                     before = self._last.get(source)
                     if (
-                        before is not None
+                        compare
+                        and before is not None
                         and 0 <= now - before.at <= step.max_age
                         and steps.distance(look, before.values) <= step.distance
                     ):

@@ -284,3 +284,36 @@ def test_headers_with_an_id_or_data_are_not_remembered_and_the_rest_is_bounded()
         header = orjson.dumps({"inputs": [a]}) + b" " * spaces
         parse(header + b"\0" * 8, len(header), {"a": INPUTS["a"]}, OUTPUTS, plans)
     assert 0 < len(plans) <= 64
+
+
+def test_a_record_may_come_instead_of_the_inputs_where_the_model_takes_one():
+    record = {"record": TensorSpec("record", "UINT8", (-1,))}
+    body = orjson.dumps({"inputs": [{"name": "record", "datatype": "UINT8", "shape": [3], "data": [1, 2, 255]}]})
+    got = parse(body, None, INPUTS, OUTPUTS, {}, record)
+    assert got.feeds["record"].tobytes() == b"\1\2\xff"
+    with pytest.raises(ProtocolError, match="unexpected input 'record'"):
+        parse(body, None, INPUTS, OUTPUTS, {})
+    assert set(parse(as_json(), None, INPUTS, OUTPUTS, {}, record).feeds) == {"a", "b"}
+
+
+def test_notes_become_the_answers_parameters():
+    request = parse(as_json(outputs=[{"name": "z"}]), None, INPUTS, OUTPUTS)
+    body, _length = respond(
+        model="m", version="1", request=request, specs=OUTPUTS, tensors=[np.array([1])], notes={"offloaded_to": "l/2"}
+    )
+    assert orjson.loads(body)["parameters"] == {"offloaded_to": "l/2"}
+
+
+def test_what_a_request_says_of_itself_is_kept_also_for_a_header_seen_before():
+    spec = {"a": INPUTS["a"]}
+    header = orjson.dumps(
+        {
+            "parameters": {"source": "cam-1"},
+            "inputs": [{"name": "a", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}],
+        }
+    )
+    plans: Plans = {}
+    for _ in range(2):
+        got = parse(header + b"\0" * 8, len(header), spec, OUTPUTS, plans)
+        assert got.parameters == {"source": "cam-1"}
+    assert len(plans) == 1

@@ -1,0 +1,74 @@
+"""A call that carries a record: to the model's feeds before its run, and counted after it."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import numpy as np
+
+from edgeward_runtime.call import Call
+from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.preprocess.chain import RECORD
+
+_IMAGE_BLOW_UP = 40  # about: float32 of the three channels of a JPEG that packs ten to one
+_TABLE_BLOW_UP = 4
+
+
+def carried(call: Call) -> bool:
+    return RECORD.name in call.feeds and call.model.chain is not None
+
+
+def prepare(call: Call) -> bool:
+    """In the worker's thread. False if there is nothing left to run: call.error or call.tensors are set."""
+    chain = call.model.chain
+    assert chain is not None
+    body = call.feeds[RECORD.name].tobytes()
+    call.record_bytes = len(body)
+    try:
+        prepared = chain.prepare(body, source=call.source, now=monotonic())
+        again = prepared.again
+        if again is not None and again.tensors.keys() >= set(call.names):
+            call.tensors = [again.tensors[name] for name in call.names]
+            call.notes = {"near_duplicate_of": again.id}
+            call.feeds = {}
+            return False
+        if again is not None:
+            prepared = chain.prepare(body, source=call.source, now=monotonic(), compare=False)
+    except ProtocolError as error:
+        call.error = error
+        return False
+    call.feeds = prepared.feeds
+    (tensor,) = prepared.feeds.values()
+    call.rows = len(tensor)
+    call.prepared = prepared
+    if prepared.missing:
+        call.notes = {"missing_channels": ",".join(prepared.missing)}
+    return True
+
+
+def finished(call: Call) -> None:
+    """In the loop's thread, of an answered call."""
+    stats = call.model.stats
+    stats.records += 1
+    stats.record_bytes += call.record_bytes
+    prepared = call.prepared
+    if prepared is None:
+        stats.near_duplicates += 1
+        return
+    stats.prepared_bytes += sum(tensor.nbytes for tensor in call.feeds.values())
+    for name in prepared.missing:
+        stats.missing_channels[name] = stats.missing_channels.get(name, 0) + 1
+    if prepared.look is not None and call.model.chain is not None:
+        # Copies: the tensors may be views of a whole batch.
+        tensors = {name: np.array(tensor) for name, tensor in zip(call.names, call.tensors, strict=True)}
+        call.model.chain.answered(call.source, prepared, now=monotonic(), id=call.id, tensors=tensors)
+
+
+def memory(call: Call) -> int:
+    """About how many bytes the feeds of a record will be."""
+    chain = call.model.chain
+    assert chain is not None
+    if chain.feed_bytes:
+        return chain.feed_bytes
+    size = call.feeds[RECORD.name].nbytes
+    return size * (_IMAGE_BLOW_UP if chain.spec.record.kind == "Image" else _TABLE_BLOW_UP)
