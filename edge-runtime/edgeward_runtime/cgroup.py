@@ -105,6 +105,40 @@ def memory_limit(*, root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/pro
     return min((limit for limit in found if limit is not None), default=None)
 
 
+def memory_available(
+    *,
+    root: Path = Path("/sys/fs/cgroup"),
+    proc: Path = Path("/proc/self/cgroup"),
+    meminfo: Path = Path("/proc/meminfo"),
+) -> float | None:
+    """Bytes that can still be had: the smallest of what each cgroup on the way to the root has left, its page cache
+    counted as free but for what is mapped, and what the kernel says for the whole machine. None if nobody says."""
+    found = [
+        _smallest(root, _membership(_read(proc) or "")[0], _left("memory.max", "memory.current", "")),
+        _smallest(root / "memory", "/", _left("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")),
+    ]
+    machine = [line.split() for line in (_read(meminfo) or "").splitlines() if line.startswith("MemAvailable:")]
+    found += [float(fields[1]) * 1024 for fields in machine]
+    return min((one for one in found if one is not None), default=None)
+
+
+def _left(limit: str, usage: str, prefix: str) -> Callable[[Path], float | None]:
+    limit_of, used_of = _memory(limit), _memory(usage)
+
+    def left(directory: Path) -> float | None:
+        most, used = limit_of(directory), used_of(directory)
+        if most is None or used is None:
+            return None
+        pages = dict(
+            line.split() for line in (_read(directory / "memory.stat") or "").splitlines() if line.count(" ") == 1
+        )
+        cache = sum(int(pages.get(prefix + name, 0)) for name in ("inactive_file", "active_file"))
+        mapped = int(pages.get(prefix + ("mapped_file" if prefix else "file_mapped"), 0))
+        return max(0.0, most - used + max(0, cache - mapped))
+
+    return left
+
+
 def bytes_in_flight(*, limit: float | None, max_body: int) -> int:
     """What request bodies may take together: a quarter of the memory, since parsing makes more of them."""
     return 2 * max_body if limit is None else int(limit / 4)

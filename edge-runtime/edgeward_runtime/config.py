@@ -15,15 +15,27 @@ from typing import Any
 
 import orjson
 
+from edgeward_runtime.trust.policy import MAX_KEY_LENGTH, MAX_KEYS, OFF, REQUIRE, WARN, Policy
+
 CONTRACT = 1
 STABLE = "Stable"
+CANARY = "Canary"
+REFUSE = "Refuse"
+OFFLOAD_IN_GAP = "OffloadInGap"
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SOURCE = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
+_PERCENT = re.compile(r"(100|[0-9]{1,2})%")
+_ENTRY_FIELDS = {
+    *("name", "version", "digest", "sources", "role", "parameters"),
+    *("traffic", "mirror", "mirrorRequests", "downloadPace", "signature"),
+}
 _MAX_MODELS = 64
+_MAX_MIRROR_REQUESTS = 1_000_000
+_MAX_PACE = 10**12
 _MAX_SOURCES = 16
 _MAX_SOURCE_LENGTH = 2048
 
@@ -45,11 +57,24 @@ class Entry:
     digest: str  # sha256:HEX of the file's bytes
     sources: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    signature: Policy = field(default_factory=Policy)
+    role: str = STABLE
+    traffic: int = 0  # a canary's share of the requests that name no version, per cent
+    mirror: int = 0  # share of the stable version's requests that this one gets a copy of, per cent
+    mirror_requests: int = 0  # copies that it must have answered before it takes traffic
+    pace: int = 0  # bit/s of its download, 0 = as fast as it goes
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Name and role: one version at a time fills it."""
+        return self.name, self.role
 
     @property
     def key(self) -> str:
-        """Changes when anything about the entry does: a refused entry is tried again only under another key."""
-        return _canonical([self.name, self.version, self.digest, list(self.sources), self.parameters])
+        """Changes when anything about the version does: a refused one is tried again only under another key. How much
+        traffic it gets is not about the version, and neither is whether it is a canary or stable by now."""
+        asked = [self.signature.mode, *self.signature.keys]
+        return _canonical([self.name, self.version, self.digest, list(self.sources), self.parameters, asked])
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -67,12 +92,13 @@ class Config:
     namespace: str
     job: str
     entries: tuple[Entry, ...]
+    when_too_big: str = REFUSE
+    offload: Offload | None = None
     warnings: tuple[str, ...] = ()
 
 
 def parse(text: bytes) -> Config:
-    """The config, or ConfigError. Entries whose role is not Stable are left out with a warning: they are later
-    work's."""
+    """The config, or ConfigError. Entries of a role that this runtime does not know are left out with a warning."""
     document = _load(text)
     contract = document.get("contract")
     if type(contract) is not int or contract < 1:
@@ -86,18 +112,61 @@ def parse(text: bytes) -> Config:
     raw = document.get("models")
     if not isinstance(raw, list) or not 1 <= len(raw) <= _MAX_MODELS:
         raise ConfigError("Invalid", f"models must be a list of 1 to {_MAX_MODELS} entries")
-    warnings = _unknown(document, {"contract", "revision", "job", "models"}, "")
+    when_too_big = _when_too_big(document)
+    warnings = _unknown(document, {"contract", "revision", "job", "models", "modelSwap", "offload"}, "")
     entries: list[Entry] = []
     for index, one in enumerate(raw):
         entry = _entry(one, f"models[{index}]", warnings)
         if entry is None:
             continue
-        if any(entry.name == other.name for other in entries):
-            raise ConfigError("Invalid", f"models[{index}].name: {entry.name!r} is wanted twice as {STABLE}")
+        if any(entry.place == other.place for other in entries):
+            raise ConfigError("Invalid", f"models[{index}].name: {entry.name!r} is wanted twice as {entry.role}")
         entries.append(entry)
-    if not entries:
+    stable = {entry.name: entry for entry in entries if entry.role == STABLE}
+    if not stable:
         raise ConfigError("Invalid", f"models: none has the role {STABLE}")
-    return Config(revision=revision, namespace=namespace, job=job, entries=tuple(entries), warnings=tuple(warnings))
+    for entry in entries:
+        if entry.role == CANARY:
+            _check_canary(entry, stable.get(entry.name))
+    return Config(
+        revision=revision,
+        namespace=namespace,
+        job=job,
+        # Stable first: a canary is checked against what serves.
+        entries=tuple(sorted(entries, key=lambda entry: entry.role != STABLE)),
+        when_too_big=when_too_big,
+        offload=_offload(document, warnings),
+        warnings=tuple(warnings),
+    )
+
+
+def _check_canary(entry: Entry, stable: Entry | None) -> None:
+    if stable is None:
+        raise ConfigError("Invalid", f"models: {entry.name!r} has a {CANARY} but no {STABLE}")
+    if entry.version == stable.version:
+        # Answers name the version that made them, and paths ask for one.
+        raise ConfigError("Invalid", f"models: {entry.name!r} has version {entry.version} as {STABLE} and as {CANARY}")
+
+
+def _offload(document: dict[str, Any], warnings: list[str]) -> Offload | None:
+    if "offload" not in document:
+        return None
+    try:
+        offload, unknown = asked.parse(document["offload"])
+    except ValueError as error:
+        raise ConfigError("Invalid", str(error)) from None
+    warnings += [f"{field}: unknown field ignored" for field in unknown]
+    return offload
+
+
+def _when_too_big(document: dict[str, Any]) -> str:
+    swap = document.get("modelSwap", {})
+    if not isinstance(swap, dict):
+        raise ConfigError("Invalid", "modelSwap must be an object")
+    value = swap.get("whenTooBig", REFUSE)
+    if value not in (REFUSE, OFFLOAD_IN_GAP):
+        raise ConfigError("Invalid", f"modelSwap.whenTooBig must be {REFUSE} or {OFFLOAD_IN_GAP}")
+    return str(value)
 
 
 def job_of(text: bytes) -> tuple[str, str] | None:
@@ -160,9 +229,53 @@ def _entry(raw: object, where: str, warnings: list[str]) -> Entry | None:
         digest=_match(raw, "digest", _DIGEST, where),
         sources=tuple(sources),
         parameters=parameters,
+        signature=_signature(raw, where),
+        role=role,
+        traffic=_percent(raw, "traffic", where),
+        mirror=_integer(raw, "mirror", 100, where),
+        mirror_requests=_integer(raw, "mirrorRequests", _MAX_MIRROR_REQUESTS, where),
+        pace=_integer(raw, "downloadPace", _MAX_PACE, where),
     )
-    warnings += _unknown(raw, {"name", "version", "digest", "sources", "role", "parameters"}, where + ".")
-    if role != STABLE:
+    warnings += _unknown(
+        raw,
+        _ENTRY_FIELDS,
+        where + ".",
+    )
+    if role not in (STABLE, CANARY):
         warnings.append(f"{where}: role {role!r:.50} is not supported, entry ignored")
         return None
     return entry
+
+
+def _signature(raw: dict[str, Any], where: str) -> Policy:
+    """Of an unknown policy nobody can say how strict it is, so the config is refused. Keys are looked at when a model
+    is verified, since that takes the library."""
+    value = raw.get("signature", {"policy": OFF})
+    if not isinstance(value, dict):
+        raise ConfigError("Invalid", f"{where}.signature must be an object")
+    mode, keys = value.get("policy"), value.get("keys", [])
+    if mode not in (REQUIRE, WARN, OFF):
+        raise ConfigError("Invalid", f"{where}.signature.policy must be {REQUIRE}, {WARN} or {OFF}")
+    if (
+        not isinstance(keys, list)
+        or len(keys) > MAX_KEYS
+        or not all(isinstance(key, str) and len(key) <= MAX_KEY_LENGTH for key in keys)
+    ):
+        raise ConfigError("Invalid", f"{where}.signature.keys must be a list of at most {MAX_KEYS} keys in PEM")
+    if mode != OFF and not keys:
+        raise ConfigError("Invalid", f"{where}.signature.keys is empty but the policy is {mode}")
+    return Policy(str(mode), tuple(keys))
+
+
+def _percent(raw: dict[str, Any], key: str, where: str) -> int:
+    value = raw.get(key, "0%")
+    if not isinstance(value, str) or not _PERCENT.fullmatch(value):
+        raise ConfigError("Invalid", f"{where}.{key}: {value!r:.100} is not a share like 10%")
+    return int(value[:-1])
+
+
+def _integer(raw: dict[str, Any], key: str, most: int, where: str) -> int:
+    value = raw.get(key, 0)
+    if type(value) is not int or not 0 <= value <= most:
+        raise ConfigError("Invalid", f"{where}.{key}: {value!r:.100} is not a whole number from 0 to {most}")
+    return value

@@ -23,7 +23,7 @@ def not_allowed(text: str, methods: bytes) -> ProtocolError:
 
 
 class Refusal(Exception):
-    """Why a model version does not go live. `step` is Fetch, Verify, Load or Warm; `reason` is a CamelCase code that
+    """Why a model version does not go live. `step` is one of lifecycle.STEPS; `reason` is a CamelCase code that
     the agent copies into a condition; `permanent` means that trying the same config entry again cannot help; `after`,
     that it does only in so many seconds, where the ordinary back-off would be too eager."""
 

@@ -1,6 +1,6 @@
 """What happens to a wanted model version, as pure functions over plain data: no clock, no disk, no thread.
 
-    Pending -> Fetching -> Verifying -> Loading -> Warming -> Serving
+    Pending -> Fetching -> Verifying -> Loading -> Checking -> Warming -> [Mirroring] -> Serving
                   any step -> Failed -> (back-off, unless permanent) -> Fetching ...
 
 While a failed entry is tried again its state stays Failed until it gets past the step that failed: a status that
@@ -20,6 +20,7 @@ _BACKOFF_MAX = 60.0
 # For what each try costs a whole download or the process.
 _LONG_FIRST = 60.0
 _LONG_MAX = 600.0
+_LOAD_BASE = 16 * 2**20  # bytes that the first runs take, whatever the model's size
 # Reasons that hang on the verified bytes alone: remembered over a restart. The others depend on this process or this
 # moment: wrong bytes too may come from a login page in between or from a file that was only half there.
 REMEMBERED = frozenset({"NotOnnx", "LoadFailed"})
@@ -30,13 +31,24 @@ class State(StrEnum):
     FETCHING = "Fetching"
     VERIFYING = "Verifying"
     LOADING = "Loading"
+    CHECKING = "Checking"
     WARMING = "Warming"
+    MIRRORING = "Mirroring"
     SERVING = "Serving"
     FAILED = "Failed"
 
 
-_STEP_OF = {State.FETCHING: "Fetch", State.VERIFYING: "Verify", State.LOADING: "Load", State.WARMING: "Warm"}
-_ORDER = ["Fetch", "Verify", "Load", "Warm"]
+# The first step of each state; Signature is part of Verifying, Schema of Loading.
+_STEP_OF = {
+    State.PENDING: "Fetch",
+    State.FETCHING: "Fetch",
+    State.VERIFYING: "Verify",
+    State.LOADING: "Load",
+    State.CHECKING: "Golden",
+    State.WARMING: "Warm",
+    State.MIRRORING: "Mirror",
+}
+STEPS = ("Fetch", "Verify", "Signature", "Load", "Schema", "Golden", "Warm", "Mirror")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +84,8 @@ class Shunned:
 
 @dataclass(slots=True)
 class Slot:
-    """A wanted entry and its progress. A changed entry gets a new slot; work for the old one notices that and stops."""
+    """A wanted entry and its progress. One of another key gets a new slot; work for the old one notices that and
+    stops."""
 
     entry: Entry
     progress: Progress
@@ -92,9 +105,35 @@ def long_backoff(failures: int) -> float:
     return min(_LONG_MAX, _LONG_FIRST * 2.0 ** min(failures - 1, 10))
 
 
+def step_of(state: State) -> str:
+    """The first step of a state."""
+    return _STEP_OF.get(state, "Fetch")
+
+
+class Room(StrEnum):
+    """Where a version may be loaded."""
+
+    BESIDE = "Beside"  # while the old one serves
+    IN_GAP = "InGap"  # after the old one was unloaded
+
+
+def memory_needed(size: int, *, measured: int | None) -> int:
+    """Bytes that loading takes at its peak: what the artifact says was measured, else by the size of its files.
+    Measured with onnxruntime 1.31 on dense models: 14 MB for one of 3 MB, 54 for 32, 156 for 105."""
+    return measured if measured is not None else size + size // 2 + _LOAD_BASE
+
+
+def room(*, needed: int, available: float | None, freed: int | None, in_gap: bool) -> Room | None:
+    """Where a version that takes `needed` bytes goes, None = nowhere. `freed`: bytes that unloading what serves would
+    give, None if nothing serves: then there is nothing to protect and trying costs nobody anything."""
+    if available is None or freed is None or needed <= available:
+        return Room.BESIDE
+    return Room.IN_GAP if in_gap and needed <= available + freed else None
+
+
 def due(progress: Progress, *, now: float) -> bool:
     """Whether the entry should be worked on now (monotonic seconds)."""
-    if progress.state is State.SERVING or progress.permanent:
+    if progress.state in (State.SERVING, State.MIRRORING) or progress.permanent:
         return False
     return now >= progress.retry_at
 
@@ -103,7 +142,7 @@ def entered(progress: Progress, state: State, *, wall: float) -> Progress:
     """The progress on entering a step; keeps a failure in sight until its step is passed."""
     if state is State.SERVING:
         return Progress(state=state, since=wall, size=progress.size, seconds=progress.seconds)
-    if progress.refused is not None and _ORDER.index(_STEP_OF[state]) <= _ORDER.index(progress.refused.step):
+    if progress.refused is not None and STEPS.index(_STEP_OF[state]) <= STEPS.index(progress.refused.step):
         return progress
     return replace(progress, state=state, since=wall, refused=None)
 

@@ -1,56 +1,45 @@
-"""Brings what the agent wants live, in a thread of its own: fetch, verify, load, schema check, warm-up, flip, drain,
-free.
+"""Brings what the agent wants live, in a thread of its own. The way of one version is attempt.py's, what serves is in
+live.py, what outlives the process in records.py; here is when to do what.
 
 One rule over all: until the flip the version that serves is not touched, so a failure at any step changes nothing for
-clients. At boot the version that served last comes up first, from disk; then the wanted one takes the ordinary way. So
-a pod that restarts in the middle of a bad rollout, or without network, answers.
+clients. The one exception has to be asked for (modelSwap: OffloadInGap): a version that does not fit in memory beside
+the old one takes its place, and if it fails the old one is loaded again. At boot the version that served last comes up
+first, from disk; then the wanted one takes the ordinary way. So a pod that restarts in the middle of a bad rollout, or
+without network, answers.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 from edgeward_runtime import lifecycle, status
-from edgeward_runtime.config import Config, ConfigError, Entry, job_of, parse
+from edgeward_runtime.attempt import Steps, Tools, opened
+from edgeward_runtime.config import CANARY, REFUSE, STABLE, Config, ConfigError, Entry, job_of, parse
 from edgeward_runtime.errors import Cancelled, Refusal
-from edgeward_runtime.lifecycle import Progress, Refused, Shunned, Slot, State
+from edgeward_runtime.lifecycle import Progress, Room, Slot, State
+from edgeward_runtime.live import Live
 from edgeward_runtime.metrics import ServerStats
-from edgeward_runtime.model import Model, signature_change
+from edgeward_runtime.model import Model
+from edgeward_runtime.records import Records
 from edgeward_runtime.registry import Registry
 from edgeward_runtime.store import Store
 
 log = logging.getLogger(__name__)
 
-_DRAIN_POLL = 0.05  # seconds
-_REFUSED_KEPT = 32  # entries in a job's refused record
+_BUSY_POLL = 0.05  # seconds between looks while a version drains or is mirrored
 _CANCEL_CHECK = 0.5  # seconds between looks at the config while a step runs
 
 
-class Fetch(Protocol):
-    def __call__(self, entry: Entry, *, cancelled: Callable[[], bool], shunned: dict[str, Shunned]) -> int: ...
+@dataclass(slots=True)
+class _Gap:
+    """The version that made room, to be loaded again unless the new one serves first."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tools:
-    """The rim: everything that touches disk, network, onnxruntime or time."""
-
-    changed_config: Callable[[], bytes | None]
-    fetch: Fetch
-    load: Callable[[Path, Entry], Model]
-    warm: Callable[[Model], float | None]
-    call: Callable[[Callable[[], Any]], Any]  # runs it in the event loop's thread and answers its result
-    clock: Callable[[], float]  # monotonic seconds
-    wall: Callable[[], float]  # unix seconds
-    jitter: Callable[[], float]  # 0..1
-    host: str  # the pod: replicas that share a store must not take each other's loads for crashed ones
-    build: str  # versions of this runtime and of onnxruntime: a refusal is remembered for these only
+    entry: Entry
+    failures: int = 0
+    retry_at: float = 0.0  # monotonic seconds
 
 
 class Manager:
@@ -61,13 +50,16 @@ class Manager:
         self._registry = registry
         self._stats = stats
         self._tools = tools
+        self._steps = Steps(store=store, stats=stats, tools=tools)
+        self._live = Live(registry=registry, tools=tools)
+        self._records = Records(store=store, host=tools.host, build=tools.build)
         self._poll_seconds = poll_seconds
         self._config: Config | None = None
+        self._when_too_big = REFUSE
         self._unadopted: bytes | None = None  # a config whose adoption failed, tried again
         self._config_refused: status.ConfigRefused | None = None
-        self._slots: dict[str, Slot] = {}
-        self._serving: dict[str, status.Serving] = {}
-        self._draining: list[Model] = []
+        self._slots: dict[tuple[str, str], Slot] = {}
+        self._gaps: dict[str, _Gap] = {}
         self._booted = False
         self._looked_at = 0.0
         self._stopping = threading.Event()
@@ -84,16 +76,18 @@ class Manager:
             return True
         # The process ends in the middle of a load because it was asked to, not because of the model.
         for slot in list(self._slots.values()):
-            self._attempted(slot)
+            self._records.load_ended(slot.entry)
         return False
 
     def status(self) -> dict[str, object]:
         """Read from the event loop's thread; every part is replaced as a whole by ours."""
         return status.document(
             revision=self._config.revision if self._config else 0,
-            wanted={name: (slot.entry, slot.progress) for name, slot in dict(self._slots).items()},
-            serving=dict(self._serving),
+            wanted={place: (slot.entry, slot.progress) for place, slot in dict(self._slots).items()},
+            serving=dict(self._live.serving),
             config_refused=self._config_refused,
+            versions={(model.name, model.version): model for model, _state in self._registry.versions()},
+            gaps=frozenset(self._gaps),
         )
 
     def _run(self) -> None:
@@ -104,16 +98,28 @@ class Manager:
             except Exception:
                 # A bug here must not end the thread: the server would go on but never change again.
                 log.exception("model manager")
-            self._stopping.wait(_DRAIN_POLL if self._draining else self._poll_seconds)
+            self._stopping.wait(_BUSY_POLL if self._live.busy else self._poll_seconds)
 
     def step(self) -> None:
         """Looks at the config, works on what is due, frees what is drained. Returns when nothing is left to do now."""
         self._look()
+        self._hold()
         for slot in list(self._slots.values()):
             # Work on the one before may have brought a new config.
-            if self._current(slot) and lifecycle.due(slot.progress, now=self._tools.clock()):
+            if not self._current(slot):
+                continue
+            if slot.progress.state is State.MIRRORING:
+                self._mirrored(slot)
+            elif lifecycle.due(slot.progress, now=self._tools.clock()) and self._has_base(slot):
                 self._attempt(slot)
-        self._free_drained()
+        self._close_gaps()
+        self._live.free_drained()
+        self._hold()
+
+    def _hold(self) -> None:
+        """Keeps the other pods of the node from removing what is wanted or serves here."""
+        wanted = [slot.entry.digest for slot in self._slots.values()]
+        self._store.hold(frozenset([*wanted, *(one.entry.digest for one in self._live.serving.values())]))
 
     # -- config ---------------------------------------------------------------------------------------------------
 
@@ -129,7 +135,8 @@ class Manager:
             log.error("config refused, the last one stays", extra={"reason": error.reason, "error": str(error)})
             self._config_refused = status.ConfigRefused(reason=error.reason, message=str(error), at=self._tools.wall())
             if not self._booted and (job := job_of(text)) is not None:
-                self._boot(*job, wanted=None)
+                self._records.job = job
+                self._boot(None)
             return
         for warning in config.warnings:
             log.warning("config", extra={"warning": warning})
@@ -141,101 +148,138 @@ class Manager:
     def _adopt(self, config: Config) -> None:
         log.info(
             "config read",
-            extra={"revision": config.revision, "models": [f"{e.name}@{e.version}" for e in config.entries]},
+            extra={
+                "revision": config.revision,
+                "models": [f"{entry.name}@{entry.version} {entry.role}" for entry in config.entries],
+            },
         )
+        self._records.job = (config.namespace, config.job)
+        self._when_too_big = config.when_too_big
         before = self._slots
-        slots: dict[str, Slot] = {}
+        slots: dict[tuple[str, str], Slot] = {}
         for entry in config.entries:
-            old = before.get(entry.name)
-            slots[entry.name] = old if old is not None and old.entry.key == entry.key else self._new_slot(entry, config)
+            slot = before.get(entry.place)
+            if slot is not None and slot.entry.key == entry.key:
+                slot.entry = entry  # its traffic may be another
+                slots[entry.place] = slot
+            else:
+                slots[entry.place] = self._new_slot(entry)
         self._slots = slots
-        names = frozenset(slots)
+        names = frozenset(name for name, _role in slots)
         self._tools.call(lambda: setattr(self._registry, "wanted", names))
         if not self._booted:
-            self._boot(config.namespace, config.job, wanted=config)
-        for name in list(self._serving):
-            if name not in slots:
-                self._retire(self._tools.call(partial(self._registry.drop, name)))
-                self._serving = {key: value for key, value in self._serving.items() if key != name}
+            self._boot(config)
+        for slot in slots.values():
+            self._promote(slot)
+        for place in [place for place in self._live.serving if place not in slots]:
+            self._live.drop(place)
+        for place in list(self._registry.candidates):
+            if place not in slots or slots[place].progress.state is not State.MIRRORING:
+                self._live.give_up(place)
+        self._gaps = {name: gap for name, gap in self._gaps.items() if name in names}
+        self._live.relink(slots.values())
+        self._tools.adopted(config)
         self._config = config  # last: its revision in the status says that all this is done
 
-    def _new_slot(self, entry: Entry, config: Config) -> Slot:
+    def _new_slot(self, entry: Entry) -> Slot:
         wall = self._tools.wall()
-        live = self._serving.get(entry.name)
+        live = self._live.serving.get(entry.place)
         if live is not None and live.entry.identity == entry.identity:
             # A rollback to what serves, or only other sources.
             return Slot(entry=entry, progress=live.progress)
-        record = self._store.read_record(config.namespace, config.job, "refused").get(_short(entry.key))
-        if isinstance(record, dict) and record.get("by") == self._tools.build:
-            refused = Refused(
-                step=str(record.get("step")),
-                reason=str(record.get("reason")),
-                message=str(record.get("message")),
-                at=float(record.get("at", wall)),
-            )
-            return Slot(
-                entry=entry, progress=Progress(state=State.FAILED, since=refused.at, refused=refused, permanent=True)
-            )
-        attempt = self._store.read_record(config.namespace, config.job, self._attempting).get(_short(entry.key))
-        if isinstance(attempt, dict) and attempt.get("by") == self._tools.build:
-            crashes = attempt.get("tries")
-            return _crashed(entry, crashes if type(crashes) is int else 1, now=self._tools.clock(), wall=wall)
+        refused = self._records.refused(entry, wall=wall)
+        if refused is not None:
+            progress = Progress(state=State.FAILED, since=refused.at, refused=refused, permanent=True)
+            return Slot(entry=entry, progress=progress)
+        crashes = self._records.crashes(entry)
+        if crashes:
+            return _crashed(entry, crashes, now=self._tools.clock(), wall=wall)
         return Slot(entry=entry, progress=Progress(since=wall))
 
-    def _boot(self, namespace: str, job: str, *, wanted: Config | None) -> None:
+    def _promote(self, slot: Slot) -> None:
+        """A canary that is now wanted as stable is loaded and warm already, and has seen real requests."""
+        name, role = slot.entry.place
+        canary = self._live.serving.get((name, CANARY))
+        if role != STABLE or canary is None or canary.entry.identity != slot.entry.identity:
+            return
+        if slot.progress.state is not State.SERVING:
+            self._served(slot, self._live.take_canary(name))
+
+    # -- boot -----------------------------------------------------------------------------------------------------
+
+    def _boot(self, wanted: Config | None) -> None:
         """Serves what served last, where that is not what is wanted anyway. `wanted` None: the config was refused."""
         self._booted = True
-        identities = {entry.name: entry.identity for entry in wanted.entries} if wanted else {}
-        for name, record in self._store.read_record(namespace, job, "last-good").items():
-            entry = _entry_of_record(name, record)
-            if entry is None or (wanted and name not in identities) or identities.get(name) == entry.identity:
+        identities = {entry.name: entry.identity for entry in wanted.entries if entry.role == STABLE} if wanted else {}
+        for entry in self._records.last_good():
+            if (wanted and entry.name not in identities) or identities.get(entry.name) == entry.identity:
                 continue
-            slot = Slot(entry=entry, progress=Progress(since=self._tools.wall()))
             try:
-                path = self._store.verified(entry.digest, cancelled=self._stopping.is_set)
-                if path is None:
-                    continue
-                self._go_live(slot, self._prepare(slot, path))
-                log.info("last good version serves", extra={"model": name, "version": entry.version})
+                if self._bring_back(entry):
+                    log.info("last good version serves", extra={"model": entry.name, "version": entry.version})
             except (Cancelled, Refusal, OSError) as error:
                 log.error(
                     "last good version does not load",
-                    extra={"model": name, "version": entry.version, "error": str(error)},
+                    extra={"model": entry.name, "version": entry.version, "error": str(error)},
                 )
         if wanted is None:
-            names = frozenset(self._serving)
+            names = frozenset(name for name, _role in self._live.serving)
             self._tools.call(lambda: setattr(self._registry, "wanted", names))
+
+    def _bring_back(self, entry: Entry) -> bool:
+        """Loads a version that has served before, from disk; False if its blob is not there any more."""
+        path = self._store.find(entry.digest, cancelled=self._stopping.is_set)
+        if path is None:
+            return False
+        slot = Slot(entry=entry, progress=Progress(since=self._tools.wall(), size=self._store.size(path)))
+        self._go_live(slot, self._steps.load_again(slot, opened(path, entry.digest)))
+        return True
 
     # -- one entry ------------------------------------------------------------------------------------------------
 
     def _attempt(self, slot: Slot) -> None:
+        gap = False
         try:
-            path = self._bring(slot)
-            self._attempt_begins(slot)
+            artifact = self._steps.bring(slot, cancelled=self._cancelled(slot))
+            base = self._registry.live.get(slot.entry.name)
+            room = self._steps.room(slot, artifact, base, when_too_big=self._when_too_big)
+            self._records.load_begins(
+                slot.entry, tries=slot.crashes + 1, wanted=[one.entry for one in self._slots.values()]
+            )
             try:
-                model = self._prepare(slot, path)
+                if room is Room.IN_GAP:
+                    gap = True
+                    self._open_gap(slot)
+                model = self._steps.prepare(slot, artifact, base)
             finally:
-                self._attempted(slot)
+                self._records.load_ended(slot.entry)
         except Cancelled:
             return
         except Refusal as refusal:
-            self._fail(slot, refusal)
+            self._fail(slot, refusal, gap=gap)
             return
         except Exception as error:
             log.exception("bringing a model live")
-            step = {State.LOADING: "Load", State.WARMING: "Warm", State.VERIFYING: "Verify"}.get(
-                slot.progress.state, "Fetch"
+            step = self._steps.at
+            self._fail(
+                slot, Refusal(step=step, reason="InternalError", message=str(error)[:300], permanent=False), gap=gap
             )
-            self._fail(slot, Refusal(step=step, reason="InternalError", message=str(error)[:300], permanent=False))
             return
         if not self._current(slot):
-            model.release()
-            return
-        self._go_live(slot, model)
-        self._remember_good()
+            self._live.free(model)
+        elif base is not None and not base.away and slot.entry.mirror_requests and not gap:
+            self._steps.enter(slot, State.MIRRORING)
+            self._live.mirror_first(slot.entry, model)
+            self._live.relink(self._slots.values())
+        else:
+            self._served(slot, model)
 
     def _current(self, slot: Slot) -> bool:
-        return self._slots.get(slot.entry.name) is slot and not self._stopping.is_set()
+        return self._slots.get(slot.entry.place) is slot and not self._stopping.is_set()
+
+    def _has_base(self, slot: Slot) -> bool:
+        """A canary is checked against the stable version and shares its requests: it waits for that one."""
+        return slot.entry.role == STABLE or (slot.entry.name, STABLE) in self._live.serving
 
     def _cancelled(self, slot: Slot) -> Callable[[], bool]:
         """Asked often by the steps that take long: the config is looked at meanwhile, so that a rollback does not wait
@@ -248,67 +292,40 @@ class Manager:
 
         return check
 
-    def _bring(self, slot: Slot) -> Path:
-        """The path of the entry's verified blob."""
-        entry, cancelled = slot.entry, self._cancelled(slot)
-        if self._store.blob_path(entry.digest).exists():
-            self._enter(slot, State.VERIFYING)
-            path = self._store.verified(entry.digest, cancelled=cancelled)
-            if path is not None:
-                slot.progress = replace(slot.progress, size=path.stat().st_size)
-                return path
-            self._stats.corrupt_blobs += 1
-        self._enter(slot, State.FETCHING)
-        start = self._tools.clock()
-        try:
-            fetched = self._tools.fetch(entry, cancelled=cancelled, shunned=slot.shunned)
-        except Refusal as refusal:
-            if refusal.reason != "DiskFull" or not self._make_room():
-                raise
-            fetched = self._tools.fetch(entry, cancelled=cancelled, shunned=slot.shunned)
-        self._stats.fetched_bytes += fetched
-        self._enter(slot, State.VERIFYING)
-        path = self._store.blob_path(entry.digest)
-        slot.progress = replace(slot.progress, size=path.stat().st_size, seconds=self._tools.clock() - start)
-        return path
+    def _mirrored(self, slot: Slot) -> None:
+        """A version that answers copies of requests takes traffic once it has answered as many as asked for."""
+        model = self._registry.candidates[slot.entry.place]
+        if model.copies.error:
+            self._live.give_up(slot.entry.place)
+            self._live.relink(self._slots.values())
+            message = f"fails on a request that the version before answers: {model.copies.error}"
+            self._fail(slot, Refusal(step="Mirror", reason="MirrorFailed", message=message, permanent=True))
+        elif model.copies.requests >= slot.entry.mirror_requests:
+            self._served(slot, model)
 
-    def _make_room(self) -> bool:
-        wanted = {slot.entry.digest for slot in self._slots.values()}
-        wanted |= {live.entry.digest for live in self._serving.values()}
-        return self._store.evict(frozenset(wanted)) > 0
-
-    def _prepare(self, slot: Slot, path: Path) -> Model:
-        """A loaded and warm model beside the one that serves."""
-        start = self._tools.clock()
-        self._enter(slot, State.LOADING)
-        model = self._tools.load(path, slot.entry)
-        live = self._registry.live.get(slot.entry.name)
-        change = signature_change(live, model) if live is not None else None
-        if change is not None and not slot.entry.parameters.get("allowSchemaChange", False):
-            message = f"{change}; set the parameter allowSchemaChange: true if clients are ready for it"
-            raise Refusal(step="Load", reason="SchemaChanged", message=message, permanent=True)
-        self._enter(slot, State.WARMING)
-        self._tools.warm(model)
-        self._stats.load_seconds[slot.entry.name] = self._tools.clock() - start
-        return model
+    def _served(self, slot: Slot, model: Model) -> None:
+        self._go_live(slot, model)
+        self._stats.swap(model.name, "Serving")
+        stable = [live.entry for (_name, role), live in self._live.serving.items() if role == STABLE]
+        self._records.remember_good(stable)
 
     def _go_live(self, slot: Slot, model: Model) -> None:
-        def flip() -> Model | None:
-            self._registry.carry_over(model)
-            return self._registry.flip(model)
-
-        old = self._tools.call(flip)
         slot.progress = lifecycle.entered(slot.progress, State.SERVING, wall=self._tools.wall())
-        self._serving = {**self._serving, model.name: status.Serving(entry=slot.entry, progress=slot.progress)}
-        self._stats.swap(model.name, "Serving")
-        log.info("version serves", extra={"model": model.name, "version": model.version, "digest": model.digest})
-        self._retire(old)
+        self._live.go_live(slot, model)
+        self._live.relink(self._slots.values())
+        if slot.entry.role == STABLE:
+            self._gaps = {name: gap for name, gap in self._gaps.items() if name != model.name}
 
-    def _enter(self, slot: Slot, state: State) -> None:
-        slot.progress = lifecycle.entered(slot.progress, state, wall=self._tools.wall())
-
-    def _fail(self, slot: Slot, refusal: Refusal) -> None:
+    def _fail(self, slot: Slot, refusal: Refusal, *, gap: bool = False) -> None:
         entry = slot.entry
+        if gap and not refusal.permanent:
+            # Each try is a gap: not as often as one that clients do not notice.
+            wait = max(refusal.after or 0.0, lifecycle.long_backoff(slot.progress.failures + 1))
+            refusal = Refusal(
+                step=refusal.step, reason=refusal.reason, message=refusal.message, permanent=False, after=wait
+            )
+        if refusal.reason == "LoadCrashed":
+            slot.crashes += 1
         slot.progress = lifecycle.failed(
             slot.progress, refusal, now=self._tools.clock(), wall=self._tools.wall(), jitter=self._tools.jitter()
         )
@@ -323,83 +340,45 @@ class Manager:
                 "error": refusal.message,
             },
         )
-        if refusal.permanent and refusal.reason in lifecycle.REMEMBERED and self._config is not None:
-            self._remember_refused(entry, slot.progress, self._config)
+        if refusal.permanent and refusal.reason in lifecycle.REMEMBERED:
+            assert slot.progress.refused is not None
+            self._records.remember_refused(entry, slot.progress.refused)
 
-    # -- what outlives the process --------------------------------------------------------------------------------
+    # -- a version that makes room --------------------------------------------------------------------------------
 
-    def _remember_refused(self, entry: Entry, progress: Progress, config: Config) -> None:
-        assert progress.refused is not None
-        refused = progress.refused
-        record = self._store.read_record(config.namespace, config.job, "refused")
-        record[_short(entry.key)] = {
-            "step": refused.step, "reason": refused.reason, "message": refused.message, "at": refused.at, "by":
-            self._tools.build,
-        }  # fmt: skip
-        newest = sorted(record.items(), key=lambda item: item[1].get("at", 0), reverse=True)[:_REFUSED_KEPT]
-        self._store.write_record(config.namespace, config.job, "refused", dict(newest))
+    def _open_gap(self, slot: Slot) -> None:
+        """Unloads what serves. Refusal if it does not get free; then it serves on."""
+        name = slot.entry.name
+        serving = self._live.serving[name, STABLE]
+        log.warning(
+            "the versions do not fit in memory together, the old one makes room",
+            extra={"model": name, "version": serving.entry.version, "for": slot.entry.version},
+        )
+        # Noted first: whatever happens from here on, the old version is brought back.
+        self._gaps = {**self._gaps, name: _Gap(serving.entry)}
+        if not self._live.make_room(name, cancelled=self._cancelled(slot), wait=self._stopping.wait):
+            self._gaps = {other: gap for other, gap in self._gaps.items() if other != name}
+            message = "the version that serves does not get free of requests, so it cannot make room"
+            raise Refusal(step="Load", reason="NotEnoughMemory", message=message, permanent=False)
 
-    @property
-    def _attempting(self) -> str:
-        return f"attempting-{self._tools.host}"
-
-    def _attempt_begins(self, slot: Slot) -> None:
-        """Notes that a load runs. A note that is still there at the next start means that the load ended the process
-        (killed for its memory, a crash in native code), and would again: then what served last has to come first.
-        Not for a version that served before: nothing else could, and more likely the power went."""
-        config = self._config
-        if config is None:
-            return
-        good = self._store.read_record(config.namespace, config.job, "last-good").get(slot.entry.name)
-        served = _entry_of_record(slot.entry.name, good)
-        if served is not None and served.identity == slot.entry.identity:
-            return
-        record = self._store.read_record(config.namespace, config.job, self._attempting)
-        tries = slot.crashes + 1
-        note = {"digest": slot.entry.digest, "tries": tries, "by": self._tools.build}
-        wanted = {_short(one.entry.key) for one in self._slots.values()}
-        record = {key: value for key, value in record.items() if key in wanted} | {_short(slot.entry.key): note}
-        self._store.write_record(config.namespace, config.job, self._attempting, record)
-
-    def _attempted(self, slot: Slot) -> None:
-        config = self._config
-        if config is None:
-            return
-        record = self._store.read_record(config.namespace, config.job, self._attempting)
-        if record.pop(_short(slot.entry.key), None) is not None:
-            self._store.write_record(config.namespace, config.job, self._attempting, record)
-
-    def _remember_good(self) -> None:
-        if self._config is None:
-            return
-        record = {
-            name: {
-                "version": live.entry.version,
-                "digest": live.entry.digest,
-                "sources": list(live.entry.sources),
-                "parameters": live.entry.parameters,
-            }
-            for name, live in self._serving.items()
-        }
-        self._store.write_record(self._config.namespace, self._config.job, "last-good", record)
-
-    # -- draining -------------------------------------------------------------------------------------------------
-
-    def _retire(self, old: Model | None) -> None:
-        if old is not None:
-            self._draining.append(old)
-
-    def _free_drained(self) -> None:
-        """Frees versions that no request holds. They were taken out of the registry in the loop's thread, where
-        requests are counted too, so a count of 0 stays 0."""
-        still: list[Model] = []
-        for model in self._draining:
-            if model.inflight:
-                still.append(model)
-            else:
-                model.release()
-                log.info("version drained and freed", extra={"model": model.name, "version": model.version})
-        self._draining = still
+    def _close_gaps(self) -> None:
+        """Loads again what made room for a version that then failed, until it serves or another does."""
+        for name, gap in list(self._gaps.items()):
+            if self._tools.clock() < gap.retry_at or self._stopping.is_set():
+                continue
+            error: object = "its blob is not in the store"
+            try:
+                if self._bring_back(gap.entry):
+                    log.info("the old version is back", extra={"model": name, "version": gap.entry.version})
+                    continue
+            except (Cancelled, Refusal, OSError) as failure:
+                error = failure
+            gap.failures += 1
+            gap.retry_at = self._tools.clock() + lifecycle.backoff(gap.failures, self._tools.jitter())
+            log.error(
+                "the old version does not load again",
+                extra={"model": name, "version": gap.entry.version, "error": str(error)},
+            )
 
 
 def _crashed(entry: Entry, crashes: int, *, now: float, wall: float) -> Slot:
@@ -409,26 +388,3 @@ def _crashed(entry: Entry, crashes: int, *, now: float, wall: float) -> Slot:
     )
     progress = lifecycle.failed(Progress(since=wall), refusal, now=now, wall=wall, jitter=0.0)
     return Slot(entry=entry, progress=progress, crashes=crashes)
-
-
-def _short(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _entry_of_record(name: str, record: object) -> Entry | None:
-    """A record is a file that anything may have happened to; one that makes no sense is as good as none."""
-    if not isinstance(record, dict):
-        return None
-    version, digest, parameters = record.get("version"), record.get("digest"), record.get("parameters")
-    sources = record.get("sources")
-    if not (
-        isinstance(version, str)
-        and isinstance(digest, str)
-        and isinstance(parameters, dict)
-        and isinstance(sources, list)
-    ):
-        return None
-    hexadecimal = digest.removeprefix("sha256:")
-    if len(hexadecimal) != 64 or not set(hexadecimal) <= set("0123456789abcdef"):
-        return None
-    return Entry(name=name, version=version, digest=digest, sources=tuple(map(str, sources)), parameters=parameters)

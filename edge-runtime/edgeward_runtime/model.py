@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Mapping
@@ -10,18 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from edgeward_runtime import batch_check, bfloat16
+from edgeward_runtime.agreement import Copies
+from edgeward_runtime.artifact.reader import Artifact
 from edgeward_runtime.confidence import ConfidenceError, Scores, scores_of
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.metrics import ModelStats
-from edgeward_runtime.ort import onnxruntime
+from edgeward_runtime.ort import bare_run, onnxruntime
 from edgeward_runtime.preprocess.chain import Chain
 from edgeward_runtime.protocol import Plans
+from edgeward_runtime.route import Split, Target
 from edgeward_runtime.tensors import DATATYPE_OF_ONNX, NUMPY_OF, Array, TensorSpec
 
 # What a dynamic dimension other than the first is set to for warm-up, in this order until one runs: token counts take
 # 1, convolutions with strides want an image.
 _DYNAMIC_SIZES = (1, 32, 320)
 _WARM_RUNS = 3
+_WARM_SIZES = 8  # sizes of batches that a new version is made warm for
 # A run this short costs less in the event loop than handing it to another thread and back, and delays nobody
 # noticeably. Only where all but the first dimension are fixed, so that the time of a request is known from its rows.
 _INLINE_SECONDS = 100e-6
@@ -33,14 +38,19 @@ class Model:
 
     __slots__ = (
         "_bfloat16",
+        "_run",
+        "artifact",
+        "away",
         "batch_fixed",
         "batch_off",
         "batch_rows",
         "chain",
+        "copies",
         "digest",
         "inflight",
         "inline_rows",
         "inputs",
+        "mirrors",
         "name",
         "outputs",
         "parameters",
@@ -48,6 +58,8 @@ class Model:
         "row_ns",
         "scores",
         "session",
+        "size",
+        "split",
         "stats",
         "version",
     )
@@ -67,6 +79,7 @@ class Model:
         self.version = version
         self.digest = digest
         self.session = session
+        self._run = None if session is None else bare_run(session)
         self.inputs = inputs
         self.outputs = outputs
         self.parameters = dict(parameters or {})
@@ -83,16 +96,38 @@ class Model:
         self.batch_off = "NotChecked"
         self.row_ns = 0.0  # what a row takes, measured at warm-up and by each run that waited, see overload.py
         self.inline_rows = 0  # a request of so many rows or fewer may run in the event loop, see warm_up
+        self.artifact: Artifact | None = None  # what came with the model: golden data, drift reference
+        self.size = 0  # bytes of the model's files, about what its session holds
+        self.away = False  # it stands in for a version that was unloaded to make room, see Engine.run
+        self.split: Split | None = None  # a canary that answers a share of the requests
+        self.mirrors: tuple[Target, ...] = ()  # versions that get copies of the requests
+        self.copies = Copies()  # what came of the copies that this version got
+
+    def stand_in(self) -> Model:
+        """Takes this version's requests while it is unloaded, see Engine.run."""
+        other = Model(
+            name=self.name,
+            version=self.version,
+            digest=self.digest,
+            session=None,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            parameters=self.parameters,
+        )
+        other.away = True
+        other.stats, other.plans, other.chain, other.copies = self.stats, self.plans, self.chain, self.copies
+        return other
 
     def run(self, names: list[str] | None, feeds: dict[str, Array]) -> list[Array]:
-        assert self.session is not None, "released while a request held it"
         if self._bfloat16:
+            assert self.session is not None, "released while a request held it"
             return bfloat16.run(self.session, names or list(self.outputs), feeds, self.inputs, self.outputs)
-        return self.session.run(names, feeds)  # type: ignore[no-any-return]
+        assert self._run is not None, "released while a request held it"
+        return self._run(names or list(self.outputs), feeds, None)  # type: ignore[no-any-return]
 
     def release(self) -> None:
         """Frees the native memory. The object stays for its counters."""
-        self.session = None
+        self.session = self._run = None
 
     def metadata(self) -> dict[str, object]:
         return {
@@ -218,20 +253,39 @@ def warm_up(model: Model, *, clock: Callable[[], float] = time.perf_counter, bat
     return None
 
 
+def warm_sizes(model: Model, rows: tuple[int, ...]) -> None:
+    """Runs the model with each number of rows: the arena grows to what runs of that size take. Sizes that it does not
+    take on zeros prove nothing."""
+    fixed = all(dim >= 0 for spec in model.inputs.values() for dim in spec.shape[1:])
+    for count in rows:
+        for size in _DYNAMIC_SIZES[:1] if fixed else _DYNAMIC_SIZES:
+            with contextlib.suppress(Exception):
+                model.run(None, {name: _zeros(spec, size, count) for name, spec in model.inputs.items()})
+                break
+
+
 def _timed(model: Model, feeds: dict[str, Array], clock: Callable[[], float]) -> float:
     start = clock()
     model.run(None, feeds)
     return clock() - start
 
 
-def _zeros(spec: TensorSpec, size: int) -> Array:
+def _zeros(spec: TensorSpec, size: int, rows: int = 1) -> Array:
     shape = tuple(
-        dim if dim >= 0 else (1 if index == 0 else size)
+        dim if dim >= 0 else (rows if index == 0 else size)
         for index, dim in zip(itertools.count(), spec.shape, strict=False)
     )
     if spec.datatype == "BYTES":
         return np.full(shape, "", dtype=object)
     return np.zeros(shape, NUMPY_OF[spec.datatype])
+
+
+def rows_in_use(live: Model | None) -> tuple[int, ...]:
+    """Rows of the runs that the version which serves has made most often, for the next one to be warm for."""
+    if live is None:
+        return ()
+    seen = sorted(live.stats.batches.items(), key=lambda item: -item[1][0])[:_WARM_SIZES]
+    return tuple(sorted(rows for rows, _ in seen if rows > 1))
 
 
 def signature_change(old: Model, new: Model) -> str | None:

@@ -63,7 +63,7 @@ class Pages:
         if len(parts) > 1 and parts[-1] == "stats":
             return _json(self.statistics(parts[:-1]))
         if len(parts) > 1 and parts[-1] == "ready":
-            return _json({"name": self.registry.find(parts[:-1]).name, "ready": True})
+            return self._model_ready(self.registry.find(parts[:-1]).name)
         return _json(self.registry.find(parts).metadata())
 
     def server(self) -> dict[str, object]:
@@ -104,6 +104,11 @@ class Pages:
             repository.unload(name)
         return _json({})
 
+    def _model_ready(self, name: str) -> Answer:
+        if not self.registry.answers(name):
+            raise ProtocolError(503, f"model '{name}' is not ready: a version makes room for the next one")
+        return _json({"name": name, "ready": True})
+
     def _ready(self) -> Answer:
         registry = self.registry
         if registry.ready():
@@ -114,7 +119,7 @@ class Pages:
         elif not registry.wanted:
             text = "no model is configured yet"
         else:
-            text = f"no version serves yet of {sorted(registry.wanted - registry.live.keys())}"
+            text = f"no version serves yet of {registry.missing()}"
         return Answer(503, orjson.dumps({"error": text, "ready": False, "live": True}), extra=b"retry-after: 1\r\n")
 
 

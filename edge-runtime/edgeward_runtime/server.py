@@ -19,17 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
+from prometheus_client.registry import Collector
 
-from edgeward_runtime import __version__, cgroup, fetch, status
+from edgeward_runtime import __version__, cgroup, fetch, loading, memory, status
 from edgeward_runtime import front as front_module
 from edgeward_runtime.app import App, Parts
+from edgeward_runtime.attempt import Tools
 from edgeward_runtime.config import Entry
 from edgeward_runtime.engine import Engine
 from edgeward_runtime.front import Front
 from edgeward_runtime.lifecycle import Progress, State
-from edgeward_runtime.manager import Manager, Tools
+from edgeward_runtime.manager import Manager
 from edgeward_runtime.metrics import MetricsPage, RuntimeCollector, ServerStats
-from edgeward_runtime.model import Model, load, warm_up
+from edgeward_runtime.mirror import Mirror
+from edgeward_runtime.model import load, warm_up
 from edgeward_runtime.ort import onnxruntime
 from edgeward_runtime.pages import Pages
 from edgeward_runtime.registry import Registry
@@ -68,18 +71,21 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     worker = Worker(loop=loop, limit=settings.queue, limit_bytes=in_flight_bytes)
     threads = settings.threads or cgroup.default_threads()
     manager: Manager | None = None
+    collectors: list[Collector] = []
     if single is not None:
         read_status = _load_single(single, registry, stats, threads, settings.batch_rows)
     else:
-        manager = _manager(settings, loop, registry, stats, threads)
+        store, fetches = Store(settings.store, quota=settings.store_bytes), fetch.FetchStats()
+        manager = _manager(settings, loop, registry, stats, threads, store, fetches)
         read_status = manager.status
-    collector = RuntimeCollector(
-        models=registry.versions, server=stats, pending=lambda: worker.pending, limit=settings.queue
+        collectors.append(fetch.StoreCollector(store=store, stats=fetches))
+    collectors.append(
+        RuntimeCollector(models=registry.versions, server=stats, pending=lambda: worker.pending, limit=settings.queue)
     )
     pages = Pages(
-        registry=registry, metrics=MetricsPage(collector), status=read_status, server_name=settings.server_name
+        registry=registry, metrics=MetricsPage(*collectors), status=read_status, server_name=settings.server_name
     )
-    engine = Engine(worker=worker)
+    engine = Engine(worker=worker, observers=[Mirror()])
     app = App(Parts(registry=registry, engine=engine, stats=stats, pages=pages, max_json_bytes=settings.max_json_bytes))
     rpc = _rpc(settings, registry=registry, engine=engine, stats=stats, pages=pages)
     front = Front(
@@ -142,9 +148,9 @@ def _rpc(
         return None
     from edgeward_runtime.rpc import service
 
-    memory = cgroup.memory_limit()
+    limit = cgroup.memory_limit()
     budget = settings.max_bytes_in_flight or (
-        None if memory is None else cgroup.bytes_in_flight(limit=memory, max_body=settings.max_body_bytes)
+        None if limit is None else cgroup.bytes_in_flight(limit=limit, max_body=settings.max_body_bytes)
     )
     limits = service.Limits(waiting=settings.queue, body_bytes=settings.max_body_bytes, in_flight_bytes=budget)
     return service.RpcFront(registry=registry, engine=engine, stats=stats, pages=pages, limits=limits)
@@ -170,19 +176,28 @@ def _stop(
 
 
 def _manager(
-    settings: Settings, loop: asyncio.AbstractEventLoop, registry: Registry, stats: ServerStats, threads: int
+    settings: Settings,
+    loop: asyncio.AbstractEventLoop,
+    registry: Registry,
+    stats: ServerStats,
+    threads: int,
+    store: Store,
+    fetches: fetch.FetchStats,
 ) -> Manager:
-    store = Store(settings.store)
-    limits = fetch.Limits(
-        max_bytes=settings.max_model_bytes,
-        timeout_seconds=settings.fetch_timeout_seconds,
-        total_seconds=settings.fetch_total_seconds,
-    )
     tools = Tools(
         changed_config=ConfigWatch(settings.config_dir).changed,
-        fetch=functools.partial(fetch.fetch, store=store, limits=limits),
-        load=functools.partial(_load_entry, threads=threads),
-        warm=functools.partial(warm_up, batch_rows=settings.batch_rows),
+        fetch=functools.partial(
+            fetch.fetch,
+            store=store,
+            limits=fetch.limits_of(settings),
+            access=fetch.access_of(settings),
+            stats=fetches,
+        ),
+        load=functools.partial(loading.load, threads=threads),
+        golden=loading.check_golden,
+        warm=functools.partial(loading.warm, batch_rows=settings.batch_rows),
+        memory=cgroup.memory_available,
+        trim=memory.trim,
         call=functools.partial(_call_in, loop),
         clock=time.monotonic,
         wall=time.time,
@@ -191,12 +206,6 @@ def _manager(
         build=f"{__version__}/{onnxruntime.__version__}",
     )
     return Manager(store=store, registry=registry, stats=stats, tools=tools, poll_seconds=settings.poll_seconds)
-
-
-def _load_entry(path: Path, entry: Entry, *, threads: int) -> Model:
-    return load(
-        path, name=entry.name, version=entry.version, digest=entry.digest, threads=threads, parameters=entry.parameters
-    )
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> Any:
@@ -230,6 +239,10 @@ def _load_single(
     registry.flip(model)
     entry = Entry(name=single.name, version=single.version, digest=digest)
     progress = Progress(state=State.SERVING, since=time.time(), size=single.path.stat().st_size)
-    return functools.partial(
-        status.document, revision=0, wanted={single.name: (entry, progress)}, serving={}, config_refused=None
+    return lambda: status.document(
+        revision=0,
+        wanted={entry.place: (entry, progress)},
+        serving={},
+        config_refused=None,
+        versions={(model.name, model.version): model},
     )

@@ -430,8 +430,8 @@ def test_a_bad_new_version_keeps_the_old_serving(tmp_path, source):
         "truncated": (good[:-20], "Load", "NotOnnx"),
         "not-onnx": (b"<html>Not Found</html>", "Load", "NotOnnx"),
         "sequence": (onnx_models.with_sequence_output(), "Load", "LoadFailed"),
-        "broken": (onnx_models.fails_on_zeros(), "Load", "SchemaChanged"),
-        "other-schema": (constant_times(2, width=5), "Load", "SchemaChanged"),
+        "broken": (onnx_models.fails_on_zeros(), "Schema", "SchemaChanged"),
+        "other-schema": (constant_times(2, width=5), "Schema", "SchemaChanged"),
     }
     with server(tmp_path) as one:
         one.want(publish(source, "good", good))

@@ -66,6 +66,9 @@ VALUES = (
             "Stable",
             "Canary",
             "x" * 300,
+            "10%",
+            "100%",
+            "101%",
         ]
     )
     | st.just([])
@@ -77,7 +80,7 @@ VALUES = (
 )
 
 
-@given(st.sampled_from(["contract", "revision", "job", "models"]), VALUES, st.booleans())
+@given(st.sampled_from(["contract", "revision", "job", "models", "modelSwap"]), VALUES, st.booleans())
 def test_code_and_schema_agree_on_the_top(field, value, remove):
     document = {key: content for key, content in FULL.items() if not (remove and key == field)}
     if not remove:
@@ -85,7 +88,7 @@ def test_code_and_schema_agree_on_the_top(field, value, remove):
     assert accepts(document) == SCHEMA.is_valid(document)
 
 
-@given(st.sampled_from([*FULL["models"][0], "other"]), VALUES, st.booleans())
+@given(st.sampled_from([*FULL["models"][0], "other", "traffic", "mirror", "mirrorRequests"]), VALUES, st.booleans())
 def test_code_and_schema_agree_on_a_model(field, value, remove):
     model = {key: content for key, content in FULL["models"][0].items() if not (remove and key == field)}
     if not remove:
@@ -104,15 +107,45 @@ def test_unknown_fields_are_named_in_a_warning():
     config = parse((CONTRACT / "examples" / "config-valid" / "unknown-fields.json").read_bytes())
     assert [warning.split(":")[0] for warning in config.warnings] == [
         "trustRoot",
-        "models[0].downloadPace",
-        "models[0].signature",
+        "models[0].provenance",
+        "models[0].retries",
     ]
 
 
-def test_a_canary_is_left_out_with_a_warning():
-    config = parse((CONTRACT / "examples" / "config-valid" / "canary-beside-stable.json").read_bytes())
+def test_a_canary_beside_its_stable():
+    document = json.loads((CONTRACT / "examples" / "config-valid" / "canary-with-mirror.json").read_text())
+    document["models"].reverse()
+    config = parse(json.dumps(document).encode())
+    assert config.warnings == ()
+    assert [(entry.version, entry.role, entry.traffic, entry.mirror, entry.mirror_requests) for entry in config.entries] == [
+        ("1.4.0", "Stable", 0, 0, 0),
+        ("1.5.0", "Canary", 10, 20, 100),
+    ]  # fmt: skip
+
+
+def test_another_role_is_left_out_with_a_warning():
+    document = json.loads((CONTRACT / "examples" / "config-valid" / "canary-beside-stable.json").read_text())
+    document["models"][1]["role"] = "Later"
+    config = parse(json.dumps(document).encode())
     assert [entry.version for entry in config.entries] == ["1.4.0"]
-    assert any("Canary" in warning for warning in config.warnings)
+    assert any("Later" in warning for warning in config.warnings)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"), [({"version": "1.4.0"}, "as Stable and as Canary"), ({"name": "n"}, "no Stable")]
+)
+def test_a_canary_needs_another_version_of_the_same_name(fields, said):
+    # A schema cannot say this; the code does.
+    document = json.loads((CONTRACT / "examples" / "config-valid" / "canary-beside-stable.json").read_text())
+    document["models"][1] |= fields
+    with pytest.raises(ConfigError, match=said):
+        parse(json.dumps(document).encode())
+
+
+def test_what_to_do_when_too_big():
+    assert parse(json.dumps(FULL).encode()).when_too_big == "Refuse"
+    swap = {"modelSwap": {"whenTooBig": "OffloadInGap"}}
+    assert parse(json.dumps({**FULL, **swap}).encode()).when_too_big == "OffloadInGap"
 
 
 def test_the_same_name_twice():

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 
+from edgeward_runtime.attempt import Tools
 from edgeward_runtime.config import parse
 from edgeward_runtime.errors import Cancelled, Refusal
-from edgeward_runtime.lifecycle import Progress, Slot
-from edgeward_runtime.manager import Manager, Tools
+from edgeward_runtime.fetch.bring import Fetched
+from edgeward_runtime.manager import Manager
 from edgeward_runtime.metrics import ServerStats
 from edgeward_runtime.model import Model
 from edgeward_runtime.registry import Registry
@@ -37,7 +38,12 @@ class World:
         self.offline = False
         self.fetch_error: Refusal | None = None
         self.load_errors: dict[str, Refusal] = {}
+        self.golden_error: Refusal | None = None
         self.warm_error: Refusal | None = None
+        self.warmed: list[tuple[int, ...]] = []
+        self.memory: float | None = None
+        self.call = lambda function: function()
+        self.host = "pod-1"
         self.widths: dict[str, int] = {}
         self.contents = {digest(content): content for content in (V1, V2, V3)}
         self.calls: list[str] = []
@@ -48,9 +54,20 @@ class World:
         self.registry, self.stats = Registry(), ServerStats()
         self.store = Store(self.root)
         tools = Tools(
-            changed_config=self.take_config, fetch=self.fetch, load=self.load, warm=self.warm, call=lambda function: function(),
-            clock=lambda: self.now, wall=lambda: self.now, jitter=lambda: 0.5, host="pod-1", build=build,
-        )  # fmt: skip
+            changed_config=self.take_config,
+            fetch=self.fetch,
+            load=lambda *args: self.load(*args),
+            golden=self.golden,
+            warm=self.warm,
+            memory=lambda: self.memory,
+            trim=lambda: None,
+            call=lambda function: self.call(function),
+            clock=lambda: self.now,
+            wall=lambda: self.now,
+            jitter=lambda: 0.5,
+            host=self.host,
+            build=build,
+        )
         self.manager = Manager(
             store=self.store, registry=self.registry, stats=self.stats, tools=tools, poll_seconds=0.5
         )
@@ -69,23 +86,32 @@ class World:
         if self.fetch_error:
             raise self.fetch_error
         content = self.contents[entry.digest]
-        with self.store.locked(entry.digest, cancelled=bool):
-            with self.store.writing(entry.digest) as file:
-                file.write(content)
-            self.store.commit(entry.digest)
-        return len(content)
+        with self.store.locked(entry.digest, cancelled=bool), self.store.partial(entry.digest) as file:
+            file.write(content)
+            self.store.commit(entry.digest, file)
+        return Fetched(path=self.store.blob_path(entry.digest), received=len(content))
 
-    def load(self, path, entry):
+    def load(self, artifact, entry):
         self.calls.append(f"load {entry.version}")
         if entry.version in self.load_errors:
             raise self.load_errors[entry.version]
         width = self.widths.get(entry.version, 4)
         spec = {"x": TensorSpec(name="x", datatype="FP32", shape=(-1, width))}
         return Model(
-            name=entry.name, version=entry.version, digest=entry.digest, session=object(), inputs=spec, outputs={}
+            name=entry.name,
+            version=entry.version,
+            digest=entry.digest,
+            session=SimpleNamespace(run=list),
+            inputs=spec,
+            outputs={},
         )
 
-    def warm(self, model):
+    def golden(self, model):
+        if self.golden_error:
+            raise self.golden_error
+
+    def warm(self, model, rows):
+        self.warmed.append(rows)
         if self.warm_error:
             raise self.warm_error
         return 0.001
@@ -161,8 +187,9 @@ FAILURES = [
     ("fetch_error", refusal("DiskFull", "Fetch", permanent=False)),
     ("load_error", refusal("NotOnnx", "Load")),
     ("load_error", refusal("LoadFailed", "Load")),
+    ("golden_error", refusal("GoldenMismatch", "Golden")),
     ("warm_error", refusal("WarmupFailed", "Warm")),
-    ("width", refusal("SchemaChanged", "Load")),
+    ("width", refusal("SchemaChanged", "Schema")),
 ]
 
 
@@ -417,12 +444,11 @@ def test_a_config_that_could_not_be_adopted_is_tried_again(world):
     def stuck(_function):
         raise TimeoutError
 
-    tools = world.manager._tools
-    world.manager._tools = dataclasses.replace(tools, call=stuck)
+    world.call, call = stuck, world.call
     with pytest.raises(TimeoutError):
         world.want("2", V2, revision=2)
     assert world.manager.status()["revision"] == 1 and world.live() == "1"
-    world.manager._tools = tools
+    world.call = call
     world.step()
     assert world.manager.status()["revision"] == 2 and world.live() == "2"
 
@@ -439,7 +465,7 @@ def test_a_load_that_ends_the_process(world):
     bad = config_of("2", V2, 2)
     child = os.fork()
     if child == 0:
-        world.manager._tools = dataclasses.replace(world.manager._tools, load=lambda path, entry: os._exit(9))
+        world.load = lambda artifact, entry: os._exit(9)
         world.config = bad
         world.manager.step()
         os._exit(0)
@@ -462,23 +488,20 @@ def test_a_load_that_ends_the_process(world):
 
 def test_another_pods_load_is_no_crash(world):
     world.want("1", V1)
-    world.manager._attempt_begins(Slot(entry=parse(config_of("2", V2, 2)).entries[0], progress=Progress()))
+    entry = parse(config_of("2", V2, 2)).entries[0]
+    world.manager._records.load_begins(entry, tries=1, wanted=[entry])
+    world.host = "pod-2"
     world.restart()
-    world.manager._tools = dataclasses.replace(world.manager._tools, host="pod-2")
     world.want("2", V2, revision=2)
     assert world.live() == "2"
 
 
-def test_a_full_disk_is_cleared_of_what_nobody_needs(world):
-    for version, content in (("1", V1), ("2", V2)):
-        world.want(version, content)
-    assert world.store.blob_path(digest(V1)).exists()
-    full = refusal("DiskFull", "Fetch", permanent=False)
-
-    def disk() -> None:
-        world.fetch_error = full if world.store.blob_path(digest(V1)).exists() else None
-
-    world.during_fetch = disk
-    world.want("3", V3)
-    assert world.live() == "3" and world.calls[-3:] == ["fetch 3", "fetch 3", "load 3"]
-    assert world.store.blob_path(digest(V2)).exists(), "what served last stays"
+def test_what_served_before_stays_on_disk(world):
+    for revision, (version, content) in enumerate((("1", V1), ("2", V2), ("3", V3)), 1):
+        world.want(version, content, revision=revision)
+    world.store.free(2**40)
+    assert [world.store.has(digest(content)) for content in (V1, V2, V3)] == [False, True, True]
+    world.calls.clear()
+    world.offline = True
+    world.want("2", V2, revision=4)
+    assert world.live() == "2" and world.calls == ["load 2"], "the way back needs no network"

@@ -1,0 +1,69 @@
+"""Whether two versions say the same of a request, and the counts of it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeward_runtime.tensors import Array
+
+BOUNDS = (0.0, 0.5, 0.9, 0.95, 0.99)  # of a request's share of rows that agree; beyond the last: more
+# Two versions never give the same numbers; nearer than this is no difference that a user sees.
+_RTOL, _ATOL = 1e-2, 1e-3
+
+
+class Copies:
+    """Of one model version: what came of its copies. Written by the mirror's thread, `dropped` by the loop's."""
+
+    __slots__ = ("agreed", "buckets", "dropped", "error", "failed", "requests", "score")
+
+    def __init__(self) -> None:
+        self.requests = 0  # copies that were run
+        self.agreed = 0  # those whose answer agrees in every row
+        self.failed = 0  # those that raised, though the version that serves had answered
+        self.dropped = 0
+        self.score = 0.0  # sum of the shares of rows that agree
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.error = ""  # the first failure
+
+    def compared(self, share: float) -> None:
+        self.agreed += share == 1.0
+        self.score += share
+        self.buckets[bisect_left(BOUNDS, share)] += 1
+        self.requests += 1
+
+    def raised(self, error: Exception) -> None:
+        self.error = self.error or f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        self.failed += 1
+        self.buckets[0] += 1
+        self.requests += 1
+
+
+def agreement(old: Sequence[Array], new: Sequence[Array]) -> float:
+    """The share of rows in which two answers say the same: equal integers, strings and truths; of floats either the
+    same largest one along the last dimension (the class that wins) or all nearly equal. 0 if shapes differ."""
+    if any(a.shape != b.shape for a, b in zip(old, new, strict=True)):
+        return 0.0
+    rows = {a.shape[0] if a.ndim else 1 for a in old}
+    count = rows.pop() if len(rows) == 1 else 1
+    if count == 0:
+        return 1.0
+    right = np.ones(count, bool)
+    for a, b in zip(old, new, strict=True):
+        right &= _same(a.reshape(count, -1, a.shape[-1] if a.ndim > 1 else 1), b, count)
+    return float(np.count_nonzero(right)) / count
+
+
+def _same(a: Array, b: Array, rows: int) -> Array:
+    """By row; `a` is [rows, anything, classes]."""
+    b = b.reshape(a.shape)
+    if a.size == 0:
+        return np.ones(rows, bool)
+    if not np.issubdtype(a.dtype, np.floating):
+        return np.asarray((a == b).reshape(rows, -1).all(axis=1))
+    near = np.isclose(a, b, rtol=_RTOL, atol=_ATOL, equal_nan=True).reshape(rows, -1).all(axis=1)
+    if a.shape[2] < 2:
+        return np.asarray(near)
+    return np.asarray(near | (a.argmax(axis=2) == b.argmax(axis=2)).all(axis=1))

@@ -1,0 +1,88 @@
+"""Copies of live requests for a version that does not answer them yet, and how far its answers agree.
+
+An observer of the engine: the answer is out when it is called. The runs are made one at a time in a thread of the lowest
+priority that rests four times as long as it ran, so that a copy neither delays nor fails an answer; what finds the short
+queue full is dropped and counted. Answers are compared and forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from edgeward_runtime.agreement import agreement
+from edgeward_runtime.call import Call
+from edgeward_runtime.model import Model
+from edgeward_runtime.tensors import Array
+
+_QUEUE = 4  # copies that wait
+_MOST_BYTES = 16 * 2**20  # of the inputs of one copy: they stay in memory until it ran
+_REST = 4.0  # times the run
+_LONGEST_REST = 1.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    model: Model
+    names: list[str]
+    feeds: dict[str, Array]
+    answer: list[Array]
+
+
+class Mirror:
+    def __init__(self, *, clock: Callable[[], float] = perf_counter) -> None:
+        self._clock = clock
+        self._queue: queue.Queue[_Copy | None] = queue.Queue(_QUEUE)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="edgeward-mirror", daemon=True)
+        self._started = False
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def __call__(self, call: Call) -> None:
+        """In the loop's thread, for every answered call."""
+        for target in call.model.mirrors:
+            if not target.takes_next():
+                continue
+            copies = target.model.copies
+            size = sum(feed.nbytes for feed in call.feeds.values())
+            if size > _MOST_BYTES or self._queue.full():
+                copies.dropped += 1
+                continue
+            self._queue.put_nowait(_Copy(target.model, list(call.names), call.feeds, call.tensors))
+            if not self._started:
+                self._started = True
+                self._thread.start()
+
+    def _run(self) -> None:
+        # Of this thread only: Linux keeps the priority by thread. Sessions' own threads are not made here.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        while not self._stopping.is_set():
+            try:
+                copy = self._queue.get(timeout=1.0)
+            except queue.Empty:
+                continue
+            assert copy is not None
+            start = self._clock()
+            run(copy.model, copy.names, copy.feeds, copy.answer)
+            # Else this thread would keep the model and the tensors alive until the next copy comes.
+            del copy
+            self._stopping.wait(min(_LONGEST_REST, _REST * (self._clock() - start)))
+
+
+def run(model: Model, names: list[str], feeds: dict[str, Array], answer: Sequence[Array]) -> None:
+    session = model.session
+    if session is None:  # given up meanwhile
+        return
+    try:
+        share = agreement(answer, model.run(names, feeds))
+    except Exception as error:
+        if model.session is not None:
+            model.copies.raised(error)
+        return
+    model.copies.compared(share)
