@@ -4,7 +4,7 @@ it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _PREFIX = "EDGEWARD_"
@@ -36,6 +36,19 @@ class Settings:
     poll_seconds: float = 0.5  # how often models.json is looked at
     fetch_timeout_seconds: float = 30.0  # for one connect or read
     fetch_total_seconds: float = 3600.0  # for one attempt at one source
+    offload_hold_seconds: float = 0.5  # an answer may wait so long for a better one, without a latency bound of the job
+    offload_token_file: Path | None = None  # bearer token for the other server
+    fetch_bits_per_second: int = 0  # of downloads, 0 = as fast as it goes
+    store_bytes: int = 0  # that the store may hold, 0 = as many as the disk has
+    credentials_dir: Path | None = None  # files of mounted Secrets, see fetch/credentials.py
+    ca_bundle: Path | None = None  # PEM, trusted by downloads beside the system's
+    plain_http_registries: frozenset[str] = frozenset()  # HOST[:PORT]
+    s3_endpoint: str = ""  # "" = Amazon's
+    s3_region: str = ""
+    s3_addressing: str = "auto"
+    s3_access_key_id: str = ""
+    s3_secret_access_key: str = field(default="", repr=False)
+    s3_session_token: str = field(default="", repr=False)
 
 
 _LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -66,6 +79,34 @@ def _text(text: str) -> str:
     return text
 
 
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise SettingsError("is not a file")
+    return Path(text)
+
+
+def _hosts(text: str) -> frozenset[str]:
+    hosts = frozenset(part.strip() for part in text.split(",") if part.strip())
+    if not hosts or any("/" in host for host in hosts):
+        raise SettingsError("is not HOST[:PORT], or several with commas between them")
+    return hosts
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise SettingsError("is not an http or https address")
+    return text
+
+
+def _one_of(*values: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in values:
+            raise SettingsError(f"is not one of {', '.join(values)}")
+        return text
+
+    return parse
+
+
 _PARSERS: dict[str, Callable[[str], object]] = {
     "config_dir": lambda text: Path(_text(text)),
     "store": lambda text: Path(_text(text)),
@@ -87,6 +128,19 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "poll_seconds": _number(float, 0.01, 1),
     "fetch_timeout_seconds": _number(float, 0.1, 600),
     "fetch_total_seconds": _number(float, 1, 86400),
+    "offload_hold_seconds": _number(float, 0, 60),
+    "offload_token_file": _file,
+    "fetch_bits_per_second": _number(int, 0, 10**12),
+    "store_bytes": _number(int, 0, 2**50),
+    "credentials_dir": lambda text: Path(_text(text)),
+    "ca_bundle": _file,
+    "plain_http_registries": _hosts,
+    "s3_endpoint": _url,
+    "s3_region": _text,
+    "s3_addressing": _one_of("auto", "virtual", "path"),
+    "s3_access_key_id": _text,
+    "s3_secret_access_key": _text,
+    "s3_session_token": _text,
 }
 # Kubernetes adds variables for every Service of the namespace; one whose name begins with "edgeward" makes such as
 # these.

@@ -1,4 +1,7 @@
-"""A small HTTP source of model files that can misbehave; also used by the integration tests."""
+"""A small HTTP source of model files that can misbehave; also used by the integration tests.
+
+It gives ranges only when told to, so that both kinds of servers are tried.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,12 @@ class Source:
         self.files: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
         self.requests: list[str] = []
+        self.headers: list[dict[str, str]] = []  # of each request, names in lower case
+        self.ranges = False
+        self.etags: dict[str, str] = {}  # by path; If-Range is held against them
+        self.answer_headers: dict[str, str] = {}
+        self.stall_at: int | None = None  # offset in the file at which the bytes stop coming
+        self.go_on = threading.Event()  # set: what stalls goes on
         self.cut_after: int | None = None  # bytes, then the connection ends although more was announced
         self.seconds_per_chunk = 0.0
         self.chunk = 64 * 1024
@@ -34,9 +43,14 @@ def serving() -> Iterator[Source]:
 
         def do_GET(self) -> None:
             source.requests.append(self.path)
+            source.headers.append({name.lower(): value for name, value in self.headers.items()})
             path = self.path.partition("?")[0]
             if source.status is not None or (path not in source.files and path not in source.redirects):
-                self.send_error(source.status or 404)
+                self.send_response(source.status or 404)
+                for name, value in source.answer_headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             if path in source.redirects:
                 self.send_response(302)
@@ -45,15 +59,47 @@ def serving() -> Iterator[Source]:
                 self.end_headers()
                 return
             content = source.files[path]
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
+            offset = self.offset(path)
+            if offset >= len(content) > 0:
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(206 if offset else 200)
+            if offset:
+                self.send_header("Content-Range", f"bytes {offset}-{len(content) - 1}/{len(content)}")
+            if path in source.etags:
+                self.send_header("ETag", source.etags[path])
+            for name, value in source.answer_headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content) - offset))
             self.end_headers()
-            content = content[: source.cut_after]
+            stop = len(content) if source.cut_after is None else min(offset + source.cut_after, len(content))
             with contextlib.suppress(OSError):
-                for start in range(0, len(content), source.chunk):
-                    self.wfile.write(content[start : start + source.chunk])
-                    if source.seconds_per_chunk:
-                        time.sleep(source.seconds_per_chunk)
+                self.write(content, offset, stop)
+
+        def offset(self, path: str) -> int:
+            """Where to begin; 0 for the whole file."""
+            asked = self.headers.get("Range", "")
+            if not source.ranges or not asked.startswith("bytes="):
+                return 0
+            mark = self.headers.get("If-Range")
+            return 0 if mark is not None and mark != source.etags.get(path) else int(asked[6:].partition("-")[0])
+
+        def write(self, content: bytes, start: int, stop: int) -> None:
+            while start < stop:
+                step = source.chunk
+                if source.stall_at is not None and not source.go_on.is_set():
+                    if start >= source.stall_at:
+                        source.go_on.wait()
+                        continue
+                    step = min(step, source.stall_at - start)
+                end = min(start + step, stop)
+                self.wfile.write(content[start:end])
+                start = end
+                if source.seconds_per_chunk:
+                    time.sleep(source.seconds_per_chunk)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -63,6 +109,7 @@ def serving() -> Iterator[Source]:
     try:
         yield source
     finally:
+        source.go_on.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -1,0 +1,216 @@
+"""Brings a model into the store, from its sources in order.
+
+The digest makes every source equal and plain http safe. A source that answers with other bytes is asked again
+only after a long while, each time a longer one: a login page in between or a half-copied file pass, and each try costs
+a download. One that cannot be reached is asked again soon, or when it said that it may be. Failures carry the reason
+that the agent shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import random
+import time
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeward_runtime.artifact import manifest as manifests
+from edgeward_runtime.artifact.manifest import Manifest
+from edgeward_runtime.config import Entry
+from edgeward_runtime.errors import Refusal
+from edgeward_runtime.fetch import local, refusals
+from edgeward_runtime.fetch.access import Access, Limits
+from edgeward_runtime.fetch.pace import Pace
+from edgeward_runtime.fetch.source import Source
+from edgeward_runtime.fetch.stats import FetchStats
+from edgeward_runtime.fetch.transfer import Job, Wanted, transfer
+from edgeward_runtime.lifecycle import Shunned, long_backoff
+from edgeward_runtime.store import Store
+
+if TYPE_CHECKING:
+    from edgeward_runtime.fetch.oci import Repository
+
+log = logging.getLogger(__name__)
+
+SCHEMES = ("oci", "https", "http", "s3", "file")
+_AT_ONCE = ("DiskFull", "StoreUnwritable")  # of the store, so no other source helps
+_LONG = ("DigestMismatch", "Empty")
+# Which of several sources' reasons is the one to show: wrong bytes say more than a source that is away.
+_WEIGHT = (
+    "DigestMismatch",
+    "UnsafePath",
+    "UnsupportedArtifact",
+    "Empty",
+    "TooLarge",
+    "Unauthorized",
+    "NotFound",
+    "Unreachable",
+    "UnsupportedSource",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """`path` is a model's file or the folder of an artifact, verified. Bytes that came over the network or were taken
+    over from an earlier try; both 0 if another pod had done it, and no source then."""
+
+    path: Path
+    received: int = 0
+    resumed: int = 0
+    source: str = ""  # without user, password and query
+
+
+def fetch(
+    entry: Entry,
+    *,
+    store: Store,
+    limits: Limits,
+    cancelled: Callable[[], bool],
+    shunned: dict[str, Shunned],
+    access: Access | None = None,
+    stats: FetchStats | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    jitter: Callable[[], float] = random.random,
+) -> Fetched:
+    """Puts the entry's model into the store.
+
+    `shunned` remembers, over the attempts at one entry, the sources that are not to be asked and until when. Raises
+    Refusal (permanent only if no source is ever to be asked again) or Cancelled.
+    """
+    access = access or Access()
+    rates = [rate for rate in (limits.bits_per_second, entry.pace or 0) if rate]
+    pace = Pace(min(rates, default=0.0), clock=clock, sleep=sleep)
+    with store.locked(entry.digest, cancelled=cancelled):
+        path = store.find(entry.digest, cancelled=cancelled)
+        if path is not None:
+            return Fetched(path=path)
+        failures: list[Refusal] = []
+        for source in entry.sources:
+            before = shunned.get(source)
+            if before is not None and clock() < before.until:
+                continue
+            job = Job(
+                store=store, limits=limits, pace=pace, cancelled=cancelled, clock=clock, sleep=sleep, jitter=jitter
+            )  # fmt: skip
+            result, start = "Cancelled", clock()
+            try:
+                path = _from_source(source, entry.digest, access, job)
+                result = "Fetched"
+            except Refusal as refusal:
+                result = refusal.reason
+                _log_failure(source, refusal, job)
+                if refusal.reason in _AT_ONCE:
+                    raise
+                until = _shun(refusal, before, clock())
+                if until is None:
+                    shunned.pop(source, None)
+                    failures.append(refusal)
+                else:
+                    shunned[source] = until
+            else:
+                shown = refusals.shown(source)
+                log.info("model fetched", extra={"source": shown, "bytes": job.counts.received})
+                return Fetched(path=path, received=job.counts.received, resumed=job.counts.resumed, source=shown)
+            finally:
+                if stats is not None:
+                    received, resumed = job.counts.received, job.counts.resumed
+                    stats.add(
+                        refusals.shown(source), result, received=received, resumed=resumed, seconds=clock() - start
+                    )
+        raise _worst(entry, failures, shunned, clock())
+
+
+def _shun(refusal: Refusal, before: Shunned | None, now: float) -> Shunned | None:
+    if refusal.permanent:
+        return Shunned(refusal, 1, math.inf)
+    if refusal.reason in _LONG:
+        times = before.failures + 1 if before is not None else 1
+        return Shunned(refusal, times, now + long_backoff(times))
+    if refusal.after is not None:
+        return Shunned(refusal, 0, now + refusal.after)
+    return None
+
+
+def _worst(entry: Entry, failures: list[Refusal], shunned: dict[str, Shunned], now: float) -> Refusal:
+    every = [*failures, *(shunned[source].refusal for source in entry.sources if source in shunned)]
+    if not every:
+        return refusals.refusal("UnsupportedSource", "there is no source", permanent=True)
+    worst = min(every, key=lambda refusal: _WEIGHT.index(refusal.reason))
+    # Those that failed for now are asked soon, whatever the others are.
+    first = 0.0 if failures else min(shunned[source].until for source in entry.sources)
+    return Refusal(
+        step=worst.step,
+        reason=worst.reason,
+        message=worst.message,
+        permanent=first == math.inf,
+        after=None if failures or first == math.inf else max(0.0, first - now),
+    )
+
+
+def _log_failure(source: str, refusal: Refusal, job: Job) -> None:
+    said = {"source": refusals.shown(source), "reason": refusal.reason, "error": refusal.message}
+    log.warning("source failed", extra={**said, "bytes": job.counts.received})
+
+
+def _from_source(source: str, digest: str, access: Access, job: Job) -> Path:
+    scheme = source.partition("://")[0]
+    try:
+        urllib.parse.urlsplit(source)
+    except ValueError as error:
+        raise refusals.unsupported(source, str(error)) from None
+    if scheme not in SCHEMES:
+        raise refusals.unsupported(source, f"this runtime fetches from {', '.join(SCHEMES)}")
+    if scheme == "oci":
+        return _artifact(source, digest, access, job)
+    transfer(Wanted(digest=digest), _plain_source(scheme, source, access, job), job)
+    return job.store.blob_path(digest)
+
+
+def _plain_source(scheme: str, address: str, access: Access, job: Job) -> Source:
+    if scheme == "file":
+        return local.source(address)
+    from edgeward_runtime.fetch import http, s3
+
+    client = http.Client(timeout=job.limits.timeout_seconds, ca_bundle=access.ca_bundle)
+    if scheme == "s3":
+        return s3.source(address, client=client, access=access)
+    return http.source(address, client=client, access=access)
+
+
+def _artifact(source: str, digest: str, access: Access, job: Job) -> Path:
+    """The manifest, then each layer that is not there yet, then the folder."""
+    from edgeward_runtime.fetch import http, oci
+
+    client = http.Client(timeout=job.limits.timeout_seconds, ca_bundle=access.ca_bundle)
+    repository = oci.Repository(source, digest=digest, client=client, access=access)
+    store = job.store
+    manifest = store.manifest(digest) or _manifest(repository, digest, job)
+    with store.needed(frozenset(layer.digest for layer in manifest.layers)):
+        missing = {
+            layer.digest: layer.size
+            for layer in manifest.layers
+            if store.verified(layer.digest, cancelled=job.cancelled) is None
+        }
+        store.room(missing)
+        for blob, size in missing.items():
+            with store.locked(blob, cancelled=job.cancelled):
+                if store.verified(blob, cancelled=job.cancelled) is None:
+                    transfer(Wanted(digest=blob, size=size), repository.blob(blob), job)
+        return store.release(digest, manifest)
+
+
+def _manifest(repository: Repository, digest: str, job: Job) -> Manifest:
+    content = repository.manifest(digest)
+    job.counts.received += len(content)
+    found = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    if found != digest:
+        raise refusals.mismatch(repository.address, f"has a manifest of {found}, wanted {digest}")
+    manifest = manifests.parse(content, max_bytes=job.limits.max_bytes)
+    job.store.put_manifest(digest, content)
+    return manifest

@@ -1,0 +1,202 @@
+"""GET over http and https: redirects, ranges, refusals. Imported only when a source needs it: ssl and urllib.request
+take 4 MB that a server with its model on disk never uses."""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import re
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.message import Message
+from pathlib import Path
+
+from edgeward_runtime.errors import Refusal
+from edgeward_runtime.fetch import refusals
+from edgeward_runtime.fetch.access import Access
+from edgeward_runtime.fetch.credentials import Login
+from edgeward_runtime.fetch.refusals import shown, unreachable
+from edgeward_runtime.fetch.source import Opened, Source, source_id
+from edgeward_runtime.store.partial import Origin
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 8
+_MAX_RETRY_AFTER = 600.0  # seconds; what a source asks for beyond it would hold up a release for nothing
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class Client:
+    def __init__(self, *, timeout: float, ca_bundle: Path | None = None) -> None:
+        self._timeout = timeout
+        self._ca_bundle = ca_bundle
+        self._openers: dict[str, urllib.request.OpenerDirector] = {}  # by scheme
+
+    @contextmanager
+    def request(
+        self,
+        address: str,
+        *,
+        headers: Mapping[str, str],
+        private: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer, whatever its status. Redirects of a GET are followed. `private` headers are credentials: they go
+        to the address's own scheme, host and port and nowhere else. Refusal Unreachable if nobody answers."""
+        here, secret = address, dict(private or {})
+        for _ in range(_MAX_REDIRECTS):
+            response = self._open(here, {**headers, **secret}, data, address)
+            with response:
+                location = response.headers.get("Location")
+                if response.status not in _REDIRECTS or not location or data is not None:
+                    yield response
+                    return
+            there = urllib.parse.urljoin(here, location)
+            if not there.startswith(("http://", "https://")):
+                raise unreachable(address, "redirects to an address that is not http or https")
+            if _origin(there) != _origin(here):
+                secret = {}
+            here = there
+        raise unreachable(address, f"redirects more than {_MAX_REDIRECTS} times")
+
+    def _open(
+        self, address: str, headers: Mapping[str, str], data: bytes | None, asked: str
+    ) -> http.client.HTTPResponse:
+        try:
+            # identity: the digest is that of the file, not of a compressed transfer.
+            fixed = {"Accept-Encoding": "identity", "User-Agent": "edgeward-runtime"}
+            request = urllib.request.Request(address, headers={**fixed, **headers}, data=data)
+            scheme = request.type
+            if scheme not in self._openers:
+                self._openers[scheme] = self._opener(scheme)
+            return self._openers[scheme].open(request, timeout=self._timeout)  # type: ignore[no-any-return]
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise unreachable(asked, refusals.reason_text(error)) from None
+
+    def _opener(self, scheme: str) -> urllib.request.OpenerDirector:
+        """Not build_opener(): every status is answered, and nothing but http and https is ever opened."""
+        opener = urllib.request.OpenerDirector()
+        opener.add_handler(urllib.request.ProxyHandler())
+        # Reading the system's certificates takes 30 ms, so plain http does without.
+        handler = urllib.request.HTTPHandler() if scheme == "http" else urllib.request.HTTPSHandler(context=self._tls())
+        opener.add_handler(handler)
+        return opener
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        if self._ca_bundle is not None:
+            try:
+                context.load_verify_locations(self._ca_bundle)
+            except OSError as error:  # ssl.SSLError is one
+                raise OSError(f"the CA bundle cannot be read: {error.strerror or error}") from None
+        return context
+
+
+def _origin(address: str) -> tuple[str, str, int]:
+    parts = urllib.parse.urlsplit(address)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    return parts.scheme, parts.hostname or "", port or {"http": 80, "https": 443}[parts.scheme]
+
+
+def refused(source: str, response: http.client.HTTPResponse) -> Refusal:
+    """What an answer that brings no bytes means."""
+    status = response.status
+    if status in (404, 410):
+        return refusals.refusal("NotFound", f"{shown(source)} answers {status}")
+    if status in (401, 403):
+        return refusals.refusal("Unauthorized", f"{shown(source)} answers {status}")
+    found = unreachable(source, f"answers {status}")
+    return Refusal(
+        step=found.step,
+        reason=found.reason,
+        message=found.message,
+        permanent=False,
+        after=retry_after(response.headers),
+    )
+
+
+def retry_after(headers: Message) -> float | None:
+    """Seconds that the source asks to be left alone, at most 10 minutes. A date is held against the date of the answer
+    itself: our own clock may be wrong."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isdigit():
+        return min(float(text[:9]), _MAX_RETRY_AFTER)
+    try:
+        then = email.utils.parsedate_to_datetime(text)
+        now = email.utils.parsedate_to_datetime(headers.get("Date", ""))
+        return min(max(0.0, (then - now).total_seconds()), _MAX_RETRY_AFTER)
+    except (ValueError, TypeError):
+        return None
+
+
+def range_headers(address: str, offset: int, origin: Origin) -> dict[str, str]:
+    """Asks for what is missing. If-Range holds the source to the version that the bytes before came from; other sources
+    of the same digest have no common mark, there the hash at the end tells."""
+    if not offset:
+        return {}
+    headers = {"Range": f"bytes={offset}-"}
+    if origin.source == source_id(address):
+        # A weak ETag says that two files mean the same, not that they are the same bytes.
+        strong = origin.etag if origin.etag and not origin.etag.startswith("W/") else None
+        if mark := strong or origin.modified:
+            headers["If-Range"] = mark
+    return headers
+
+
+def opened(source: str, response: http.client.HTTPResponse, offset: int) -> Opened | None:
+    """The answer to a GET that may have asked for a range. None: the range cannot be had, the whole file may. Refusal
+    for any other answer than the bytes."""
+    etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+    if response.status == 200:
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdigit() else None
+        return Opened(reader=response, offset=0, total=total, etag=etag, modified=modified)
+    if not offset:
+        raise refused(source, response)
+    if response.status == 206:
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        if found is None or int(found[1]) != offset:
+            return None
+        total = None if found[3] == "*" else int(found[3])
+        return Opened(reader=response, offset=offset, total=total, etag=etag, modified=modified)
+    if response.status in (412, 416):
+        return None
+    raise refused(source, response)
+
+
+def source(address: str, *, client: Client, access: Access) -> Source:
+    """An http or https address, with the login of its user part or else of the mounted Secrets."""
+    plain, private = _split_login(address, access)
+
+    @contextmanager
+    def open_(offset: int, origin: Origin) -> Iterator[Opened]:
+        for start in dict.fromkeys((offset, 0)):
+            with client.request(plain, headers=range_headers(address, start, origin), private=private) as response:
+                answer = opened(address, response, start)
+                if answer is not None:
+                    yield answer
+                    return
+        raise unreachable(address, "gives neither the rest nor the whole")
+
+    return Source(address=address, open=open_)
+
+
+def _split_login(address: str, access: Access) -> tuple[str, dict[str, str]]:
+    """The address without user and password, which urllib would take for part of the port, and these as a header."""
+    parts = urllib.parse.urlsplit(address)
+    user, found, host = parts.netloc.rpartition("@")
+    if found:
+        name, _, password = user.partition(":")
+        login = Login(user=urllib.parse.unquote(name), password=urllib.parse.unquote(password))
+    elif parts.scheme == "https":
+        login = access.credentials.login(host, parts.path.strip("/")) or Login()
+    else:
+        login = Login()  # a Secret does not go over the wire in the open
+    plain = urllib.parse.urlunsplit(parts._replace(netloc=host))
+    return plain, {"Authorization": login.basic} if login.basic else {}
