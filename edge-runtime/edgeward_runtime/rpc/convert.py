@@ -34,6 +34,9 @@ _CONTENTS: dict[str, tuple[str, type[np.generic]]] = {
 }
 
 
+_CHOICE_OF: dict[type, str] = {bool: "bool_param", int: "int64_param", float: "double_param"}
+
+
 def parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     """A map of InferParameter as the plain values that REST has in JSON. One without a value is null."""
     values = {}
@@ -43,9 +46,16 @@ def parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def parse(request: Any, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> InferRequest:
-    """A ModelInferRequest checked against the model's inputs and outputs; 400 for what does not fit. The flag of each
-    output says whether it is answered raw; it is the same for all."""
+def parse(
+    request: Any,
+    inputs: Mapping[str, TensorSpec],
+    outputs: Mapping[str, TensorSpec],
+    record: Mapping[str, TensorSpec] | None = None,
+) -> InferRequest:
+    """A ModelInferRequest checked against the model's inputs and outputs; 400 for what does not fit. `record` is what may
+    come instead of the inputs. The flag of each output says whether it is answered raw; it is the same for all."""
+    if record is not None and request.inputs and request.inputs[0].name in record:
+        inputs = record
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise bad_request(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs: give all of them or none")
@@ -69,9 +79,9 @@ def parse(request: Any, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, 
     asked = [{"name": entry.name, "parameters": parameters(entry.parameters)} for entry in request.outputs]
     names = checked_outputs(asked, outputs)
     answered_raw = bool(raw) or any(outputs[name].datatype not in _CONTENTS for name in names)
-    said = urgency(parameters(request.parameters))
+    said = parameters(request.parameters)
     wanted = [(name, answered_raw) for name in names]
-    return InferRequest(request.id or new_id(), feeds, wanted, names, rows, None, said)
+    return InferRequest(request.id or new_id(), feeds, wanted, names, rows, None, urgency(said), said or None)
 
 
 def _from_contents(spec: TensorSpec, shape: list[int], count: int, contents: Any) -> Array:
@@ -108,10 +118,19 @@ def _strings(spec: TensorSpec, shape: list[int], values: list[bytes]) -> Array:
 
 
 def respond(
-    *, model: str, version: str, request: InferRequest, specs: Mapping[str, TensorSpec], tensors: list[Array]
+    *,
+    model: str,
+    version: str,
+    request: InferRequest,
+    specs: Mapping[str, TensorSpec],
+    tensors: list[Array],
+    notes: Mapping[str, object] | None = None,
 ) -> Any:
-    """The ModelInferResponse. `tensors` are in the order of request.outputs."""
+    """The ModelInferResponse. `tensors` are in the order of request.outputs; `notes` become the answer's parameters."""
     answer = inference["ModelInferResponse"](model_name=model, model_version=version, id=request.id)
+    for key, note in (notes or {}).items():
+        choice = _CHOICE_OF.get(type(note), "string_param")
+        setattr(answer.parameters[key], choice, note if type(note) in _CHOICE_OF else str(note))
     for (name, raw), tensor in zip(request.outputs, tensors, strict=True):
         datatype = specs[name].datatype
         output = answer.outputs.add(name=name, datatype=datatype, shape=tensor.shape)

@@ -25,6 +25,7 @@ from edgeward_runtime.engine import Engine
 from edgeward_runtime.errors import ProtocolError, bad_request
 from edgeward_runtime.metrics import ServerStats
 from edgeward_runtime.pages import Pages
+from edgeward_runtime.preprocess.chain import RECORDS
 from edgeward_runtime.protocol import InferRequest
 from edgeward_runtime.registry import Registry
 from edgeward_runtime.rpc import convert
@@ -267,10 +268,13 @@ class RpcFront:
             raise bad_request("model_name is empty")
         call = engine.begin(self._registry.find(_parts(request.model_name, request.model_version)))
         model = call.model
+        call.pinned = bool(request.model_version)
         try:
-            parsed = convert.parse(request, model.inputs, model.outputs)
+            parsed = convert.parse(request, model.inputs, model.outputs, None if model.chain is None else RECORDS)
             call.id, call.feeds, call.names, call.rows = parsed.id, parsed.feeds, parsed.names, parsed.rows
             call.client = caller
+            if parsed.parameters is not None:
+                engine.said(call, parsed.parameters)
             timeout, priority = parsed.urgency or (0, 0)
             if caller.timeout_us:
                 timeout = min(timeout, caller.timeout_us) if timeout else caller.timeout_us
@@ -286,7 +290,12 @@ class RpcFront:
             if call.error is not None:
                 raise call.error
             answer = convert.respond(
-                model=model.name, version=model.version, request=parsed, specs=model.outputs, tensors=call.tensors
+                model=model.name,
+                version=model.version,
+                request=parsed,
+                specs=model.outputs,
+                tensors=call.tensors,
+                notes=call.notes,
             )
         except Exception as failure:
             reply(_refused(self._engine.failed(call, failure), call.dropped))
