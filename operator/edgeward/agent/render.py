@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeward.api.assignment import AssignedModel, AssignedNode, Assignment
+from edgeward.api.inferencejob import ModelSwap
 from edgeward.cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -196,10 +197,16 @@ def models_document(assignment: Assignment) -> Object:
                 "role": model.role,
                 "parameters": dict(model.parameters),
                 **_signature(model),
+                **{key: value for key, value in (("traffic", model.traffic), ("mirror", model.mirror)) if value},
             }
             for model in assignment.spec.models
         ],
+        **_model_swap(assignment.spec.effective.model_swap),
     }
+
+
+def _model_swap(asked: ModelSwap | None) -> Object:
+    return {} if asked is None else {"modelSwap": {"whenTooBig": asked.when_too_big}}
 
 
 def _signature(model: AssignedModel) -> Object:

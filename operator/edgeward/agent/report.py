@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeward.api.assignment import Assignment, NodeStatus
 from edgeward.api.common import to_dict
+from edgeward.api.conditions import STEP_REASONS
 from edgeward.api.quantity import format_decimal
 from edgeward.cluster.resources import Object
 from edgeward.fleet.failures import BROKEN_CONTAINER
@@ -225,8 +226,10 @@ def has_ended(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 
-STATES = ("Failed", "Pending", "Fetching", "Verifying", "Loading", "Warming", "Serving")
+STATES = ("Failed", "Pending", "Fetching", "Verifying", "Loading", "Checking", "Warming", "Mirroring", "Serving")
 """of a model on one pod, from the one furthest behind"""
+UNKNOWN = "Load", "Loading"
+"""what a step and a state of a newer runtime are shown as: the API takes only those that this version knows"""
 
 
 def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
@@ -246,7 +249,7 @@ def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
             "name": models[0][1]["name"][:LONGEST_NAME],
             "version": models[0][1]["version"][:LONGEST_NAME],
             "digest": digest,
-            "state": min((model["state"] for _, model in models), key=STATES.index),
+            "state": min((_state(model) for _, model in models), key=STATES.index),
             "serving": bool(served) and len(served) == ready,
             "replicas": len(served),
             "since": min((model["since"] for model in served if model.get("since")), default=None),
@@ -260,11 +263,18 @@ def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda entry: not entry["serving"])[:MOST_MODELS]
 
 
+def _state(model: Mapping[str, Any]) -> str:
+    return model["state"] if model["state"] in STATES else UNKNOWN[1]
+
+
 def _refusal(refused: Mapping[str, str]) -> dict[str, str]:
+    step, message = refused["step"], refused["message"]
+    if step not in STEP_REASONS:
+        step, message = UNKNOWN[0], f"{step}: {message}"
     return {
-        "step": refused["step"],
+        "step": step,
         "reason": refused["reason"][:LONGEST_WORD],
-        "message": refused["message"][:LONGEST_MESSAGE],
+        "message": message[:LONGEST_MESSAGE],
         "at": refused["at"],
     }
 

@@ -191,7 +191,9 @@ class NodeStatus(Model):
 class Refusal(Model):
     """Why a digest is not tried again here until told."""
 
-    step: Literal["Fetch", "Verify", "Load", "Warm"] = Field(description="Step that failed.")
+    step: Literal["Fetch", "Verify", "Signature", "Load", "Schema", "Golden", "Warm", "Mirror"] = Field(
+        description="Step that failed."
+    )
     reason: str = Field(max_length=128, description="Why, as one word.")
     message: str = Field("", max_length=1024, description="Why, for a person.")
     at: Time | None = Field(None, description="When.")
@@ -203,9 +205,10 @@ class ModelStatus(Model):
     name: str = Field("", max_length=63, description="Model.")
     version: str = Field("", max_length=63, description="Version.")
     digest: str = Field(max_length=71, description="Digest.")
-    state: Literal["Pending", "Fetching", "Verifying", "Loading", "Warming", "Serving", "Failed"] | None = Field(
-        None, description="How far it is on the pod that is furthest behind."
-    )
+    state: (
+        Literal["Pending", "Fetching", "Verifying", "Loading", "Checking", "Warming", "Mirroring", "Serving", "Failed"]
+        | None
+    ) = Field(None, description="How far it is on the pod that is furthest behind.")
     serving: bool = Field(False, description="Whether every ready replica serves it.")
     replicas: NonNegative = Field(0, description="Replicas that serve it.")
     since: Time | None = Field(None, description="Since when it serves.")

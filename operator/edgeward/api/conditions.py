@@ -64,8 +64,12 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack"
     FETCH_FAILED = "FetchFailed"
     VERIFY_FAILED = "VerifyFailed"
+    SIGNATURE_FAILED = "SignatureFailed"
     LOAD_FAILED = "LoadFailed"
+    SCHEMA_FAILED = "SchemaFailed"
+    GOLDEN_FAILED = "GoldenFailed"
     WARM_FAILED = "WarmFailed"
+    MIRROR_FAILED = "MirrorFailed"
     # The other conditions
     FRESH = "Fresh"
     STALE = "Stale"
@@ -109,8 +113,12 @@ class Reason(StrEnum):
 STEP_REASONS: Mapping[str, Reason] = {
     "Fetch": Reason.FETCH_FAILED,
     "Verify": Reason.VERIFY_FAILED,
+    "Signature": Reason.SIGNATURE_FAILED,
     "Load": Reason.LOAD_FAILED,
+    "Schema": Reason.SCHEMA_FAILED,
+    "Golden": Reason.GOLDEN_FAILED,
     "Warm": Reason.WARM_FAILED,
+    "Mirror": Reason.MIRROR_FAILED,
 }
 
 
@@ -162,8 +170,12 @@ TRUTH: Mapping[Reason, Outcome] = {
     Reason.ROLLED_BACK: _FAILED,
     Reason.FETCH_FAILED: _FAILED,
     Reason.VERIFY_FAILED: _FAILED,
+    Reason.SIGNATURE_FAILED: _FAILED,
     Reason.LOAD_FAILED: _FAILED,
+    Reason.SCHEMA_FAILED: _FAILED,
+    Reason.GOLDEN_FAILED: _FAILED,
     Reason.WARM_FAILED: _FAILED,
+    Reason.MIRROR_FAILED: _FAILED,
 }
 
 

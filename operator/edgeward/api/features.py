@@ -84,7 +84,7 @@ INFERENCE_JOB_ROWS: tuple[Row, ...] = (
     _ignored("spec.disconnect.reconcile", "says which of two good replicas stays"),
     _works("spec.expose", "makes the Service"),
     _ignored("spec.update", "pod changes surge, which never stops a replica first"),
-    _ignored("spec.modelSwap", "a model that does not fit beside the old one is refused, as with Refuse"),
+    _works("spec.modelSwap", "a version that does not fit beside the old one is refused, or takes its place in a gap"),
     _ignored("spec.offload", "hard requests are answered by the job itself"),
     _ignored("spec.capture", "nothing is kept, so nothing can leak"),
     _ignored("spec.overrides", "the job's own values hold everywhere"),

@@ -320,6 +320,18 @@ def test_a_runtime_is_told_whose_signature_it_must_find() -> None:
     assert "signature" not in document(told(models=[{**NEW[0], "signature": {"policy": "Off"}}]))["models"][0]
 
 
+def test_a_canary_and_what_to_do_without_memory_are_told() -> None:
+    stable = {"name": "m", "version": "1.0", "digest": f"sha256:{1:064x}", "sources": ["https://models/m1"]}
+    canary = {**NEW[0], "role": "Canary", "traffic": "10%", "mirror": 20}
+    said = document(told(models=[stable, canary], effective={"modelSwap": {"whenTooBig": "OffloadInGap"}}))
+    jsonschema.validate(said, CONFIG_SCHEMA)
+    assert said["modelSwap"] == {"whenTooBig": "OffloadInGap"}
+    assert [(model["role"], model.get("traffic"), model.get("mirror")) for model in said["models"]] == [
+        ("Stable", None, None),
+        ("Canary", "10%", 20),
+    ]
+
+
 def test_a_change_of_nodes_keeps_the_configs_revision_and_a_change_of_models_does_not() -> None:
     first = config_map(told())
     assert document(told(NODES[0], revision=9), first)["revision"] == 4

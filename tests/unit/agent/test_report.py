@@ -320,9 +320,22 @@ def test_what_serves_fits_its_field_however_long_the_names() -> None:
     assert len(found["serves"]) <= 256 and len(found["models"]) <= 16
 
 
+def test_words_of_a_newer_runtime_are_shown_as_those_the_api_knows() -> None:
+    newer = {**refused(), "state": "Attesting"}
+    newer["refused"] = {**newer["refused"], "step": "Attest"}
+    answer = {"contract": 1, "revision": 1, "models": [newer, serves()]}
+    assert believable(answer)
+    found = report(pod("a", ready=True), runtimes={"a": answer})
+    (model,) = [model for model in found["models"] if model["digest"] == OTHER]
+    assert model["state"] == "Loading"
+    assert (model["refused"]["step"], model["refused"]["message"]) == ("Load", "Attest: other bytes")
+
+
 # Whatever a runtime answers ------------------------------------------------------------------------------------------
 
-text = st.one_of(st.sampled_from([T0, DIGEST, "m", "Serving", "Failed", "Verify", "", "x" * 2000]), st.text(max_size=4))
+text = st.one_of(
+    st.sampled_from([T0, DIGEST, "m", "Serving", "Failed", "Verify", "Later", "", "x" * 2000]), st.text(max_size=4)
+)
 scalar = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(), text)
 refusal = st.dictionaries(st.sampled_from(["step", "reason", "message", "at"]), text)
 sound = st.fixed_dictionaries({}, optional={key: st.just(value) for key, value in serves().items()})

@@ -23,7 +23,6 @@ ASKING: dict[type[BaseModel], dict[str, Any]] = {
         "spec.disconnect.stopLocalAfter": "1h",
         "spec.disconnect.reconcile": "KeepOriginal",
         "spec.update": "Recreate",
-        "spec.modelSwap": {"whenTooBig": "OffloadInGap"},
         "spec.offload": {"job": "big"},
         "spec.capture": {"rules": [{"when": "Always"}]},
         "spec.overrides": [ANY_SITE],
@@ -82,7 +81,7 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
         },
         "disconnect": {"lostAfter": "1m", "replace": False},
         "update": "Surge",
-        "modelSwap": {"whenTooBig": "Refuse"},
+        "modelSwap": {"whenTooBig": "OffloadInGap"},
         "overrides": [],
     },
     ModelReleaseSpec: {
