@@ -1,12 +1,13 @@
 """The way of one version from its sources to a loaded and warm model beside the one that serves:
 
-    fetch -> verify -> load -> schema against what serves -> golden data -> warm-up
+    fetch -> verify -> signature -> load -> schema against what serves -> golden data -> warm-up
 
 Each step raises Refusal, which names it; nothing here touches what serves.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,17 +15,25 @@ from typing import Any, Protocol
 
 from edgeward_runtime import lifecycle
 from edgeward_runtime.artifact.reader import Artifact
-from edgeward_runtime.config import CANARY, OFFLOAD_IN_GAP, Entry
+from edgeward_runtime.config import CANARY, OFFLOAD_IN_GAP, Config, Entry
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.fetch import Fetched
-from edgeward_runtime.lifecycle import Room, Shunned, Slot, State
+from edgeward_runtime.lifecycle import Refused, Room, Shunned, Slot, State
 from edgeward_runtime.metrics import ServerStats
 from edgeward_runtime.model import Model, rows_in_use, signature_change
 from edgeward_runtime.store import Store
 
+log = logging.getLogger(__name__)
+
 
 class Fetch(Protocol):
     def __call__(self, entry: Entry, *, cancelled: Callable[[], bool], shunned: dict[str, Shunned]) -> Fetched: ...
+
+
+class Signature(Protocol):
+    """See trust.check.Signatures.check."""
+
+    def __call__(self, entry: Entry, *, offline: bool = False) -> Refusal | None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +42,7 @@ class Tools:
 
     changed_config: Callable[[], bytes | None]
     fetch: Fetch
+    signature: Signature
     load: Callable[[Artifact, Entry], Model]
     golden: Callable[[Model], None]  # Refusal if the model's own golden data does not come out
     warm: Callable[[Model, tuple[int, ...]], float | None]  # with so many rows at a time
@@ -43,8 +53,9 @@ class Tools:
     wall: Callable[[], float]  # unix seconds
     jitter: Callable[[], float]  # 0..1
     host: str  # the pod: replicas that share a store must not take each other's loads for crashed ones
-    adopted: Callable[[Config], None]  # what else a config is about than models; in the manager's thread
     build: str  # versions of this runtime and of onnxruntime: a refusal is remembered for these only
+    # Told of each config: what it is about beside models. In the manager's thread.
+    adopted: Callable[[Config], None] = lambda _config: None
 
 
 def opened(path: Path, digest: str) -> Artifact:
@@ -72,7 +83,6 @@ class Steps:
             if path is not None:
                 slot.progress = replace(slot.progress, size=self._store.size(path))
                 return opened(path, entry.digest)
-            self._stats.corrupt_blobs += 1
         self.enter(slot, State.FETCHING)
         start = self._tools.clock()
         fetched = self._tools.fetch(entry, cancelled=cancelled, shunned=slot.shunned)
@@ -80,6 +90,28 @@ class Steps:
         seconds = self._tools.clock() - start
         slot.progress = replace(slot.progress, size=self._store.size(fetched.path), seconds=seconds)
         return opened(fetched.path, entry.digest)
+
+    def vouched(self, slot: Slot, *, offline: bool = False) -> None:
+        """Whether somebody signed it whom its policy trusts. What policy Warn lets pass is noted."""
+        self.at = "Signature"
+        try:
+            warning = self._tools.signature(slot.entry, offline=offline)
+        except Refusal as refusal:
+            if refusal.permanent or refusal.reason == "SignatureUnreachable":
+                raise
+            # Whoever signs may still be at it, but hardly within seconds.
+            after = lifecycle.long_backoff(slot.progress.failures + 1)
+            raise Refusal(
+                step=refusal.step, reason=refusal.reason, message=refusal.message, permanent=False, after=after
+            ) from None
+        noted = None
+        if warning is not None:
+            log.warning(
+                "loaded all the same, the policy is Warn",
+                extra={"model": slot.entry.name, "reason": warning.reason, "error": warning.message},
+            )
+            noted = Refused(step=warning.step, reason=warning.reason, message=warning.message, at=self._tools.wall())
+        slot.progress = replace(slot.progress, warning=noted)
 
     def room(self, slot: Slot, artifact: Artifact, base: Model | None, *, when_too_big: str) -> Room:
         """Whether the version may be loaded beside what serves. Refusal NotEnoughMemory if not, and no gap is allowed

@@ -129,7 +129,6 @@ class ServerStats:
     def __init__(self) -> None:
         self.unrouted: dict[int, int] = {}  # errors that reached no model, by HTTP status
         self.swaps: dict[tuple[str, str], int] = {}  # (model, result): Serving, or the reason of the refusal
-        self.corrupt_blobs = 0
         self.load_seconds: dict[str, float] = {}  # the last load of each model, warm-up included
 
     def swap(self, model: str, result: str) -> None:
@@ -231,9 +230,6 @@ class RuntimeCollector(Collector):
         for model, seconds in sorted(server.load_seconds.items()):
             loads.add_metric([model], seconds)
         yield from (unrouted, swaps, loads)
-        yield CounterMetricFamily(
-            "edgeward_store_corrupt_blobs", "Blobs dropped at verification", value=server.corrupt_blobs
-        )
         yield GaugeMetricFamily("edgeward_queue_length", "Requests waiting or running", value=self._pending())
         yield GaugeMetricFamily("edgeward_queue_limit", "Requests that may wait or run before 503", value=self._limit)
 

@@ -58,5 +58,8 @@ class StoreCollector(Collector):
         store, evicted = self._store, self._store.evicted
         yield GaugeMetricFamily("edgeward_store_bytes", "Bytes of models in the store", value=store.used)
         yield GaugeMetricFamily("edgeward_store_quota_bytes", "Bytes it may hold, 0 = no quota", value=store.quota)
+        yield CounterMetricFamily(
+            "edgeward_store_corrupt_blobs", "Files dropped because their bytes had changed", value=store.corrupted
+        )
         yield CounterMetricFamily("edgeward_store_evicted_models", "Models removed to make room", value=evicted.models)
         yield CounterMetricFamily("edgeward_store_evicted_bytes", "Their bytes", value=evicted.size)

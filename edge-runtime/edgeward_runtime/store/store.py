@@ -46,6 +46,8 @@ class Store:
         self._held: frozenset[str] = frozenset()
         self.used = 0
         """bytes when somebody last looked or wrote: a scrape must not wait for a disk"""
+        self.corrupted = 0
+        """files that were dropped because their bytes had changed"""
 
     # -- what is there --------------------------------------------------------------------------------------------
 
@@ -91,6 +93,7 @@ class Store:
             return None
         if seen.hexdigest() == layout.name_of(digest):
             return path
+        self.corrupted += 1
         log.error("blob is corrupted, removed", extra={"digest": digest, "found": f"sha256:{seen.hexdigest()}"})
         with contextlib.suppress(OSError):
             path.unlink()
@@ -105,6 +108,7 @@ class Store:
             return None
         if hashlib.sha256(content).hexdigest() == layout.name_of(digest):
             return manifests.parse(content, max_bytes=2**62)
+        self.corrupted += 1
         log.error("manifest is corrupted, removed", extra={"digest": digest})
         with contextlib.suppress(OSError):
             path.unlink()

@@ -38,6 +38,7 @@ class World:
         self.offline = False
         self.fetch_error: Refusal | None = None
         self.load_errors: dict[str, Refusal] = {}
+        self.signature_error: Refusal | None = None
         self.golden_error: Refusal | None = None
         self.warm_error: Refusal | None = None
         self.warmed: list[tuple[int, ...]] = []
@@ -56,6 +57,7 @@ class World:
         tools = Tools(
             changed_config=self.take_config,
             fetch=self.fetch,
+            signature=self.signature,
             load=lambda *args: self.load(*args),
             golden=self.golden,
             warm=self.warm,
@@ -90,6 +92,13 @@ class World:
             file.write(content)
             self.store.commit(entry.digest, file)
         return Fetched(path=self.store.blob_path(entry.digest), received=len(content))
+
+    def signature(self, entry, *, offline=False):
+        if entry.signature.mode != "Off" or self.signature_error is not None:
+            self.calls.append(f"signature {entry.version}{' offline' if offline else ''}")
+        if entry.signature.mode == "Require" and self.signature_error is not None:
+            raise self.signature_error
+        return self.signature_error if entry.signature.mode == "Warn" else None
 
     def load(self, artifact, entry):
         self.calls.append(f"load {entry.version}")
@@ -396,7 +405,7 @@ def test_restart_with_a_damaged_blob(world):
     world.calls.clear()
     world.want("1", V1)
     assert world.calls == ["fetch 1", "load 1"] and world.live() == "1"
-    assert world.stats.corrupt_blobs == 1
+    assert world.store.corrupted == 1
 
 
 @pytest.mark.parametrize(

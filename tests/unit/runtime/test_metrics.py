@@ -82,8 +82,6 @@ def test_server_counters():
     stats.unrouted[404] = 2
     stats.swap("m", "Serving")
     stats.swap("m", "NotOnnx")
-    stats.fetched_bytes = 7
     found = samples(Registry(), stats)
     assert found["edgeward_unrouted_errors_total", ("code", "404")] == 2
     assert found["edgeward_model_swaps_total", ("model", "m"), ("result", "NotOnnx")] == 1
-    assert found["edgeward_fetched_bytes_total",] == 7
