@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from edgeward_runtime.offload.asked import Asked as Offload
+from edgeward_runtime.offload.asked import parse as parse_offload
 from edgeward_runtime.trust.policy import MAX_KEY_LENGTH, MAX_KEYS, OFF, REQUIRE, WARN, Policy
 
 CONTRACT = 1
@@ -152,7 +154,7 @@ def _offload(document: dict[str, Any], warnings: list[str]) -> Offload | None:
     if "offload" not in document:
         return None
     try:
-        offload, unknown = asked.parse(document["offload"])
+        offload, unknown = parse_offload(document["offload"])
     except ValueError as error:
         raise ConfigError("Invalid", str(error)) from None
     warnings += [f"{field}: unknown field ignored" for field in unknown]

@@ -23,6 +23,7 @@ def load(artifact: Artifact, entry: Entry, *, threads: int) -> Model:
         digest=entry.digest,
         threads=threads,
         parameters=entry.parameters,
+        root=artifact.root,
     )
     model.artifact = artifact
     if artifact.preprocessing is not None:

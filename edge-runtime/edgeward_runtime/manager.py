@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeward_runtime import lifecycle, status
 from edgeward_runtime.attempt import Steps, Tools, opened
@@ -184,7 +184,7 @@ class Manager:
     def _new_slot(self, entry: Entry) -> Slot:
         wall = self._tools.wall()
         live = self._live.serving.get(entry.place)
-        if live is not None and live.entry.identity == entry.identity:
+        if live is not None and _same(live.entry, entry):
             # A rollback to what serves, or only other sources.
             return Slot(entry=entry, progress=live.progress)
         refused = self._records.refused(entry, wall=wall)
@@ -200,7 +200,7 @@ class Manager:
         """A canary that is now wanted as stable is loaded and warm already, and has seen real requests."""
         name, role = slot.entry.place
         canary = self._live.serving.get((name, CANARY))
-        if role != STABLE or canary is None or canary.entry.identity != slot.entry.identity:
+        if role != STABLE or canary is None or not _same(canary.entry, slot.entry):
             return
         if slot.progress.state is not State.SERVING:
             self._served(slot, self._live.take_canary(name))
@@ -210,9 +210,13 @@ class Manager:
     def _boot(self, wanted: Config | None) -> None:
         """Serves what served last, where that is not what is wanted anyway. `wanted` None: the config was refused."""
         self._booted = True
-        identities = {entry.name: entry.identity for entry in wanted.entries if entry.role == STABLE} if wanted else {}
+        stable = {entry.name: entry for entry in wanted.entries if entry.role == STABLE} if wanted else {}
         for entry in self._records.last_good():
-            if (wanted and entry.name not in identities) or identities.get(entry.name) == entry.identity:
+            now = stable.get(entry.name)
+            if now is not None and now.identity != entry.identity:
+                # What is trusted today counts, and no record on a disk that others may write.
+                entry = replace(entry, signature=now.signature)
+            elif now is not None or wanted is not None:
                 continue
             try:
                 if self._bring_back(entry):
@@ -232,6 +236,7 @@ class Manager:
         if path is None:
             return False
         slot = Slot(entry=entry, progress=Progress(since=self._tools.wall(), size=self._store.size(path)))
+        self._steps.vouched(slot, offline=True)
         self._go_live(slot, self._steps.load_again(slot, opened(path, entry.digest)))
         return True
 
@@ -241,6 +246,9 @@ class Manager:
         gap = False
         try:
             artifact = self._steps.bring(slot, cancelled=self._cancelled(slot))
+            self._steps.vouched(slot)
+            if self._confirmed(slot):
+                return
             base = self._registry.live.get(slot.entry.name)
             room = self._steps.room(slot, artifact, base, when_too_big=self._when_too_big)
             self._records.load_begins(
@@ -274,6 +282,16 @@ class Manager:
         else:
             self._served(slot, model)
 
+    def _confirmed(self, slot: Slot) -> bool:
+        """Whether just this version serves there already, so that only what is asked of its signature has changed."""
+        live = self._live.serving.get(slot.entry.place)
+        if live is None or live.entry.identity != slot.entry.identity:
+            return False
+        slot.progress = lifecycle.entered(slot.progress, State.SERVING, wall=live.progress.since)
+        self._live.confirm(slot)
+        self._remember_good()
+        return True
+
     def _current(self, slot: Slot) -> bool:
         return self._slots.get(slot.entry.place) is slot and not self._stopping.is_set()
 
@@ -306,6 +324,9 @@ class Manager:
     def _served(self, slot: Slot, model: Model) -> None:
         self._go_live(slot, model)
         self._stats.swap(model.name, "Serving")
+        self._remember_good()
+
+    def _remember_good(self) -> None:
         stable = [live.entry for (_name, role), live in self._live.serving.items() if role == STABLE]
         self._records.remember_good(stable)
 
@@ -379,6 +400,12 @@ class Manager:
                 "the old version does not load again",
                 extra={"model": name, "version": gap.entry.version, "error": str(error)},
             )
+
+
+def _same(live: Entry, wanted: Entry) -> bool:
+    """Whether a version that serves is all that is wanted. Where its signature is asked for in another way, it has to
+    be looked at again, while it serves on."""
+    return live.identity == wanted.identity and live.signature == wanted.signature
 
 
 def _crashed(entry: Entry, crashes: int, *, now: float, wall: float) -> Slot:

@@ -21,6 +21,7 @@ from edgeward_runtime.preprocess.chain import Chain
 from edgeward_runtime.protocol import Plans
 from edgeward_runtime.route import Split, Target
 from edgeward_runtime.tensors import DATATYPE_OF_ONNX, NUMPY_OF, Array, TensorSpec
+from edgeward_runtime.trust import onnx_file
 
 # What a dynamic dimension other than the first is set to for warm-up, in this order until one runs: token counts take
 # 1, convolutions with strides want an image.
@@ -153,15 +154,22 @@ def _scores(outputs: Mapping[str, TensorSpec], parameters: Mapping[str, object])
 
 
 def load(
-    path: Path, *, name: str, version: str, digest: str, threads: int, parameters: Mapping[str, object] | None = None
+    path: Path,
+    *,
+    name: str,
+    version: str,
+    digest: str,
+    threads: int,
+    parameters: Mapping[str, object] | None = None,
+    root: Path | None = None,
 ) -> Model:
-    """Parses and optimises the file. Raises Refusal with reason Empty, NotOnnx or LoadFailed.
+    """Parses and optimises the file. Raises Refusal with reason Empty, NotOnnx or LoadFailed, or if the model would
+    open a file outside `root`; without one, if it would open any.
 
     onnxruntime holds the GIL in parts of session creation, so other threads stall a little (measured by others: up to
     0.1 s for 120 MB); that is a later answer's latency, never an error.
     """
-    if path.stat().st_size == 0:
-        raise Refusal(step="Load", reason="Empty", message="the file has 0 bytes", permanent=True)
+    onnx_file.check_external(path, root=root)
     try:
         session = onnxruntime.InferenceSession(str(path), _options(threads), providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -25,19 +25,23 @@ from edgeward_runtime import __version__, cgroup, fetch, loading, memory, status
 from edgeward_runtime import front as front_module
 from edgeward_runtime.app import App, Parts
 from edgeward_runtime.attempt import Tools
-from edgeward_runtime.config import Entry
+from edgeward_runtime.config import Config, Entry
 from edgeward_runtime.engine import Engine
+from edgeward_runtime.fetch.signature import signatures
 from edgeward_runtime.front import Front
 from edgeward_runtime.lifecycle import Progress, State
 from edgeward_runtime.manager import Manager
 from edgeward_runtime.metrics import MetricsPage, RuntimeCollector, ServerStats
 from edgeward_runtime.mirror import Mirror
 from edgeward_runtime.model import load, warm_up
+from edgeward_runtime.offload.metrics import OffloadCollector
+from edgeward_runtime.offload.switch import Switch
 from edgeward_runtime.ort import onnxruntime
 from edgeward_runtime.pages import Pages
 from edgeward_runtime.registry import Registry
 from edgeward_runtime.settings import Settings
 from edgeward_runtime.store import Store
+from edgeward_runtime.trust.check import Signatures
 from edgeward_runtime.watch import ConfigWatch
 from edgeward_runtime.worker import Worker
 
@@ -70,13 +74,24 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     )
     worker = Worker(loop=loop, limit=settings.queue, limit_bytes=in_flight_bytes)
     threads = settings.threads or cgroup.default_threads()
+    engine = Engine(worker=worker, observers=[Mirror()])
+    offload = Switch(
+        engine=engine,
+        loop=loop,
+        token_file=settings.offload_token_file,
+        hold_seconds=settings.offload_hold_seconds,
+    )
     manager: Manager | None = None
-    collectors: list[Collector] = []
+    collectors: list[Collector] = [OffloadCollector(lambda: offload.forwarder)]
     if single is not None:
         read_status = _load_single(single, registry, stats, threads, settings.batch_rows)
     else:
         store, fetches = Store(settings.store, quota=settings.store_bytes), fetch.FetchStats()
-        manager = _manager(settings, loop, registry, stats, threads, store, fetches)
+
+        def adopted(config: Config) -> None:
+            _call_in(loop, lambda: offload.adopt(config.offload))
+
+        manager = _manager(settings, loop, registry, stats, threads, store, fetches, adopted)
         read_status = manager.status
         collectors.append(fetch.StoreCollector(store=store, stats=fetches))
     collectors.append(
@@ -85,7 +100,6 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     pages = Pages(
         registry=registry, metrics=MetricsPage(*collectors), status=read_status, server_name=settings.server_name
     )
-    engine = Engine(worker=worker, observers=[Mirror()])
     app = App(Parts(registry=registry, engine=engine, stats=stats, pages=pages, max_json_bytes=settings.max_json_bytes))
     rpc = _rpc(settings, registry=registry, engine=engine, stats=stats, pages=pages)
     front = Front(
@@ -183,6 +197,7 @@ def _manager(
     threads: int,
     store: Store,
     fetches: fetch.FetchStats,
+    adopted: Callable[[Config], None],
 ) -> Manager:
     tools = Tools(
         changed_config=ConfigWatch(settings.config_dir).changed,
@@ -193,11 +208,13 @@ def _manager(
             access=fetch.access_of(settings),
             stats=fetches,
         ),
+        signature=_signatures(settings, store).check,
         load=functools.partial(loading.load, threads=threads),
         golden=loading.check_golden,
         warm=functools.partial(loading.warm, batch_rows=settings.batch_rows),
         memory=cgroup.memory_available,
         trim=memory.trim,
+        adopted=adopted,
         call=functools.partial(_call_in, loop),
         clock=time.monotonic,
         wall=time.time,
@@ -206,6 +223,14 @@ def _manager(
         build=f"{__version__}/{onnxruntime.__version__}",
     )
     return Manager(store=store, registry=registry, stats=stats, tools=tools, poll_seconds=settings.poll_seconds)
+
+
+def _signatures(settings: Settings, store: Store) -> Signatures:
+    return Signatures(
+        saved=store.signature,
+        save=store.put_signature,
+        fetched=functools.partial(signatures, limits=fetch.limits_of(settings), access=fetch.access_of(settings)),
+    )
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> Any:
@@ -232,7 +257,9 @@ def _load_single(
 ) -> Callable[[], dict[str, object]]:
     start = time.monotonic()
     digest = file_digest(single.path)
-    model = load(single.path, name=single.name, version=single.version, digest=digest, threads=threads)
+    model = load(
+        single.path, name=single.name, version=single.version, digest=digest, threads=threads, root=single.path.parent
+    )
     warm_up(model, batch_rows=batch_rows)
     stats.load_seconds[single.name] = time.monotonic() - start
     registry.wanted = frozenset({single.name})

@@ -82,6 +82,7 @@ class Forwarder:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = perf_counter,
         chance: Callable[[], float] = random.random,
+        stats: Stats | None = None,
     ) -> None:
         self._client = client
         self._policy = policy
@@ -92,14 +93,15 @@ class Forwarder:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="edgeward-offload")
         self._in_flight = 0
         self.route = Route()
-        self.stats = Stats()
+        self.stats = Stats() if stats is None else stats
 
     @property
     def threshold(self) -> float:
         return self._steering.threshold
 
-    def stop(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def retire(self) -> None:
+        """Takes nothing new; what is on its way comes back."""
+        self._threads.shutdown(wait=False)
 
     # -- a second opinion -----------------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ def played(scenario: Callable[[Scene], Any], policy: Policy | None = None, budge
     async def main() -> Scene:
         scene = Scene(asyncio.get_running_loop(), policy or Policy(hold=2.0), budget or Budget(share=0.2))
         await scenario(scene)
-        scene.forwarder.stop()
+        scene.forwarder.retire()
         return scene
 
     return asyncio.run(main())

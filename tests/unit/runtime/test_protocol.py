@@ -294,6 +294,9 @@ def test_a_record_may_come_instead_of_the_inputs_where_the_model_takes_one():
     with pytest.raises(ProtocolError, match="unexpected input 'record'"):
         parse(body, None, INPUTS, OUTPUTS, {})
     assert set(parse(as_json(), None, INPUTS, OUTPUTS, {}, record).feeds) == {"a", "b"}
+    for entries in ([{"name": []}], [{"name": {}}], [3], {}, [], [{}]):
+        with pytest.raises(ProtocolError):
+            parse(orjson.dumps({"inputs": entries}), None, INPUTS, OUTPUTS, {}, record)
 
 
 def test_notes_become_the_answers_parameters():
