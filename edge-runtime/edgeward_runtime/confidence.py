@@ -86,7 +86,7 @@ def _fits(spec: TensorSpec) -> bool:
 
 def softmax(logits: Floats) -> Floats:
     """exp(x_k) / sum_j exp(x_j), shifted by the largest so that nothing overflows. A row with NaN or infinity is NaN."""
-    finite: Booleans = np.isfinite(logits).all(axis=1)
+    finite: Booleans = np.asarray(np.isfinite(logits).all(axis=1))
     shifted = np.where(finite[:, None], logits, 0.0)
     powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     result: Floats = powers / powers.sum(axis=1, keepdims=True)
@@ -128,5 +128,5 @@ def entropy(probabilities: Floats) -> Floats:
 
 def top_class(probabilities: Floats) -> npt.NDArray[np.int64]:
     """[N, K] -> [N]; -1 where there is none. Ties go to the lower class, as in argmax."""
-    good: Booleans = ~np.isnan(probabilities).any(axis=1)
+    good: Booleans = np.asarray(~np.isnan(probabilities).any(axis=1))
     return np.where(good, np.where(good[:, None], probabilities, 0.0).argmax(axis=1), -1)
