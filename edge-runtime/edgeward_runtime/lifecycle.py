@@ -68,6 +68,7 @@ class Progress:
     size: int | None = None  # bytes of the model file
     seconds: float | None = None  # that the fetch took
     refused: Refused | None = None
+    warning: Refused | None = None  # what would have been a refusal, had somebody asked for it: policy Warn
     permanent: bool = False
     failures: int = 0
     retry_at: float = 0.0  # on the manager's monotonic clock
@@ -141,7 +142,7 @@ def due(progress: Progress, *, now: float) -> bool:
 def entered(progress: Progress, state: State, *, wall: float) -> Progress:
     """The progress on entering a step; keeps a failure in sight until its step is passed."""
     if state is State.SERVING:
-        return Progress(state=state, since=wall, size=progress.size, seconds=progress.seconds)
+        return Progress(state=state, since=wall, size=progress.size, seconds=progress.seconds, warning=progress.warning)
     if progress.refused is not None and STEPS.index(_STEP_OF[state]) <= STEPS.index(progress.refused.step):
         return progress
     return replace(progress, state=state, since=wall, refused=None)

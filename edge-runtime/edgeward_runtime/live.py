@@ -48,6 +48,10 @@ class Live:
         )
         self._retire(old)
 
+    def confirm(self, slot: Slot) -> None:
+        """The version that serves is wanted by another entry of the same identity."""
+        self.serving = {**self.serving, slot.entry.place: Serving(entry=slot.entry, progress=slot.progress)}
+
     def take_canary(self, name: str) -> Model:
         """The canary's model, which is none any more. It has to go live right after."""
         model = self._registry.canaries[name]

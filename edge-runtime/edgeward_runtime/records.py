@@ -16,6 +16,7 @@ from typing import Any
 from edgeward_runtime.config import Entry
 from edgeward_runtime.lifecycle import Refused
 from edgeward_runtime.store import Store
+from edgeward_runtime.trust.policy import OFF, REQUIRE, WARN, Policy
 
 _REFUSED_KEPT = 32  # entries in a job's refused record
 
@@ -108,6 +109,7 @@ def _record_of(entry: Entry) -> dict[str, Any]:
         "digest": entry.digest,
         "sources": list(entry.sources),
         "parameters": dict(entry.parameters),
+        "signature": {"policy": entry.signature.mode, "keys": list(entry.signature.keys)},
     }
 
 
@@ -127,4 +129,21 @@ def _entry_of_record(name: str, record: object) -> Entry | None:
     hexadecimal = digest.removeprefix("sha256:")
     if len(hexadecimal) != 64 or not set(hexadecimal) <= set("0123456789abcdef"):
         return None
-    return Entry(name=name, version=version, digest=digest, sources=tuple(map(str, sources)), parameters=parameters)
+    return Entry(
+        name=name,
+        version=version,
+        digest=digest,
+        sources=tuple(map(str, sources)),
+        parameters=parameters,
+        signature=_policy(record.get("signature")),
+    )
+
+
+def _policy(record: object) -> Policy:
+    """Of a record that says nothing sensible, the strictest: a key that is none lets nothing pass."""
+    if record is None:
+        return Policy()  # written before there were policies
+    mode, keys = (record.get("policy"), record.get("keys")) if isinstance(record, dict) else (None, None)
+    if mode in (REQUIRE, WARN, OFF) and isinstance(keys, list):
+        return Policy(str(mode), tuple(map(str, keys)))
+    return Policy(REQUIRE, ())

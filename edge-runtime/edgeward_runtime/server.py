@@ -33,7 +33,6 @@ from edgeward_runtime.lifecycle import Progress, State
 from edgeward_runtime.manager import Manager
 from edgeward_runtime.metrics import MetricsPage, RuntimeCollector, ServerStats
 from edgeward_runtime.mirror import Mirror
-from edgeward_runtime.model import load, warm_up
 from edgeward_runtime.offload.metrics import OffloadCollector
 from edgeward_runtime.offload.switch import Switch
 from edgeward_runtime.ort import onnxruntime
@@ -53,7 +52,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SingleFile:
-    """`edgeward-serve model.onnx`: no agent, no store."""
+    """`edgeward-serve model.onnx`, or the folder of an artifact: no agent, no store."""
 
     path: Path
     name: str
@@ -256,16 +255,16 @@ def _load_single(
     single: SingleFile, registry: Registry, stats: ServerStats, threads: int, batch_rows: int
 ) -> Callable[[], dict[str, object]]:
     start = time.monotonic()
-    digest = file_digest(single.path)
-    model = load(
-        single.path, name=single.name, version=single.version, digest=digest, threads=threads, root=single.path.parent
-    )
-    warm_up(model, batch_rows=batch_rows)
+    artifact = opened(single.path, "")
+    digest = file_digest(artifact.model)
+    entry = Entry(name=single.name, version=single.version, digest=digest)
+    model = loading.load(artifact, entry, threads=threads)
+    loading.check_golden(model)
+    loading.warm(model, (), batch_rows=batch_rows)
     stats.load_seconds[single.name] = time.monotonic() - start
     registry.wanted = frozenset({single.name})
     registry.flip(model)
-    entry = Entry(name=single.name, version=single.version, digest=digest)
-    progress = Progress(state=State.SERVING, since=time.time(), size=single.path.stat().st_size)
+    progress = Progress(state=State.SERVING, since=time.time(), size=artifact.model.stat().st_size)
     return lambda: status.document(
         revision=0,
         wanted={entry.place: (entry, progress)},

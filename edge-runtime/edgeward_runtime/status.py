@@ -94,6 +94,8 @@ def _model(entry: Entry, progress: Progress, serving: bool) -> dict[str, object]
         model["seconds"] = round(progress.seconds, 3)
     if progress.refused is not None:
         model["refused"] = _refused(progress.refused)
+    if progress.warning is not None:
+        model["warning"] = _refused(progress.warning)
     return model
 
 

@@ -14,10 +14,10 @@ from edgeward_runtime.artifact import measured as measured_file
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Artifact:
     """`root` is the folder that nothing of the model may lie outside of. A model that came as a plain file is an artifact
-    with nothing but `model`."""
+    with nothing but `model`, and without a folder: what lies beside it in the store are other models."""
 
     digest: str  # sha256:HEX: of the manifest, or of the plain file
-    root: Path
+    root: Path | None
     model: Path
     preprocessing: Path | None = None
     golden: Path | None = None
@@ -48,4 +48,4 @@ class Artifact:
 
     @classmethod
     def of_file(cls, path: Path, *, digest: str) -> Self:
-        return cls(digest=digest, root=path.parent, model=path)
+        return cls(digest=digest, root=None, model=path)

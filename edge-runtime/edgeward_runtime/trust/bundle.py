@@ -162,4 +162,4 @@ def _decoded(text: object, where: str) -> bytes:
 
 
 def _invalid(message: str) -> Refusal:
-    return Refusal(step="Verify", reason="SignatureInvalid", message=message, permanent=False)
+    return Refusal(step="Signature", reason="SignatureInvalid", message=message, permanent=False)

@@ -36,7 +36,7 @@ class Signatures:
         self._fetched = fetched
 
     def check(self, entry: Entry, *, offline: bool = False) -> Refusal | None:
-        """None if all is as asked for. Under Require raises Refusal (step Verify) if not; under Warn answers it, for the
+        """None if all is as asked for. Under Require raises Refusal (step Signature) if not; under Warn answers it, for the
         status. `offline`: only what the store has counts."""
         if entry.signature.mode == OFF:
             return None
@@ -85,4 +85,4 @@ def _of_source(refusal: Refusal) -> Refusal:
 
 
 def _verify(reason: str, message: str) -> Refusal:
-    return Refusal(step="Verify", reason=reason, message=message, permanent=False)
+    return Refusal(step="Signature", reason=reason, message=message, permanent=False)

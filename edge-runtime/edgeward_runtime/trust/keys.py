@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def verify(digest: str, signed: Sequence[Signed], keys: Sequence[str]) -> None:
     """Returns if one of the `keys` (public, PEM) made one of the signatures, over a payload that names `digest`.
 
-    Refusal, step Verify: BadKey (permanent) for a key that is none of Ed25519 and ECDSA P-256, whatever the others are;
+    Refusal, step Signature: BadKey (permanent) for a key that is none of Ed25519 and ECDSA P-256, whatever the others are;
     SignatureMissing without any signature; SignatureInvalid if none is by these keys or for this digest."""
     public = [_public_key(text, index) for index, text in enumerate(keys)]
     if not public:
@@ -91,4 +91,4 @@ def _made(key: PublicKey, signed: Signed) -> bool:
 
 
 def _refusal(reason: str, message: str, *, permanent: bool = False) -> Refusal:
-    return Refusal(step="Verify", reason=reason, message=message, permanent=permanent)
+    return Refusal(step="Signature", reason=reason, message=message, permanent=permanent)

@@ -54,7 +54,7 @@ def scan(path: Path) -> Scan:
 def check_external(path: Path, *, root: Path | None) -> Scan:
     """Returns what `scan` does, if every file that the model would open lies below `root`, also after symbolic links
     are followed, and is there. `root` None: the model is a single file and may open none. Refusal, permanent, step
-    Verify: UnsafePath, ExternalDataMissing."""
+    Load: UnsafePath, ExternalDataMissing."""
     found = scan(path)
     if found.external and root is None:
         message = f"the model keeps weights in {_named(found.external)}; publish it as an artifact with those files"
@@ -179,4 +179,4 @@ def _not_onnx(text: str) -> Refusal:
 
 
 def _refusal(reason: str, message: str) -> Refusal:
-    return Refusal(step="Verify", reason=reason, message=message, permanent=True)
+    return Refusal(step="Load", reason=reason, message=message, permanent=True)

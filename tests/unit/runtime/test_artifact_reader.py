@@ -55,7 +55,7 @@ def test_measurements_that_are_none_are_refused(tmp_path: Path, text: str) -> No
 
 def test_a_plain_file_is_an_artifact_with_only_a_model(tmp_path: Path) -> None:
     found = Artifact.of_file(tmp_path / "blob", digest=DIGEST)
-    assert (found.model, found.root, found.golden) == (tmp_path / "blob", tmp_path, None)
+    assert (found.model, found.root, found.golden) == (tmp_path / "blob", None, None)
 
 
 def histogram(**changes: Any) -> dict[str, Any]:

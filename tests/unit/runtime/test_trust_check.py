@@ -22,7 +22,7 @@ FOREIGN = (keys.sign(D, STRANGER.private),)
 AWAY = Refusal(step="Fetch", reason="Unreachable", message="https://a: away", permanent=False)
 NONE = Refusal(step="Fetch", reason="NotFound", message="https://a.sig answers 404", permanent=False)
 
-BROKEN = Refusal(step="Verify", reason="SignatureInvalid", message="no JSON", permanent=False)
+BROKEN = Refusal(step="Signature", reason="SignatureInvalid", message="no JSON", permanent=False)
 
 
 class World:
@@ -43,7 +43,7 @@ class World:
     def refused(self, **how: Any) -> Refusal:
         with pytest.raises(Refusal) as caught:
             self.check(**how)
-        assert caught.value.step == "Verify"
+        assert caught.value.step == "Signature"
         warned = self.check("Warn", **how)
         assert warned is not None
         assert (warned.reason, warned.message) == (caught.value.reason, caught.value.message)

@@ -56,7 +56,7 @@ def test_a_model_as_onnx_itself_saves_it_with_external_data(tmp_path: Path) -> N
     assert refused(path, None).reason == "ExternalDataMissing"
     (tmp_path / "weights.bin").unlink()
     refusal = refused(path, tmp_path)
-    assert (refusal.step, refusal.reason) == ("Verify", "ExternalDataMissing")
+    assert (refusal.step, refusal.reason) == ("Load", "ExternalDataMissing")
     assert "weights.bin" in refusal.message
 
 
@@ -112,7 +112,7 @@ def test_paths_out_of_the_folder_are_refused(tmp_path: Path, location: str) -> N
     folder.mkdir()
     (tmp_path / "secret").write_bytes(b"1234")
     refusal = refused(written(folder, model(external("w", location))), folder)
-    assert (refusal.step, refusal.reason) == ("Verify", "UnsafePath")
+    assert (refusal.step, refusal.reason) == ("Load", "UnsafePath")
 
 
 def test_links_are_followed_and_must_stay_within(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ BY_ED25519 = base64.b64decode(
 def refused(digest: str, signed: list[Signed], public: list[str]) -> Refusal:
     with pytest.raises(Refusal) as caught:
         keys.verify(digest, signed, public)
-    assert caught.value.step == "Verify"
+    assert caught.value.step == "Signature"
     return caught.value
 
 
