@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeward.placement.columns import Floats, Rows
 from edgeward.placement.ledger import Ledger
+from edgeward.placement.solve.highs import maximum
 from edgeward.placement.solve.relax import (
     LINES,
     RESOURCES,
@@ -228,32 +229,14 @@ class Lp:
         return starts, np.concatenate(columns)[order], node[order], order, np.concatenate(wants)[order]
 
     def _model(self, whole: bool) -> highspy.Highs:
-        rows = np.concatenate([entry[0] for entry in self._entries])
-        columns = np.concatenate([entry[1] for entry in self._entries])
-        values = np.concatenate([entry[2] for entry in self._entries])
-        order = np.lexsort((rows, columns))
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = self._columns, self._rows
-        lp.col_cost_ = np.concatenate(self._gains)
-        lp.col_lower_ = np.zeros(self._columns)
-        lp.col_upper_ = np.concatenate(self._uppers)
-        lp.row_lower_ = np.full(self._rows, -highspy.kHighsInf)
-        lp.row_upper_ = np.concatenate(self._limits)
-        lp.sense_ = highspy.ObjSense.kMaximize
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        lp.a_matrix_.start_ = np.searchsorted(columns[order], np.arange(self._columns + 1))
-        lp.a_matrix_.index_ = rows[order]
-        lp.a_matrix_.value_ = values[order]
-        if whole:
-            of_wants = max((end for _, _, end in self._spans), default=0)
-            kinds = [highspy.HighsVarType.kInteger] * of_wants
-            lp.integrality_ = [*kinds, *[highspy.HighsVarType.kContinuous] * (self._columns - of_wants)]
-        highs = highspy.Highs()  # type: ignore[no-untyped-call]
-        options: dict[str, bool | int | str] = {"output_flag": False, "threads": 1, "parallel": "off", "random_seed": 1}
-        for name, value in options.items():
-            highs.setOptionValue(name, value)
-        highs.passModel(lp)
-        return highs
+        entries = [np.concatenate(column) for column in zip(*self._entries, strict=True)]
+        return maximum(
+            gains=np.concatenate(self._gains),
+            uppers=np.concatenate(self._uppers),
+            limits=np.concatenate(self._limits),
+            entries=(entries[0], entries[1], entries[2]),
+            whole=max((end for _, _, end in self._spans), default=0) if whole else 0,
+        )
 
     def add(self, more: Tangents) -> None:
         """2 t V - own - z <= t^2, V and own being sums over the columns of the node."""

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeward.placement.columns import Floats, Rows
+from edgeward.placement.solve.highs import maximum
 
 Flags = NDArray[np.bool_]
+PRIMAL, DUAL = 4, 1
+"""of HiGHS' simplex_strategy"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +69,14 @@ class Master:
 
     def _model(self) -> highspy.Highs:
         firsts = self.spot[self.spot >= 0]
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = len(firsts), self._start
-        lp.col_cost_ = self._bonus[self.spot >= 0]
-        lp.col_lower_, lp.col_upper_ = np.zeros(len(firsts)), np.ones(len(firsts))
-        lp.row_lower_ = np.full(self._start, -highspy.kHighsInf)
-        lp.row_upper_ = np.concatenate(self._limits)
-        lp.sense_ = highspy.ObjSense.kMaximize
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        lp.a_matrix_.start_ = np.arange(len(firsts) + 1)
-        lp.a_matrix_.index_ = firsts
-        lp.a_matrix_.value_ = np.ones(len(firsts))
-        highs = highspy.Highs()  # type: ignore[no-untyped-call]
-        options: dict[str, bool | int | str] = {"output_flag": False, "threads": 1, "parallel": "off", "random_seed": 1}
-        options["simplex_strategy"] = 4  # primal, as the last mixture stays feasible when choices are added
-        for name, value in options.items():
-            highs.setOptionValue(name, value)
-        highs.passModel(lp)
-        return highs
+        return maximum(
+            gains=self._bonus[self.spot >= 0],
+            uppers=np.ones(len(firsts)),
+            limits=np.concatenate(self._limits),
+            entries=(firsts, np.arange(len(firsts)), np.ones(len(firsts))),
+            # Primal, as the last mixture stays feasible when choices are added.
+            options={"simplex_strategy": PRIMAL},
+        )
 
     def add(self, worth: Floats, rows: Rows, columns: Rows, values: Floats) -> None:
         """Choices by what they are worth, and their entries; a row of -1 does not exist."""
