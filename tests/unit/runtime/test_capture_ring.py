@@ -66,7 +66,7 @@ def test_what_is_added_is_read(tmp_path):
     assert [r.header["id"] for r in reader.records(tmp_path, after=found[0].key)] == ["b"]
 
 
-@pytest.mark.parametrize("max_bytes", [SMALLEST, 3 * MIB + 12345])
+@pytest.mark.parametrize("max_bytes", [SMALLEST, 3 * MIB // 2 + 12345])
 def test_the_files_never_have_more_than_the_bound(tmp_path, max_bytes):
     """Looked at after every step of a long mix of sizes and priorities, labels, sketches and expiry among it."""
     one = ring(tmp_path, max_bytes=max_bytes)
