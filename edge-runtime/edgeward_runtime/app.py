@@ -47,18 +47,13 @@ class App:
     def handle(self, request: Request, reply: Reply) -> None:
         path = request.path
         try:
-            if path.endswith("/infer") and path.startswith("/v2/models/"):
-                if request.method != b"POST":
-                    raise not_allowed("infer takes POST", b"POST")
-                parts = self._routes.get(path)
-                if parts is None:
-                    parts = path.split("/")[3:-1]
-                    if len(self._routes) < _MAX_ROUTES:
-                        self._routes[path] = parts
-                model = self._registry.find(parts)
-            else:
+            parts = self._routes.get(path) or self._route(path)
+            if parts is None:
                 reply(self._parts.pages.answer(request))
                 return
+            if request.method != b"POST":
+                raise not_allowed("infer takes POST", b"POST")
+            model = self._registry.find(parts)
         except ProtocolError as failure:
             unrouted = self._parts.stats.unrouted
             unrouted[failure.status] = unrouted.get(failure.status, 0) + 1
@@ -69,6 +64,15 @@ class App:
             reply(error(500, "internal error"))
             return
         self._infer(model, len(parts) == 3, request, reply)
+
+    def _route(self, path: str) -> list[str] | None:
+        """The parts of an infer path that name the model, None for other paths."""
+        if not path.endswith("/infer") or not path.startswith("/v2/models/"):
+            return None
+        parts = path.split("/")[3:-1]
+        if len(self._routes) < _MAX_ROUTES:
+            self._routes[path] = parts
+        return parts
 
     # -- infer ----------------------------------------------------------------------------------------------------
 
@@ -83,7 +87,7 @@ class App:
             if request.refused is not None:
                 raise request.refused
             body = request.body
-            json_length = protocol.header_length(request.json_length, len(body))
+            json_length = request.length or protocol.header_length(request.json_length, len(body))
             if (len(body) if json_length is None and not request.record else json_length or 0) > self._max_json_bytes:
                 text = f"the JSON is over the limit of {self._max_json_bytes} bytes, send large tensors as binary data"
                 raise ProtocolError(413, text)

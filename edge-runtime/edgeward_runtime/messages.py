@@ -23,6 +23,7 @@ class Request:
     body: bytes = b""
     keep_alive: bool = True
     json_length: bytes | None = None  # Inference-Header-Content-Length
+    length: int | None = None  # the same as a number, where it is known already
     encoding: bytes | None = None  # Content-Encoding, None once the body is decoded
     accept: bytes | None = None  # Accept-Encoding
     record: bool = False  # Content-Type image/... or text/csv: the body is a record for the model's preprocessing
@@ -39,7 +40,7 @@ class Head:
     and a dictionary finds it ten times faster than the parser's callbacks take it apart. Only of requests that came in
     one piece, with a Content-Length or no body, and with nothing in them that changes how they are read."""
 
-    __slots__ = ("accept", "body_size", "json_length", "keep_alive", "method", "path")
+    __slots__ = ("accept", "body_size", "json_length", "keep_alive", "length", "method", "path")
 
     def __init__(self, request: Request) -> None:
         self.method = request.method
@@ -47,6 +48,11 @@ class Head:
         self.body_size = len(request.body)
         self.keep_alive = request.keep_alive
         self.json_length = request.json_length
+        length = request.json_length
+        # Anything else is for the application to refuse.
+        self.length = int(length) if length is not None and length.isdigit() and len(length) < 19 else None
+        if self.length is not None and self.length > self.body_size:
+            self.length = None
         self.accept = request.accept
 
     def request(self, body: bytes) -> Request:
@@ -55,6 +61,7 @@ class Head:
         request.path = self.path
         request.body = body
         request.json_length = self.json_length
+        request.length = self.length
         if not self.keep_alive:
             request.keep_alive = False
         if self.accept is not None:

@@ -9,6 +9,15 @@ import os
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+from collections.abc import Callable
+from typing import Any
+
 import onnxruntime
 
-__all__ = ["onnxruntime"]
+__all__ = ["bare_run", "onnxruntime"]
+
+
+def bare_run(session: onnxruntime.InferenceSession) -> Callable[[Any, Any, None], Any]:
+    """session.run without the Python around it: for each run it checks again what the protocol has checked, that all inputs
+    are there, and what concerns GPUs only. For a tiny model that costs as much as a third of its run."""
+    return getattr(session, "_sess", session).run  # type: ignore[no-any-return]

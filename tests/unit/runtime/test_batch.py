@@ -128,12 +128,11 @@ def test_knee(tmp_path: Path, run_ms: list[float], rows: int) -> None:
     def clock() -> float:
         return now[0]
 
-    class Timed:
-        def run(self, names: object, feeds: dict[str, Any]) -> list[Any]:
-            now[0] += by_rows[len(feeds["x"])] / 1000 if len(feeds["x"]) in by_rows else 0
-            return [feeds["x"] * 2]
+    def timed(names: object, feeds: dict[str, Any], options: object) -> list[Any]:
+        now[0] += by_rows.get(len(feeds["x"]), 0) / 1000
+        return [feeds["x"] * 2]
 
-    model.session = Timed()  # type: ignore[assignment]
+    model._run = timed
     batch_check.prepare(model, size=1, seconds=run_ms[0] / 1000, clock=clock)
     assert model.batch_rows == rows
     assert model.batch_off == ("NoGain" if rows == 1 else "")
