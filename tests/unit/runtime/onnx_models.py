@@ -45,6 +45,23 @@ def constant_times(factor: float, width: int = 4) -> bytes:
     return _model([helper.make_node("Mul", ["x", "factor"], ["y"])], [x], [y], [weight])
 
 
+def stamped(number: float, sizes: Sequence[int] = (4, 16, 2)) -> bytes:
+    """x float32[N, sizes[0]] -> version = x * number, which tells who answered, and y = what weights of these sizes make
+    of x, which takes memory and time as a model does."""
+    random = np.random.default_rng(int(number))
+    nodes, weights, here = [helper.make_node("Mul", ["x", "number"], ["version"])], [], "x"
+    weights.append(numpy_helper.from_array(np.array(number, np.float32), "number"))
+    for index, (width_in, width_out) in enumerate(pairwise(sizes)):
+        there = "y" if index == len(sizes) - 2 else f"h{index}"
+        matrix = (random.standard_normal((width_in, width_out)) * 0.1).astype(np.float32)
+        weights.append(numpy_helper.from_array(matrix, f"w{index}"))
+        nodes.append(helper.make_node("MatMul", [here, f"w{index}"], [there]))
+        here = there
+    x, version = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, sizes[0]]) for name in ("x", "version"))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, sizes[-1]])
+    return _model(nodes, [x], [version, y], weights)
+
+
 def identity(element: int, shape: Sequence[int | None] = (None,)) -> bytes:
     x = helper.make_tensor_value_info("x", element, list(shape))
     y = helper.make_tensor_value_info("y", element, list(shape))
@@ -110,3 +127,12 @@ def digest(content: bytes) -> str:
 def write(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+def sharpened(factor: float, width: int = 4) -> bytes:
+    """x float32[n, width] -> probabilities float32[n, width] = softmax(factor * x): the larger, the surer."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, width])
+    y = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, width])
+    weight = numpy_helper.from_array(np.float32(factor), "factor")
+    nodes = [helper.make_node("Mul", ["x", "factor"], ["z"]), helper.make_node("Softmax", ["z"], ["probabilities"])]
+    return _model(nodes, [x], [y], [weight])
