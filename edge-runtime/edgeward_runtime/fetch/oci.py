@@ -19,9 +19,11 @@ from edgeward_runtime.fetch.credentials import Login
 from edgeward_runtime.fetch.source import Opened, Source
 from edgeward_runtime.store.partial import Origin
 
+# The specification's grammar: no empty part, and none of dots alone.
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REFERENCE = re.compile(
     r"oci://(?P<host>[A-Za-z0-9.-]+(?::[0-9]{1,5})?|\[[0-9a-fA-F:]+\](?::[0-9]{1,5})?)"
-    r"/(?P<repository>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
+    rf"/(?P<repository>{_PART}(?:/{_PART})*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}}))?"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 _CHALLENGE = re.compile(r'(?P<scheme>[A-Za-z]+)\s+(?P<fields>(?:[a-z_]+="[^"]*"(?:\s*,\s*)?)+)')

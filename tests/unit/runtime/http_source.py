@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -22,10 +22,13 @@ class Source:
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []  # of each request, names in lower case
         self.ranges = False
+        self.answers_from: int | None = None  # another offset than the one asked for
         self.etags: dict[str, str] = {}  # by path; If-Range is held against them
         self.answer_headers: dict[str, str] = {}
         self.stall_at: int | None = None  # offset in the file at which the bytes stop coming
         self.go_on = threading.Event()  # set: what stalls goes on
+        # What a path answers instead of a file: (target, headers in lower case, body) -> status, headers, body.
+        self.answers: dict[str, Callable[[str, dict[str, str], bytes], tuple[int, dict[str, str], bytes]]] = {}
         self.cut_after: int | None = None  # bytes, then the connection ends although more was announced
         self.seconds_per_chunk = 0.0
         self.chunk = 64 * 1024
@@ -45,6 +48,9 @@ def serving() -> Iterator[Source]:
             source.requests.append(self.path)
             source.headers.append({name.lower(): value for name, value in self.headers.items()})
             path = self.path.partition("?")[0]
+            if path in source.answers:
+                self.answer(path)
+                return
             if source.status is not None or (path not in source.files and path not in source.redirects):
                 self.send_response(source.status or 404)
                 for name, value in source.answer_headers.items():
@@ -66,6 +72,7 @@ def serving() -> Iterator[Source]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
+            offset = source.answers_from if offset and source.answers_from is not None else offset
             self.send_response(206 if offset else 200)
             if offset:
                 self.send_header("Content-Range", f"bytes {offset}-{len(content) - 1}/{len(content)}")
@@ -78,6 +85,21 @@ def serving() -> Iterator[Source]:
             stop = len(content) if source.cut_after is None else min(offset + source.cut_after, len(content))
             with contextlib.suppress(OSError):
                 self.write(content, offset, stop)
+
+        def do_POST(self) -> None:
+            source.requests.append(self.path)
+            source.headers.append({name.lower(): value for name, value in self.headers.items()})
+            self.answer(self.path.partition("?")[0])
+
+        def answer(self, path: str) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            status, headers, content = source.answers[path](self.path, source.headers[-1], body)
+            (self.send_response_only if "Date" in headers else self.send_response)(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         def offset(self, path: str) -> int:
             """Where to begin; 0 for the whole file."""
