@@ -256,6 +256,7 @@ def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
             "bytes": max((model["bytes"] for _, model in models if model.get("bytes")), default=None),
             "seconds": max((model["seconds"] for _, model in models if model.get("seconds")), default=None),
             "refused": next((_refusal(model["refused"]) for _, model in models if model.get("refused")), None),
+            "warning": next((_refusal(model["warning"]) for _, model in models if model.get("warning")), None),
         }
         if entry["seconds"] is not None:
             entry["seconds"] = format_decimal(round(float(entry["seconds"]), 3))

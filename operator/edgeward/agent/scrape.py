@@ -114,6 +114,7 @@ def _model(model: object) -> bool:
         and ("bytes" not in model or _count(model["bytes"]))
         and ("seconds" not in model or _duration(model["seconds"]))
         and (state != "Failed" if "refused" not in model else _refusal(refused))
+        and ("warning" not in model or _refusal(model["warning"]))
     )
 
 

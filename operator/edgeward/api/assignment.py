@@ -213,6 +213,7 @@ class ModelStatus(Model):
     replicas: NonNegative = Field(0, description="Replicas that serve it.")
     since: Time | None = Field(None, description="Since when it serves.")
     refused: Refusal | None = Field(None, description="Why it is not tried again here until told.")
+    warning: Refusal | None = Field(None, description="What signature policy Require would have refused it for.")
     bytes: NonNegative | None = Field(None, description="Bytes fetched.")
     seconds: Decimal | None = Field(None, description="Seconds from the order to serving.")
 

@@ -476,6 +476,8 @@ class ServedModel:
     refused_step: str = ""
     refused_reason: str = ""
     refused_message: str = ""
+    warning: str = ""
+    """what signature policy Warn let pass"""
 
 
 @dataclass(frozen=True, slots=True)

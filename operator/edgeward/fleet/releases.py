@@ -76,6 +76,7 @@ def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
                 refused_step=model.refused.step if model.refused else "",
                 refused_reason=model.refused.reason if model.refused else "",
                 refused_message=model.refused.message if model.refused else "",
+                warning=f"{model.warning.reason}: {model.warning.message}" if model.warning else "",
             )
             for model in assignment.status.models
         ),

@@ -538,7 +538,9 @@ def judge_release(release: ModelRelease, step: ReleaseStep, counts: Mapping[Site
     offline = f", {counts[SiteState.OFFLINE]} offline catch up by themselves" if counts[SiteState.OFFLINE] else ""
     if total == 0:
         return Verdict(Reason.NOTHING_WANTED, "no job serves this model yet")
-    return Verdict(Reason.RELEASED, told + offline)
+    warned = next((item for item in step.sites if item.serves and item.serves.warning), None)
+    warning = f"; {warned.site}: {warned.serves.warning}" if warned and warned.serves else ""
+    return Verdict(Reason.RELEASED, told + offline + warning)
 
 
 def _exceptions(step: ReleaseStep) -> tuple[ReleaseException, ...]:

@@ -128,13 +128,21 @@ def _site(models: SiteModels, release: Release, connected: set[str], job: Job | 
     if told is None:
         return says(SiteState.PENDING, reason="NoRunnableModel", message="no version is known")
     of_told = next((model for model in models.served if model.digest == told.digest), None)
-    if target is not None and told.digest == target.digest and of_told is not None and of_told.serving:
+    # A policy that came after the version: it serves on, and is not what was asked for.
+    distrusted = of_told is not None and of_told.serving and of_told.refused_step == "Signature"
+    if (
+        target is not None
+        and told.digest == target.digest
+        and of_told is not None
+        and of_told.serving
+        and not distrusted
+    ):
         others = [model for model in models.served if model.serving and model.digest != told.digest]
         if not others:
             return says(SiteState.UPDATED)
     if models.site not in connected:
         return says(SiteState.OFFLINE, reason="SiteDisconnected", message="catches up when it is back")
-    if of_told is not None and of_told.refused_step and not of_told.serving:
+    if of_told is not None and of_told.refused_step and (distrusted or not of_told.serving):
         return says(
             SiteState.FAILED,
             reason=f"{of_told.refused_step}Failed",

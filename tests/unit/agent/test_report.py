@@ -314,6 +314,12 @@ def test_a_refusal_of_any_pod_is_shown_beside_what_serves() -> None:
     assert entries[DIGEST]["serving"] and entries[OTHER]["refused"]["reason"] == "DigestMismatch"
 
 
+def test_what_the_policy_let_pass_is_shown_beside_that_it_serves() -> None:
+    why = {"step": "Signature", "reason": "SignatureMissing", "message": "nobody signed it", "at": T1}
+    (entry,) = models((pod("a", ready=True), [serves(warning=why)]))
+    assert entry["serving"] and entry["warning"] == why and "refused" not in entry
+
+
 def test_what_serves_fits_its_field_however_long_the_names() -> None:
     long = [serves(f"sha256:{number:064x}", name="m" * 63, version="v" * 63) for number in range(20)]
     found = report(pod("a", ready=True), runtimes={"a": {"contract": 1, "revision": 1, "models": long}})

@@ -42,6 +42,17 @@ def test_the_first_assignment_says_all_that_the_agent_needs() -> None:
     parse(Assignment, {**write.body, "kind": "Assignment"}, strict=True)
 
 
+def test_a_release_says_whose_signature_is_needed_and_new_keys_reach_the_sites() -> None:
+    world = World()
+    world.settle(plan_of({"a1": 1}))
+    for keys in (["PEM"], ["PEM", "NEXT"]):
+        asked = {"policy": "Require", "keys": keys}
+        world.releases = [release(artifact={"uri": "https://models/m", "digest": DIGEST, "signature": asked})]
+        world.hub(plan_of({"a1": 1}))
+        (told,) = world.assignments.values()
+        assert told["spec"]["models"][0]["signature"] == asked
+
+
 def test_nothing_is_written_when_nothing_differs() -> None:
     world = World()
     world.settle(plan_of({"a1": 1, "b1": 1}))

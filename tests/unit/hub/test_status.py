@@ -114,6 +114,10 @@ REFUSED = {
     "state": "Failed",
     "refused": {"step": "Verify", "reason": "DigestMismatch", "message": "the bytes are sha256:c0ffee", "at": ago(30)},
 }
+UNSIGNED = {
+    **{"name": "m", "version": "1.0", "digest": DIGEST, "replicas": 1, "state": "Serving"},
+    "warning": {"step": "Signature", "reason": "SignatureMissing", "message": "nobody signed it", "at": ago(30)},
+}
 PROBLEM = at_work()
 PROBLEM["status"]["conditions"] = [
     {
@@ -211,6 +215,11 @@ ROWS: dict[str, tuple[Any, str, str]] = {
         lambda: of_release(release(), at_work(models=[OLD_SERVES, REFUSED]), job=job()),
         "Failed",
         "VerifyFailed",
+    ),
+    "release-serves-unsigned-under-warn": (
+        lambda: of_release(release(), at_work(models=[{**UNSIGNED, "serving": True}]), job=job()),
+        "Current",
+        "Released",
     ),
     "release-not-yet-available": (
         lambda: of_release(release(gates=[{"name": "g", "builtin": "Drift", "max": "1"}]), at_work(), job=job()),

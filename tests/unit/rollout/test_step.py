@@ -84,6 +84,16 @@ def test_a_refused_digest_is_failed_with_the_step_and_the_old_one_serves() -> No
     assert said.serves == serves(V1) and said.told == V2
 
 
+def test_what_serves_but_is_no_longer_trusted_is_failed() -> None:
+    """The policy came after the version: a site serves on, and does not count as what was asked for."""
+    distrusted = replace(serves(V2), refused_step="Signature", refused_reason="SignatureMissing")
+    of = fleet(at("a", V2, distrusted), at("b", V2, serves(V2)))
+    assert states(of) == {"a": ("Failed", "SignatureFailed"), "b": ("Updated", "")}
+    assert only(of).current == V1
+    # What another pod there says of its own way is not about what serves.
+    assert states(fleet(at("a", V2, replace(serves(V2), refused_step="Load"))))["a"] == ("Updated", "")
+
+
 def test_an_offline_site_catches_up_by_itself_and_is_not_failed() -> None:
     off = fleet(at("a", V2, serves(V1), serves(V2, refused="Fetch")), at("b", V2, serves(V2)), offline="a")
     assert states(off) == {"a": ("Offline", "SiteDisconnected"), "b": ("Updated", "")}
