@@ -26,6 +26,7 @@ from tests.integration.conformance.target import (
     SECOND,
     VERSION,
     Target,
+    foreign,
     values_of,
 )
 
@@ -107,7 +108,8 @@ def test_metadata(client):
     assert document.name and document.version
     for version in ("", VERSION):
         document = client.get_model_metadata("simple", version)
-        assert (document.name, list(document.versions)) == ("simple", [VERSION]) and document.platform
+        assert document.name == "simple" and document.platform
+        assert not VERSION or list(document.versions) == [VERSION]
         assert [(one.name, one.datatype, list(one.shape)) for one in document.inputs] == [
             ("INPUT0", "INT32", [1, 16]),
             ("INPUT1", "INT32", [1, 16]),
@@ -371,9 +373,10 @@ def test_messages_that_make_no_sense(stub, message, said):
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelInfer(message, timeout=LIMIT)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert said in caught.value.details()
+    assert foreign() is not None or said in caught.value.details()
 
 
+@pytest.mark.ours
 @pytest.mark.parametrize("body", [b"\xff\xff\xff", b"\x0a\xff", b"\x2a\x05hello"])
 def test_bytes_that_are_no_message(channel, body):
     call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")

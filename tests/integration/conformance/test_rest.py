@@ -90,7 +90,8 @@ def test_metadata(client):
     assert document["name"] and document["version"] and isinstance(document["extensions"], list)
     for version in ("", VERSION):
         document = client.get_model_metadata("simple", version)
-        assert (document["name"], document["versions"]) == ("simple", [VERSION]) and document["platform"]
+        assert document["name"] == "simple" and document["platform"]
+        assert not VERSION or document["versions"] == [VERSION]
         assert {"name": "INPUT1", "datatype": "INT32", "shape": [1, 16]} in document["inputs"]
         assert [output["name"] for output in document["outputs"]] == ["OUTPUT0", "OUTPUT1"]
     assert client.get_model_metadata("FP32", query_params={"a": 1}, headers={"X-A": "b"})["inputs"] == [
@@ -150,7 +151,7 @@ def test_two_inputs_and_two_outputs(client, given, taken):
     assert result.as_numpy("OUTPUT0").tolist() == (FIRST + SECOND).tolist()
     assert result.as_numpy("OUTPUT1").tolist() == (FIRST - SECOND).tolist()
     document = result.get_response()
-    assert (document["model_name"], document["model_version"], document["id"]) == ("simple", VERSION, "my id")
+    assert (document["model_name"], document.get("model_version") or "", document["id"]) == ("simple", VERSION, "my id")
     assert [one["name"] for one in document["outputs"]] == ["OUTPUT1", "OUTPUT0"]
     assert [one["shape"] for one in document["outputs"]] == [[1, 16]] * 2
 
@@ -416,6 +417,7 @@ def test_chunked_bodies(served, pack):
     )
 
 
+@pytest.mark.ours
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "compress"])
 def test_transfer_codings_other_than_chunked_are_refused(served, coding):
     headers = {"Transfer-Encoding": coding}
