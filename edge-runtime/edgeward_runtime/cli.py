@@ -23,7 +23,13 @@ def serve(argv: list[str] | None = None) -> int:
         description="Serves ONNX models over the Open Inference Protocol. Without FILE it follows models.json in "
         "EDGEWARD_CONFIG_DIR; settings come from EDGEWARD_... variables (docs/runtime.md).",
     )
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="serve this .onnx file")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="serve this .onnx file, or this artifact folder",
+    )
     parser.add_argument("--name", help="the model's name (default: the file's)")
     parser.add_argument("--model-version", default="1", help="the version that answers name (default: 1)")
     parser.add_argument("--host", help="address to listen on (default: EDGEWARD_HOST or 0.0.0.0)")
@@ -55,8 +61,8 @@ def serve(argv: list[str] | None = None) -> int:
             parser.error(
                 "name and version must begin with a letter or digit and hold only letters, digits, '.', '_', '-'"
             )
-        if not options.file.is_file():
-            parser.error(f"{options.file} is not a file")
+        if not options.file.exists():
+            parser.error(f"{options.file} is not there")
         single = SingleFile(path=options.file, name=name, version=options.model_version)
     try:
         return run(settings, single)

@@ -203,6 +203,7 @@ class RuntimeCollector(Collector):
         transfer = SummaryMetricFamily(
             "edgeward_client_transfer_seconds", "Time on the way, as clients report it", labels=labels
         )
+        yield from _records([model for model, _state in models if model.chain is not None])
         for model, state in models:
             key = [model.name, model.version]
             transfer.add_metric(key, model.stats.transfers, model.stats.transfer_seconds)
@@ -232,6 +233,32 @@ class RuntimeCollector(Collector):
         yield from (unrouted, swaps, loads)
         yield GaugeMetricFamily("edgeward_queue_length", "Requests waiting or running", value=self._pending())
         yield GaugeMetricFamily("edgeward_queue_limit", "Requests that may wait or run before 503", value=self._limit)
+
+
+def _records(models: list[Model]) -> Iterator[Metric]:
+    """Of versions with preprocessing."""
+    if not models:
+        return
+    labels = ["model", "version"]
+    records = CounterMetricFamily("edgeward_records", "Pictures and tables answered", labels=labels)
+    size = CounterMetricFamily(
+        "edgeward_record_bytes", "Records as received, and what preprocessing made of them", labels=[*labels, "stage"]
+    )
+    duplicates = CounterMetricFamily(
+        "edgeward_near_duplicates", "Records answered as the one before, without a run", labels=labels
+    )
+    missing = CounterMetricFamily(
+        "edgeward_missing_channels", "Records that a fusion completed", labels=[*labels, "channel"]
+    )
+    for model in models:
+        key, stats = [model.name, model.version], model.stats
+        records.add_metric(key, stats.records)
+        size.add_metric([*key, "received"], stats.record_bytes)
+        size.add_metric([*key, "prepared"], stats.prepared_bytes)
+        duplicates.add_metric(key, stats.near_duplicates)
+        for channel, count in sorted(stats.missing_channels.items()):
+            missing.add_metric([*key, channel], count)
+    yield from (records, size, duplicates, missing)
 
 
 class MetricsPage:

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from edgeward_runtime import __version__, cgroup, fetch, loading, memory, status
 from edgeward_runtime import front as front_module
 from edgeward_runtime.app import App, Parts
-from edgeward_runtime.attempt import Tools
+from edgeward_runtime.attempt import Tools, opened
 from edgeward_runtime.config import Config, Entry
 from edgeward_runtime.engine import Engine
 from edgeward_runtime.fetch.signature import signatures
@@ -40,6 +40,7 @@ from edgeward_runtime.pages import Pages
 from edgeward_runtime.registry import Registry
 from edgeward_runtime.settings import Settings
 from edgeward_runtime.store import Store
+from edgeward_runtime.swap_metrics import SwapCollector
 from edgeward_runtime.trust.check import Signatures
 from edgeward_runtime.watch import ConfigWatch
 from edgeward_runtime.worker import Worker
@@ -81,7 +82,7 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         hold_seconds=settings.offload_hold_seconds,
     )
     manager: Manager | None = None
-    collectors: list[Collector] = [OffloadCollector(lambda: offload.forwarder)]
+    collectors: list[Collector] = [OffloadCollector(lambda: offload.forwarder), SwapCollector(registry)]
     if single is not None:
         read_status = _load_single(single, registry, stats, threads, settings.batch_rows)
     else:

@@ -44,9 +44,9 @@ def free_port() -> int:
 class Server:
     """One edgeward-serve process. The folder holds its config and its store, so that another one can take over from it."""
 
-    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, port: int = 0, **settings: str) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = port or free_port()
         (folder / "config").mkdir(exist_ok=True)
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("EDGEWARD_")},
@@ -105,13 +105,14 @@ class Server:
         )
         return status, json.loads(body[:length]), body[length:]
 
-    def want(self, *models: dict[str, Any], revision: int = 1, contract: int = 1) -> None:
+    def want(self, *models: dict[str, Any], revision: int = 1, contract: int = 1, **more: Any) -> None:
         """Writes the config as a kubelet does, by rename."""
         document = {
             "contract": contract,
             "revision": revision,
             "job": {"namespace": "shop", "name": "reader"},
             "models": models,
+            **more,
         }
         temporary = self.folder / "config" / ".new"
         temporary.write_text(json.dumps(document))
@@ -142,8 +143,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]:
-    one = Server(folder, *arguments, **settings)
+def server(folder: Path, *arguments: str, port: int = 0, **settings: str) -> Iterator[Server]:
+    one = Server(folder, *arguments, port=port, **settings)
     try:
         yield one
     finally:

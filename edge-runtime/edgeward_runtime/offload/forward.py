@@ -115,6 +115,7 @@ class Forwarder:
         hardness = self._hardness(call)
         if hardness is None:
             self.stats.unscored += 1
+            self._steering.arrived()
             done(call)
             return
         if not self._steering.seen(hardness, now=now):
@@ -161,6 +162,7 @@ class Forwarder:
         if refused is not None:
             self.stats.count(SPILL, refused)
             return False
+        self._steering.arrived()
         self._take_over(SPILL, call, left, done, otherwise)
         return True
 

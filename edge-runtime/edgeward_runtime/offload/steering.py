@@ -14,7 +14,7 @@ _WINDOW = 512  # requests whose hardness is remembered
 _WARM = 32  # before so many nothing is called hard
 _REFRESH = 16  # requests between two looks at the quantile
 _BURST_BYTES = 300.0  # seconds of the bytes' rate that may go at once
-_BURST_REQUESTS = 8.0  # tokens: so many may go one after the other after a calm time
+_BURST_REQUESTS = 8.0  # so many may go one after the other after a calm time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +34,8 @@ class Steering:
         self._times: deque[float] = deque(maxlen=_WINDOW)
         self._since_refresh = 0
         self.threshold = float("inf")
-        self._requests = _BURST_REQUESTS
-        self._bytes = self._bytes_burst
+        # Empty at first: what has gone is never more than what the time and the requests so far allow.
+        self._requests = self._bytes = 0.0
         self._bytes_at = now
         self._mean_bytes = 0.0  # of what was sent, 0 before the first
 
@@ -47,11 +47,14 @@ class Steering:
     def _bytes_burst(self) -> float:
         return float("inf") if self._rate is None else self._rate * _BURST_BYTES
 
-    def seen(self, hardness: float, *, now: float) -> bool:
-        """Takes note of a request that was answered here; whether it is among the hardest. Every request adds its share
-        to the budget, so this is called for each."""
+    def arrived(self) -> None:
+        """Every request adds its share to the budget, wherever it is answered."""
         share = 1.0 if self._budget.share is None else self._budget.share
         self._requests = min(_BURST_REQUESTS, self._requests + share)
+
+    def seen(self, hardness: float, *, now: float) -> bool:
+        """Takes note of a request that was answered here; whether it is among the hardest."""
+        self.arrived()
         self._hardness.append(hardness)
         self._times.append(now)
         self._since_refresh += 1
@@ -75,7 +78,8 @@ class Steering:
     def affords(self, size: int, *, now: float) -> bool:
         """Whether one request of about `size` bytes (both ways) is within the budget now."""
         self._refill(now)
-        return self._requests >= 1.0 and (self._rate is None or self._bytes >= size)
+        requests = self._budget.share is None or self._requests >= 1.0
+        return requests and (self._rate is None or self._bytes >= size)
 
     def spent(self, size: int, *, now: float) -> None:
         """After a request went: `size` is what really travelled, which may be more than was expected."""

@@ -136,3 +136,10 @@ def sharpened(factor: float, width: int = 4) -> bytes:
     weight = numpy_helper.from_array(np.float32(factor), "factor")
     nodes = [helper.make_node("Mul", ["x", "factor"], ["z"]), helper.make_node("Softmax", ["z"], ["probabilities"])]
     return _model(nodes, [x], [y], [weight])
+
+
+def means_of_channels(size: int = 8) -> bytes:
+    """x float32[n, 3, size, size] -> y float32[n, 3]: how red, green and blue a picture is."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 3, size, size])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 3])
+    return _model([helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)], [x], [y])

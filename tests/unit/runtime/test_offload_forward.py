@@ -202,6 +202,7 @@ def test_what_never_goes(more: dict[str, Any]):
 
 def test_a_request_whose_wait_is_too_long_is_answered_elsewhere():
     async def scenario(scene: Scene) -> None:
+        scene.warm()
         scene.elsewhere.answers.put(BETTER)
         taken = scene.forwarder.spills(scene.call([]), 1.0, scene.end, lambda: pytest.fail("it was answered"))
         assert taken
@@ -213,6 +214,7 @@ def test_a_request_whose_wait_is_too_long_is_answered_elsewhere():
 
 def test_a_spill_that_fails_goes_back_into_the_queue():
     async def scenario(scene: Scene) -> None:
+        scene.warm()
         scene.elsewhere.answers.put(Unavailable("down"))
         assert scene.forwarder.spills(scene.call([]), 1.0, scene.end, scene.came.set)
         await asyncio.wait_for(scene.came.wait(), 5)

@@ -44,7 +44,7 @@ def test_the_threshold_follows_a_model_that_becomes_unsure():
 @given(st.lists(st.floats(0, 1), min_size=50, max_size=400), st.floats(0.01, 1.0))
 def test_the_share_is_never_exceeded(hardness: list[float], share: float):
     sent = drive(Steering(Budget(share=share), now=0.0), hardness)
-    assert len(sent) <= share * len(hardness) + 8
+    assert len(sent) <= share * len(hardness) + 1e-6
 
 
 @given(st.integers(50, 600), st.integers(100, 5000))
@@ -52,7 +52,7 @@ def test_bytes_an_hour_are_never_exceeded(count: int, size: int):
     budget = Budget(share=1.0, bytes_per_hour=360_000.0)
     chance = random.Random(count)
     sent = drive(Steering(budget, now=0.0), [chance.random() for _ in range(count)], size=size)
-    assert len(sent) * size <= 100.0 * (300 + count * 0.1)
+    assert len(sent) * size <= 100.0 * count * 0.1
 
 
 def test_scarce_bytes_go_to_the_hardest_and_not_to_the_first():
@@ -78,9 +78,17 @@ def test_without_limits_all_but_the_easiest_may_go():
 
 def test_a_clock_that_stands_still_gives_no_bytes():
     steering = Steering(Budget(bytes_per_hour=3600.0), now=0.0)
-    steering.spent(300, now=0.0)
+    steering.seen(0.5, now=0.0)
     assert not steering.affords(1, now=0.0) and not steering.affords(1, now=-50.0)
     assert steering.affords(1, now=2.0)
+
+
+def test_no_limit_is_no_limit_from_the_first_request_on():
+    assert Steering(Budget(), now=0.0).affords(10**9, now=0.0)
+
+
+def test_a_share_of_nothing_is_nothing():
+    assert drive(Steering(Budget(share=0.0), now=0.0), [index / 100 for index in range(100)]) == []
 
 
 # -- routes -----------------------------------------------------------------------------------------------------------
