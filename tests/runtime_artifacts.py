@@ -16,7 +16,9 @@ import numpy.typing as npt
 from edgeward_runtime.artifact import manifest
 from edgeward_runtime.artifact.build import Built, File, build, digest_of
 from edgeward_runtime.tensors import to_binary
+from edgeward_runtime.trust import bundle, keys
 from tests.cluster.registry import PASSWORD, USER
+from tests.unit.runtime.signing import Pair
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 _DATATYPE = {"float32": "FP32", "float16": "FP16", "int64": "INT64", "int32": "INT32", "uint8": "UINT8", "bool": "BOOL"}
@@ -109,3 +111,13 @@ class Client:
         if answer.status != status:
             raise AssertionError(f"{method} {path}: {answer.status} {text[:300]!r}")
         return text, answer.headers.get("Location", "")
+
+
+def sign(pushed: Pushed, *pairs: Pair) -> None:
+    """Puts signatures beside an artifact as `cosign sign` does."""
+    host, _, repository = pushed.source.removeprefix("oci://").partition("/")
+    content, blobs = bundle.build_manifest([keys.sign(pushed.digest, pair.private) for pair in pairs])
+    client = Client(host, repository)
+    for blob in blobs:
+        client.blob(blob)
+    client.manifest(content, tag=bundle.tag(pushed.digest))
