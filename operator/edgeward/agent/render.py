@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeward.api.assignment import AssignedModel, AssignedNode, Assignment
+from edgeward.api.assignment import AssignedModel, AssignedNode, Assignment, AssignmentSpec
+from edgeward.api.common import parse_quantity, seconds
 from edgeward.api.inferencejob import ModelSwap
 from edgeward.cluster.resources import (
     CONFIG_MAPS,
@@ -44,6 +45,7 @@ from .merge import overlay
 from .settings import AgentSettings
 
 PORT = 8080
+_GRPC = {"name": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
 CONFIG_DIR = "/etc/edgeward/job"
 STORE_DIR = "/var/lib/edgeward/store"
 USER = 65532
@@ -202,11 +204,30 @@ def models_document(assignment: Assignment) -> Object:
             for model in assignment.spec.models
         ],
         **_model_swap(assignment.spec.effective.model_swap),
+        **_offload(assignment.spec),
     }
 
 
 def _model_swap(asked: ModelSwap | None) -> Object:
     return {} if asked is None else {"modelSwap": {"whenTooBig": asked.when_too_big}}
+
+
+def _offload(spec: AssignmentSpec) -> Object:
+    asked = spec.offload
+    if asked is None:
+        return {}
+    budget: Object = {}
+    if asked.budget is not None and asked.budget.requests is not None:
+        budget["requests"] = asked.budget.requests
+    if asked.budget is not None and asked.budget.bytes_per_hour is not None:
+        budget["bytesPerHour"] = float(parse_quantity(asked.budget.bytes_per_hour))
+    slo = spec.effective.slo
+    told: Object = {"url": asked.url, "criterion": asked.criterion, "spill": asked.spill, "budget": budget}
+    if asked.ca_bundle is not None:
+        told["caBundle"] = asked.ca_bundle
+    if slo is not None and slo.latency is not None:
+        told["latencySeconds"] = seconds(slo.latency)
+    return {"offload": told}
 
 
 def _signature(model: AssignedModel) -> Object:
@@ -267,9 +288,25 @@ def _service(assignment: Assignment, name: str, selector: Mapping[str, str]) -> 
             "type": expose.type,
             "selector": dict(selector),
             "trafficDistribution": "PreferClose",
-            "ports": [{"name": "http", "port": expose.port, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [
+                {"name": "http", "port": expose.port, "targetPort": "http", "protocol": "TCP"},
+                *(
+                    {**_GRPC, "port": port, "targetPort": port}
+                    for port in _grpc_ports(assignment)
+                    if port != expose.port
+                ),
+            ],
         },
     }
+
+
+def _grpc_ports(assignment: Assignment) -> list[int]:
+    """The port that the podTemplate lets the runtime serve gRPC at, if any: it costs memory, so it is off by itself."""
+    template = assignment.spec.pod_template or {}
+    containers = (template.get("spec") or {}).get("containers") or []
+    env = [one for item in containers if item.get("name") == "runtime" for one in item.get("env") or []]
+    values = [str(one.get("value")) for one in env if one.get("name") == "EDGEWARD_GRPC_PORT"]
+    return [int(value) for value in values[-1:] if value.isdecimal() and 0 < int(value) < 65536]
 
 
 def _budget(assignment: Assignment) -> list[Child]:

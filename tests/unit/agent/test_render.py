@@ -257,6 +257,17 @@ def test_where_the_user_has_a_budget_there_is_no_second_one() -> None:
 # Services and names --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("value", "ports"),
+    [("8081", [("http", 80), ("grpc", 8081)]), ("0", [("http", 80)]), ("80", [("http", 80)]), ("x", [("http", 80)])],
+)
+def test_the_service_has_a_grpc_port_where_the_pod_serves_one(value: str, ports: list[tuple[str, int]]) -> None:
+    runtime = {"name": "runtime", "env": [{"name": "EDGEWARD_GRPC_PORT", "value": value}]}
+    assignment = told(podTemplate={"spec": {"containers": [{"name": "sidecar"}, runtime]}})
+    (service,) = kinds(render(assignment), "Service")
+    assert [(port["name"], port["port"]) for port in service["spec"]["ports"]] == ports
+
+
 def test_a_site_has_its_service_where_there_are_several() -> None:
     assert [item["metadata"]["name"] for item in kinds(render(told()), "Service")] == ["signs"]
     assert [item["metadata"]["name"] for item in kinds(render(told(), site_service=True), "Service")] == [
