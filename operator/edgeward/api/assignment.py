@@ -133,6 +133,10 @@ class AssignedOffload(Model):
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048)] = Field(description="Where they go.")
     ca_bundle: str | None = Field(None, max_length=65536, description="Certificates to trust, in PEM.")
+    criterion: Literal["Confidence", "Margin", "Entropy", "Random"] = Field(
+        "Confidence", description="What makes a request hard."
+    )
+    spill: bool = Field(False, description="Whether overload goes the same way.")
     budget: AssignedBudget | None = Field(None, description="How much may go.")
 
 

@@ -29,6 +29,7 @@ class ConditionType(StrEnum):
     APPLIED = "Applied"
     PROTECTED = "Protected"
     ORPHANED = "Orphaned"
+    OFFLOADING = "Offloading"
 
 
 class Reason(StrEnum):
@@ -91,6 +92,7 @@ class Reason(StrEnum):
     REFUSED_BY_SITE = "RefusedBySite"
     ORPHANED = "Orphaned"
     DONE = "Done"
+    OFFLOADING = "Offloading"
     # Events only
     PLACED = "Placed"
     MOVED = "Moved"

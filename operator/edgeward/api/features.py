@@ -85,7 +85,7 @@ INFERENCE_JOB_ROWS: tuple[Row, ...] = (
     _works("spec.expose", "makes the Service"),
     _ignored("spec.update", "pod changes surge, which never stops a replica first"),
     _works("spec.modelSwap", "a version that does not fit beside the old one is refused, or takes its place in a gap"),
-    _ignored("spec.offload", "hard requests are answered by the job itself"),
+    _works("spec.offload", "hard and overflowing requests go to another job's Service, within the residency"),
     _ignored("spec.capture", "nothing is kept, so nothing can leak"),
     _ignored("spec.overrides", "the job's own values hold everywhere"),
     _works("spec.podTemplate", "merged and checked by a dry run"),

@@ -6,12 +6,14 @@ many replicas as the plan names are Ready where the plan wants them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from edgeward.api.assignment import (
     AssignedModel,
     AssignedNode,
+    AssignedOffload,
     Assignment,
     AssignmentSpec,
     Effective,
@@ -34,6 +36,7 @@ from edgeward.fleet.names import (
     derived_name,
     is_pool,
 )
+from edgeward.hub import offload
 from edgeward.placement.model import JobPlan, Plan
 from edgeward.rollout.step import RolloutStep
 
@@ -83,7 +86,16 @@ def publish(
         if job is None or known is None:
             continue
         try:
-            mine, left = _of_job(job, known, job_plan, by_job.get(job_plan.key, []), rollout, namespace, sites)
+            mine, left = _of_job(
+                job,
+                known,
+                job_plan,
+                by_job.get(job_plan.key, []),
+                rollout,
+                namespace,
+                sites,
+                partial(_offload, job, jobs=jobs, plan=plan, sites=sites),
+            )
         except ValueError as error:  # what does not fit an Assignment keeps back this job alone
             failed.append((job_plan.key, str(error)))
             continue
@@ -100,6 +112,7 @@ def _of_job(
     rollout: RolloutStep,
     namespace: str,
     sites: Mapping[str, Site],
+    offload_at: Callable[[str], AssignedOffload | None],
 ) -> tuple[list[Write], list[str]]:
     writes: list[Write] = []
     empty: list[str] = []
@@ -118,11 +131,20 @@ def _of_job(
         new = there is None or all(model.name != job.spec.model.name for model in there.spec.models)
         told = first if new else rollout.told(plan.key, site)
         nodes = tuple(_with_pool(node, known, sites.get(site), there) for node in nodes)
-        wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec)
+        wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec, to=offload_at(site))
         if there is not None and _same(there.spec, wanted):
             continue
         writes.append(_write(plan.key, wanted, there, current, namespace, tier=tiers.get(site, "")))
     return writes, empty
+
+
+def _offload(
+    job: InferenceJob, site: str, *, jobs: Mapping[str, InferenceJob], plan: Plan, sites: Mapping[str, Site]
+) -> AssignedOffload | None:
+    asked = job.spec.offload
+    if asked is None or offload.hindrance(job, site, known=jobs, plan=plan, sites=sites) is not None:
+        return None
+    return offload.assigned(job, jobs[f"{job.namespace}/{asked.job}"])
 
 
 def _nodes(plan: JobPlan, current: Iterable[Assignment]) -> dict[str, tuple[AssignedNode, ...]]:
@@ -215,6 +237,7 @@ def _spec(
     there: Assignment | None,
     *,
     keep_spec: bool,
+    to: AssignedOffload | None,
 ) -> AssignmentSpec:
     reference = JobRef(namespace=job.namespace, name=job.name, uid=job.uid)
     if keep_spec and there is not None:
@@ -254,6 +277,7 @@ def _spec(
         pod_template=spec.pod_template,
         nodes=nodes,
         models=models,
+        offload=to,
     )
 
 

@@ -35,6 +35,7 @@ from edgeward.api.site import Counts, SiteStatus
 from edgeward.api.site import Site as SiteObject
 from edgeward.fleet.model import OWN_CLUSTER, Fleet, Job, Release
 from edgeward.fleet.names import LABEL_JOB, site_of_pool
+from edgeward.hub import offload
 from edgeward.placement import model as plan_model
 from edgeward.placement.model import JobPlan, Plan
 from edgeward.rollout.step import ReleaseStep, SiteState
@@ -261,6 +262,7 @@ def _job_conditions(
         )
     else:
         conditions = remove_condition(conditions, ConditionType.FEATURES_IGNORED)
+    conditions = _offloading(conditions, job, whole=whole, fleet=fleet)
     missing = serving and not any(release.key == f"{job.namespace}/{job.spec.model.name}" for release in fleet.releases)
     if missing:
         return set_condition(
@@ -273,6 +275,31 @@ def _job_conditions(
             now=now,
         )
     return remove_condition(conditions, ConditionType.MODEL_RELEASE_MISSING)
+
+
+def _offloading(
+    conditions: tuple[Condition, ...], job: InferenceJob, *, whole: Plan, fleet: Fleet
+) -> tuple[Condition, ...]:
+    """Whether every site of the job may offload; the first that may not is named."""
+    asked = job.spec.offload
+    if asked is None:
+        return remove_condition(conditions, ConditionType.OFFLOADING)
+    known, sites = {one.key for one in fleet.jobs}, {site.name: site for site in fleet.sites}
+    mine = next((one for one in whole.jobs if one.key == f"{job.namespace}/{job.name}"), None)
+    hindrances = [
+        offload.hindrance(job, item.site, known=known, plan=whole, sites=sites)
+        for item in (mine.placements if mine is not None else ())
+    ]
+    first = next((one for one in hindrances if one is not None), None)
+    return set_condition(
+        conditions,
+        type=ConditionType.OFFLOADING,
+        status=first is None,
+        reason=first.reason if first else Reason.OFFLOADING,
+        message=first.message if first else f"hard requests may go to InferenceJob {asked.job}",
+        generation=job.generation,
+        now=fleet.now,
+    )
 
 
 def freshness(plan: Plan, fleet: Fleet, *, before: bool) -> tuple[bool, str]:

@@ -331,6 +331,19 @@ def test_a_runtime_is_told_whose_signature_it_must_find() -> None:
     assert "signature" not in document(told(models=[{**NEW[0], "signature": {"policy": "Off"}}]))["models"][0]
 
 
+def test_where_hard_requests_go_is_told_with_the_jobs_latency_bound() -> None:
+    offload = {"url": "http://big.shop.svc:80/v2/models/m", "criterion": "Entropy", "spill": True}
+    budget = {"requests": "5%", "bytesPerHour": "50Mi"}
+    said = document(told(offload={**offload, "budget": budget}, effective={"slo": {"latency": "80ms"}}))
+    jsonschema.validate(said, CONFIG_SCHEMA)
+    assert said["offload"] == {
+        **offload,
+        "budget": {"requests": "5%", "bytesPerHour": 50 * 2**20},
+        "latencySeconds": 0.08,
+    }
+    assert "offload" not in document(told())
+
+
 def test_a_canary_and_what_to_do_without_memory_are_told() -> None:
     stable = {"name": "m", "version": "1.0", "digest": f"sha256:{1:064x}", "sources": ["https://models/m1"]}
     canary = {**NEW[0], "role": "Canary", "traffic": "10%", "mirror": 20}

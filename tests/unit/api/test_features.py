@@ -23,7 +23,6 @@ ASKING: dict[type[BaseModel], dict[str, Any]] = {
         "spec.disconnect.stopLocalAfter": "1h",
         "spec.disconnect.reconcile": "KeepOriginal",
         "spec.update": "Recreate",
-        "spec.offload": {"job": "big"},
         "spec.capture": {"rules": [{"when": "Always"}]},
         "spec.overrides": [ANY_SITE],
     },
