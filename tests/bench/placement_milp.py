@@ -19,7 +19,7 @@ from edgeward.placement.decide import begin, settle_at
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.order import turns
 from edgeward.placement.solve import Limits, solve
-from edgeward.placement.solve.lp import Lp, first_tangents
+from edgeward.placement.solve.lp import Lp
 from edgeward.placement.solve.packing import put, score_of, take_back
 from edgeward.placement.solve.relax import tier_of
 from edgeward.placement.solve.wants import Want, wants_of
@@ -90,7 +90,7 @@ def _optimum(wants: list[Want], ledger: Ledger, until: float) -> tuple[float, fl
     tier = tier_of(wants, ledger)
     lists = [np.arange(len(want.rows), dtype=np.intp) for want in wants]
     lp = Lp(tier, lists, ledger.columns.site, whole=True)
-    lp.add(first_tangents(tier))
+    lp.add(lp.first_tangents())
     for _ in range(ROUNDS):
         left = until - time.monotonic()
         if left <= 1:

@@ -25,6 +25,7 @@ import edgeward
 from edgeward.fleet.model import Fleet, Job
 from edgeward.placement.model import Guidance
 from edgeward.placement.settings import PlanSettings
+from edgeward.placement.waiting import counts, waiting
 
 from .aside import aside
 from .worker import LENGTH, frame
@@ -51,7 +52,8 @@ class PlannerSettings:
     """Seconds, unless it says otherwise."""
 
     work: str = "edgeward.hub.solving:solve_in_time"
-    """what the worker runs, MODULE:FUNCTION; with a Fleet and PlanSettings, for a Guidance"""
+    """what the worker runs, MODULE:FUNCTION; with a Fleet and PlanSettings, for a Guidance; with that Guidance as well,
+    for the same with its bounds"""
     least: int = 400
     """pairs of a replica that wants a place and a node; below, the quick way is as good and a process not worth it"""
     patience: float = 10.0
@@ -88,6 +90,7 @@ class Planner:
         self._known: frozenset[str] = frozenset()
         """jobs that wanted a place when it was asked last"""
         self._task: asyncio.Task[None] | None = None
+        self._bounding: asyncio.Task[None] | None = None
         self._in_a_row = 0
         self._not_before = float("-inf")
         self.latest: Guidance | None = None
@@ -129,6 +132,7 @@ class Planner:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._leave_bound()
         await self.worker.close()
 
     def _offer(self, fleet: Fleet, wants: Wants, settings: PlanSettings) -> bool:
@@ -149,6 +153,7 @@ class Planner:
     async def _work_off(self) -> None:
         while self._waiting is not None:
             (fleet, settings), self._waiting = self._waiting, None
+            await self._leave_bound()
             begun = self._clock()
             try:
                 guidance = await self.worker.ask(fleet, settings)
@@ -165,6 +170,24 @@ class Planner:
                 log.info("the full solve works again")
             self.problem, self._in_a_row = "", 0
             self._solved()
+            if self._waiting is None and guidance.tiers and guidance.share_of_bound is None:
+                self._bounding = asyncio.get_running_loop().create_task(self._bound(fleet, settings, guidance))
+
+    async def _bound(self, fleet: Fleet, settings: PlanSettings, guidance: Guidance) -> None:
+        """How near the advice comes to the best; nobody waits for it, and whatever is to be solved comes first."""
+        try:
+            known = await self.worker.ask(fleet, settings, guidance)
+        except WorkerFailed as error:
+            log.info("no bound for the last solve: the solver process %s", error)
+            return
+        if isinstance(known, Guidance) and self.latest is guidance:
+            self.latest = known
+
+    async def _leave_bound(self) -> None:
+        bounding, self._bounding = self._bounding, None
+        if bounding is not None:
+            bounding.cancel()
+            await asyncio.gather(bounding, return_exceptions=True)
 
     def _failed(self, error: WorkerFailed) -> None:
         """The quick path goes on alone; what was solved before is as good as it was."""
@@ -193,12 +216,7 @@ class Wants:
 
 def wants(fleet: Fleet) -> Wants:
     """What is asked for and not assigned: a look at sums, cheap enough for every pass."""
-    jobs: dict[str, int] = {}
-    for job in fleet.jobs:
-        places = len(fleet.sites) if job.per_site else 1
-        short = job.replicas * places - sum(held for _, held in _places(job, fleet.now))
-        if short > 0 and job.problem is None and job.model_digest:
-            jobs[job.key] = short
+    jobs = waiting(fleet)
     if not jobs:
         return Wants(jobs, 0)
     shape = hash(
@@ -214,9 +232,7 @@ def wants(fleet: Fleet) -> Wants:
 def _places(job: Job, now: float) -> tuple[tuple[str, int], ...]:
     """What the job holds, without what is lost and due to be replaced."""
     return tuple(
-        (placed.node, placed.replicas)
-        for placed in job.placed
-        if placed.replicas > 0 and (placed.lost_since is None or now - placed.lost_since < job.lost_after)
+        (placed.node, placed.replicas) for placed in job.placed if placed.replicas > 0 and counts(job, placed, now)
     )
 
 

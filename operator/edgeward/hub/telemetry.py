@@ -74,7 +74,8 @@ class OperatorMetrics(Collector):
             )
             share.add_metric(["all"], guidance.share_of_bound)
             for tier in guidance.tiers:
-                share.add_metric([str(tier.tier)], tier.share)
+                if tier.share is not None:
+                    share.add_metric([str(tier.tier)], tier.share)
             yield share
 
     def _plan_metrics(self) -> Iterator[Metric]:

@@ -195,11 +195,14 @@ class TierShare:
     placed: int
     score: float
     """sum of the scores of those placed, as they are when the whole tier is there"""
-    bound: float
-    """no placement of this tier, on what the tiers above left, has a larger sum; 0 when nothing can be placed"""
+    bound: float | None = None
+    """no placement of this tier, on what the tiers above left, has a larger sum; 0 when nothing can be placed, None
+    while it is not known: it is computed after the advice was given"""
 
     @property
-    def share(self) -> float:
+    def share(self) -> float | None:
+        if self.bound is None:
+            return None
         return min(1.0, self.score / self.bound) if self.bound > 0 else 1.0
 
 
@@ -221,8 +224,10 @@ class Guidance:
 
     @property
     def share_of_bound(self) -> float | None:
-        """Of all tiers together; None when nothing wanted a place."""
-        bound = sum(tier.bound for tier in self.tiers)
+        """Of all tiers together; None when nothing wanted a place, or the bounds are not known yet."""
+        if any(tier.bound is None for tier in self.tiers):
+            return None
+        bound = sum(tier.bound or 0.0 for tier in self.tiers)
         return min(1.0, sum(tier.score for tier in self.tiers) / bound) if bound > 0 else None
 
 

@@ -15,7 +15,7 @@ import pytest
 from edgeward.fleet.model import Fleet, Job, Live, Node, Placed, Problem, Resources, Sample
 from edgeward.hub.planner import Planner, PlannerSettings, Worker, WorkerFailed, wants
 from edgeward.hub.worker import MARGIN, allowance
-from edgeward.placement.model import Guidance
+from edgeward.placement.model import Guidance, TierShare
 from edgeward.placement.settings import PlanSettings
 
 WORK = "tests.unit.hub.worker_work"
@@ -304,6 +304,51 @@ def test_the_same_fleet_is_solved_again_only_after_a_while() -> None:
             await ask(planner, fleet_of(8, now=1000.0 + number))
             await rest()
             assert len(worker.asked) == asked
+
+    planning(play)
+
+
+TIERS = replace(ADVICE, tiers=(TierShare(3, 8, 8, 4.0),))
+BOUNDED = replace(ADVICE, tiers=(TierShare(3, 8, 8, 4.0, 5.0),))
+
+
+def test_advice_is_there_before_its_bound() -> None:
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        worker.answers.put_nowait(TIERS)
+        assert await ask(planner, fleet_of(8))
+        await rest()
+        assert planner.advice(1000.0, PLAN) == TIERS and not planner.busy
+        assert worker.asked[1:] == [(fleet_of(8), PLAN, TIERS)]
+        worker.answers.put_nowait(BOUNDED)
+        await rest()
+        known = planner.advice(1000.0, PLAN)
+        assert known == BOUNDED and known.share_of_bound == 0.8
+        assert (planner.solved, solved) == (1, [1])
+
+    planning(play)
+
+
+def test_what_is_to_be_solved_does_not_wait_for_a_bound() -> None:
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        worker.answers.put_nowait(TIERS)
+        await ask(planner, fleet_of(8))
+        await rest()
+        asking = asyncio.create_task(ask(planner, fleet_of(8, 8)))
+        await rest()
+        assert worker.asked[-1] == (fleet_of(8, 8), PLAN)
+        worker.answers.put_nowait(ADVICE)
+        assert await asking and planner.advice(1000.0, PLAN) == ADVICE
+
+    planning(play)
+
+
+def test_without_a_bound_the_advice_is_as_good_as_it_was() -> None:
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        worker.answers.put_nowait(TIERS)
+        await ask(planner, fleet_of(8))
+        worker.answers.put_nowait(DEAD)
+        await rest()
+        assert planner.advice(1000.0, PLAN) == TIERS and not planner.problem and not planner.failures
 
     planning(play)
 

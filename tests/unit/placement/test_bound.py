@@ -14,7 +14,7 @@ from edgeward.placement.decide import begin, settle_at
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.order import turns
 from edgeward.placement.settings import PlanSettings
-from edgeward.placement.solve import Limits, solve
+from edgeward.placement.solve import Limits, bounded, solve
 from edgeward.placement.solve.bound import Dual, tight_bound
 from edgeward.placement.solve.knapsack import COARSE, FINE, divided, whole
 from edgeward.placement.solve.lp import relax
@@ -47,7 +47,7 @@ def scattered(wants: list[Want], ledger: Ledger, draw: random.Random) -> Where:
 
 def check(one: Fleet, seed: int) -> None:
     """Tier by tier on what our plan leaves, as the solver goes."""
-    advice = solve(one, SETTINGS)
+    advice = bounded(one, SETTINGS, solve(one, SETTINGS))
     ours = {tier.tier: tier for tier in advice.tiers}
     ledger = Ledger(one, SETTINGS)
     draw = random.Random(seed)
@@ -61,7 +61,8 @@ def check(one: Fleet, seed: int) -> None:
             bounds = [tight(tier, prices, ledger) for prices in (relaxed.prices, nothing)]
             assert ours[number].score <= min(bounds) + 1e-9
             old = min(bound(tier, prices, ledger.columns.site) for prices in (relaxed.prices, nothing))
-            assert ours[number].bound <= max(old, ours[number].score) + 1e-9
+            most = ours[number].bound
+            assert most is not None and most <= max(old, ours[number].score) + 1e-9
             for _ in range(3):
                 where = scattered(wants, ledger, draw)
                 score = score_of(where, wants, ledger)

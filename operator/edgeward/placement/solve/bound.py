@@ -28,17 +28,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeward.placement.columns import Floats
+from edgeward.placement.columns import Floats, Rows
 from edgeward.placement.ledger import Ledger
+from edgeward.placement.solve.dive import Choices, dive
 from edgeward.placement.solve.master import Master, Multipliers
 from edgeward.placement.solve.nodes import DIGITS, Pairs, groups_of
+from edgeward.placement.solve.packing import Where
 from edgeward.placement.solve.relax import AMOUNTS, STEPS, Prices, Tier, reduced
 from edgeward.placement.solve.wants import Want
 
 MARGINS = (0.12, 0.05, 0.02, 0.0)
 """of score: pairs of want and node that are so far from their price at the start are left out, and no price may fall
 so low that they would matter; the first with no more than PAIRS of them"""
-DRAWN = 0.3
+DRAWN = 0.4
 """how far the next prices go from the best ones to the master's"""
 PAIRS, WORK = 80_000, 240_000
 """pairs at most, and pairs times rounds; a tier with more pairs is left to the bound of relax.py"""
@@ -46,6 +48,8 @@ FEWEST = 4
 """rounds before the master's prices are better than those to begin with: with fewer, only the latter are tried"""
 ENOUGH = 5e-4
 """of the bound: when the master shows that no prices lower it by more, that is the end"""
+WHOLE = 1e-6
+"""what a whole number may lack"""
 OTHERS = (1, 2, 3, *(AMOUNTS + at for at, (amount, _) in enumerate(STEPS) if amount > 0))
 """resources whose sums the knapsack does not know"""
 
@@ -67,29 +71,38 @@ def tight_bound(tier: Tier, prices: Prices, ledger: Ledger, *, rounds: int, iter
     if not tier.wants:
         return 0.0
     dual = Dual(tier, prices, ledger)
-    if len(dual.pairs.node) > PAIRS:
+    size = len(dual.pairs.node)
+    if size > PAIRS:
         return math.inf
-    rounds = min(rounds, WORK // max(1, len(dual.pairs.node)))
-    rounds = rounds if rounds >= FEWEST else 1
-    best, at = math.inf, dual.begin
-    trial = at
-    for turn in range(rounds):
-        choice = dual.choose(trial)
-        if choice.bound < best:
-            best, at = choice.bound, trial
-        if turn + 1 == rounds:
-            break
-        answer = dual.learn(choice, trial, iterations)
-        if answer is None or best - answer[0] <= ENOUGH * best:
-            break
-        trial = dual.lifted(at.toward(answer[1], DRAWN))
-    return best
+    return dual.better(_rounds(rounds, size) or 1, iterations, learn_last=False)
+
+
+def choices_of_nodes(tier: Tier, prices: Prices, ledger: Ledger, *, rounds: int, iterations: int) -> Where | None:
+    """What the nodes choose at prices that fit together, in whole replicas; None for a tier that is too large."""
+    dual = Dual(tier, prices, ledger)
+    size = len(dual.pairs.node)
+    few = _rounds(rounds, size) if size <= PAIRS else 0
+    if not few or not size:
+        return None
+    dual.better(few, iterations, learn_last=True)
+    where: Where = [[] for _ in tier.wants]
+    for want, node, amount in dive(dual.master, dual.choices(), dual.counts, iterations):
+        where[want] += [node] * int(amount + WHOLE)
+    return [nodes[: want.count] for want, nodes in zip(tier.wants, where, strict=True)]
+
+
+def _rounds(rounds: int, size: int) -> int:
+    """As many as a bounded work allows; 0 when those are too few to come to anything."""
+    rounds = min(rounds, WORK // max(1, size))
+    return rounds if rounds >= FEWEST else 0
 
 
 class Dual:
     def __init__(self, tier: Tier, prices: Prices, ledger: Ledger) -> None:
         self.tier, self.ledger = tier, ledger
         self.sites = ledger.columns.site
+        self._learned: list[tuple[Rows, Rows, Floats, Rows]] = []
+        """of each round: by entry the choice, the pair and the amount; and by choice the node"""
         self.counts = np.array([want.count for want in tier.wants], dtype=np.float64)
         self._spots(prices)
         self.pairs = self._candidates()
@@ -103,6 +116,41 @@ class Dual:
         self.seen = np.isin(np.arange(len(self.bonus)), self.pairs.spot)
         bonus, limits = np.where(self.seen, self.bonus, 0.0), np.where(self.seen, self.limits, np.inf)
         self.master = Master(self.counts, bonus, limits, demand > 1.0)
+
+    def better(self, rounds: int, iterations: int, *, learn_last: bool) -> float:
+        """The least bound of so many prices; fewer when the next would not lower it. `learn_last`: the master gets to
+        know the last choices too, for whoever asks it for the mixture."""
+        best, at = math.inf, self.begin
+        trial = at
+        for turn in range(rounds):
+            choice = self.choose(trial)
+            if choice.bound < best:
+                best, at = choice.bound, trial
+            if turn + 1 == rounds and not learn_last:
+                break
+            answer = self.learn(choice, trial, iterations)
+            if answer is None or best - answer[0] <= ENOUGH * best:
+                break
+            trial = self.lifted(at.toward(answer[1], DRAWN))
+        return best
+
+    def choices(self) -> Choices:
+        """All that the master learned."""
+        columns, pairs, amounts, nodes = [], [], [], []
+        start = 0
+        for column, pair, amount, node in self._learned:
+            columns.append(column + start)
+            pairs.append(pair)
+            amounts.append(amount)
+            nodes.append(node)
+            start += len(node)
+        column_ = np.concatenate(columns) if columns else np.zeros(0, dtype=np.intp)
+        order = np.argsort(column_, kind="stable")
+        starts = np.searchsorted(column_[order], np.arange(start + 1)).astype(np.intp)
+        pair_ = np.concatenate(pairs)[order] if pairs else column_
+        amount_ = np.concatenate(amounts)[order] if amounts else np.zeros(0)
+        node_ = np.concatenate(nodes) if nodes else column_
+        return Choices(node_, starts, self.pairs.want[pair_], amount_)
 
     def _spots(self, prices: Prices) -> None:
         """Wants and sites, and the prices to begin with: at the LP's prices of nodes, what each want would pay for its
@@ -219,6 +267,7 @@ class Dual:
         rows = [master.want[want], master.spot[spot], master.limit[spot], *others[:, node], master.node[nodes]]
         values = [much, -much, much, *(pairs.others[:, used] * much), np.ones(len(nodes))]
         columns = [*[column] * (3 + len(OTHERS)), np.arange(len(nodes))]
+        self._learned.append((column, used, much, nodes))
         master.add(worth, np.concatenate(rows), np.concatenate(columns), np.concatenate(values))
         answer = master.solve(iterations)
         if answer is None:

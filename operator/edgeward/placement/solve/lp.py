@@ -20,7 +20,7 @@ from edgeward.placement.solve.relax import (
     Tier,
     reduced,
 )
-from edgeward.placement.solve.wants import Want
+from edgeward.placement.solve.wants import Want, lines_of
 
 GAIN = 1e-4
 """score below which neither a longer list nor another tangent is worth another LP"""
@@ -32,12 +32,12 @@ def relax(tier: Tier, ledger: Ledger, limits: Limits, clock: Clock) -> Relaxatio
     longest = [min(len(w.rows), limits.candidates + 3 * (w.count - 1)) for w in tier.wants]
     scale = min(1.0, limits.columns / max(1, sum(longest)))
     lists = [_first_list(want, size, scale) for want, size in zip(tier.wants, longest, strict=True)]
-    tangents = first_tangents(tier)
+    tangents: Tangents | None = None
     result = Relaxation(Prices.nothing(tier.nodes), [], False)
     rounds, cuts = (limits.rounds, limits.cuts) if scale == 1.0 else (1, 1)
     for turn in range(rounds):
         lp = Lp(tier, lists, sites)
-        lp.add(tangents)
+        lp.add(lp.first_tangents() if tangents is None else tangents)
         for _ in range(cuts + 1):
             left = limits.seconds - clock()
             if left <= 0:
@@ -92,22 +92,6 @@ class Tangents:
         )
 
 
-def first_tangents(tier: Tier) -> Tangents:
-    """At the load of a third and of two thirds of what is free, if the tier's replicas were all alike there."""
-    roots = np.zeros(tier.nodes)
-    cpu = np.ones(tier.nodes)
-    middle = LINES // 2
-    for want in tier.wants:
-        better = want.lines.roots[middle] > roots[want.rows]
-        nodes = want.rows[better]
-        roots[nodes] = want.lines.roots[middle][better]
-        cpu[nodes] = max(1, want.cpu)
-    nodes = tier.order[roots[tier.order] > 0]
-    full = (roots * tier.free[0] / cpu)[nodes]
-    both = np.concatenate([full / 3, full * 2 / 3])
-    return Tangents(np.concatenate([nodes, nodes]), np.full(2 * len(nodes), middle, dtype=np.intp), both)
-
-
 @dataclass(slots=True)
 class Answer:
     values: Floats
@@ -128,6 +112,7 @@ class Lp:
         self._limits: list[Floats] = []
         self._entries: list[tuple[Rows, Rows, Floats]] = []
         self._rows = self._columns = 0
+        self._lines = [lines_of(want, tier.ledger, at) for want, at in zip(tier.wants, lists, strict=True)]
         self._shares: list[Floats] = []
         """by want, on the nodes of its list"""
         self.used = tier.order[np.isin(tier.order, np.unique(np.concatenate(self._nodes())))]
@@ -208,23 +193,18 @@ class Lp:
 
     def _order_by_node(self) -> tuple[Rows, Rows, Rows, Rows, Rows]:
         """All wants' columns, sorted by node: starts per node, column, want, position in want.rows."""
-        nodes, columns, wants, places = [], [], [], []
+        nodes, columns, wants = [], [], []
         for index, (want, at) in enumerate(zip(self.tier.wants, self.lists, strict=True)):
             start, size, end = self._spans[index]
             for block in range(start, end, size):
                 nodes.append(want.rows[at])
                 columns.append(np.arange(block, block + size, dtype=np.intp))
                 wants.append(np.full(size, index, dtype=np.intp))
-                places.append(at)
         node = np.concatenate(nodes)
         order = np.argsort(node, kind="stable")
         starts = np.searchsorted(node[order], np.arange(self.tier.nodes + 1)).astype(np.intp)
-        roots = np.concatenate(
-            [self.tier.wants[i[0]].lines.roots[:, p] for i, p in zip(wants, places, strict=True)], axis=1
-        )
-        own = np.concatenate(
-            [self.tier.wants[i[0]].lines.own[:, p] for i, p in zip(wants, places, strict=True)], axis=1
-        )
+        roots = np.concatenate([self._lines[of[0]].roots for of in wants], axis=1)
+        own = np.concatenate([self._lines[of[0]].own for of in wants], axis=1)
         self._roots, self._own = roots[:, order], own[:, order]
         return starts, np.concatenate(columns)[order], node[order], order, np.concatenate(wants)[order]
 
@@ -237,6 +217,18 @@ class Lp:
             entries=(entries[0], entries[1], entries[2]),
             whole=max((end for _, _, end in self._spans), default=0) if whole else 0,
         )
+
+    def first_tangents(self) -> Tangents:
+        """At the load of a third and of two thirds of what is free, if the tier's replicas were all alike there."""
+        tier, middle = self.tier, LINES // 2
+        roots, cpu = np.zeros(tier.nodes), np.ones(tier.nodes)
+        for want, lines, rows in zip(tier.wants, self._lines, self._nodes(), strict=True):
+            better = lines.roots[middle] > roots[rows]
+            roots[rows[better]], cpu[rows[better]] = lines.roots[middle][better], max(1, want.cpu)
+        nodes = tier.order[roots[tier.order] > 0]
+        full = (roots * tier.free[0] / cpu)[nodes]
+        both = np.concatenate([full / 3, full * 2 / 3])
+        return Tangents(np.concatenate([nodes, nodes]), np.full(2 * len(nodes), middle, dtype=np.intp), both)
 
     def add(self, more: Tangents) -> None:
         """2 t V - own - z <= t^2, V and own being sums over the columns of the node."""

@@ -58,6 +58,8 @@ class Master:
         self.other = self._rows(scarce.ravel(), np.ones(scarce.size))
         self.node = self._rows(np.ones(scarce.shape[1], dtype=bool), np.ones(scarce.shape[1]))
         self._bonus = bonus
+        self._firsts = int(np.sum(self.spot >= 0))
+        """columns that are no choices"""
         self._highs = self._model()
 
     def _rows(self, exists: Flags, limits: Floats) -> Rows:
@@ -111,3 +113,18 @@ class Master:
             duals[self.other].reshape(self._shape),
         )
         return float(self._highs.getInfo().objective_function_value), prices
+
+    def mixture(self) -> Floats:
+        """By choice, in the order in which they were added, its part as of the last solve."""
+        found: Floats = np.array(self._highs.getSolution().col_value)[self._firsts :]
+        return found
+
+    def without(self, columns: NDArray[np.int32], iterations: int) -> bool:
+        """Mixes anew without these choices; False when HiGHS did not finish."""
+        nothing = np.zeros(len(columns))
+        highs = self._highs
+        highs.setOptionValue("simplex_strategy", DUAL)
+        highs.changeColsBounds(len(columns), columns + np.int32(self._firsts), nothing, nothing)
+        highs.setOptionValue("simplex_iteration_limit", iterations)
+        highs.run()
+        return bool(highs.getModelStatus() == highspy.HighsModelStatus.kOptimal)

@@ -28,7 +28,7 @@ import numpy as np
 
 from edgeward.placement.columns import Floats, Rows
 from edgeward.placement.ledger import Ledger
-from edgeward.placement.solve.wants import FRACTIONS, Want
+from edgeward.placement.solve.wants import FRACTIONS, Want, lines_of
 
 Clock = Callable[[], float]
 """seconds since the solve began"""
@@ -69,6 +69,8 @@ class Tier:
     """score that each millicore on a node takes from every replica there, about: [nodes]"""
     order: Rows
     """nodes by rank"""
+    ledger: Ledger
+    """as it is when the tier's turn begins, as long as nothing is placed"""
 
     @property
     def nodes(self) -> int:
@@ -109,10 +111,10 @@ def tier_of(wants: Sequence[Want], ledger: Ledger) -> Tier:
     asks = np.array([[r.cpu, r.memory, r.pods, r.storage] for r in requests], dtype=np.float64).T.reshape(AMOUNTS, -1)
     usual = np.full(len(ledger.states), np.inf)
     for want in wants:
-        usual[want.rows] = np.minimum(usual[want.rows], want.lines.usual)
+        usual[want.rows] = np.minimum(usual[want.rows], want.usual)
     usual[~np.isfinite(usual)] = 0.0
     order = np.argsort(ledger.columns.rank, kind="stable").astype(np.intp)
-    return Tier(wants, np.maximum(free, 0.0), asks, usual, order)
+    return Tier(wants, np.maximum(free, 0.0), asks, usual, order, ledger)
 
 
 def steps(share: Floats, parts: int) -> Floats:
@@ -131,8 +133,10 @@ def reduced(tier: Tier, index: int, prices: Prices) -> tuple[Floats, Floats]:
     without the site's part."""
     want = tier.wants[index]
     price = np.sum(tier.shares(index) * prices.capacity[:, want.rows], axis=0)
-    lines = want.lines
-    price = price + np.sum(prices.pull[:, want.rows] * lines.roots - prices.part[:, want.rows] * lines.own, axis=0)
+    at = np.flatnonzero(np.any(prices.part[:, want.rows] > 0, axis=0))
+    if len(at):
+        lines, nodes = lines_of(want, tier.ledger, at), want.rows[at]
+        price[at] += np.sum(prices.pull[:, nodes] * lines.roots - prices.part[:, nodes] * lines.own, axis=0)
     return want.first - price, want.further - price
 
 
@@ -197,10 +201,12 @@ class Limits:
     """times that nodes which turn out cheap are added to the lists"""
     iterations: int = 200_000
     """of the simplex method, per LP"""
-    cuts: int = 4
+    cuts: int = 0
     """times that tangents are added where the LP takes the load of a node for too little, per list of candidates"""
-    prices: int = 14
-    """rounds of better prices for the bound (bound.py), fewer for a large tier"""
+    choices: int = 10
+    """rounds of better prices for what nodes choose (bound.py), fewer for a large tier"""
+    prices: int = 30
+    """the same for the bound, which nobody waits for"""
     trials: int = 600
     """steps of the local search, per tier"""
     seconds: float = 50.0

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 
-from edgeward.fleet.model import Fleet, Job
+from edgeward.fleet.model import Fleet
 from edgeward.placement.decide import Decision, begin, place, settle_at
-from edgeward.placement.distance import site_labels
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.model import Guidance, TierShare
 from edgeward.placement.order import Turn, turns
 from edgeward.placement.settings import PlanSettings
-from edgeward.placement.solve.bound import tight_bound
+from edgeward.placement.solve.bound import choices_of_nodes, tight_bound
 from edgeward.placement.solve.improve import improve
 from edgeward.placement.solve.lp import relax
 from edgeward.placement.solve.packing import Where, put, round_up, score_of, take_back
 from edgeward.placement.solve.relax import Clock, Limits, Prices, Relaxation, Tier, bound, tier_of
 from edgeward.placement.solve.wants import Want, wants_of
+from edgeward.placement.waiting import waiting
 
 DEFAULTS = Limits()
 
@@ -29,24 +29,7 @@ def no_time() -> float:
 
 def worth_solving(fleet: Fleet, settings: PlanSettings) -> bool:
     """Whether so many replicas want a place that choosing for all of them at once pays."""
-    missing = sum(_missing(job, fleet) for job in fleet.jobs if job.problem is None and job.model_digest)
-    return missing >= settings.worth_solving
-
-
-def _missing(job: Job, fleet: Fleet) -> int:
-    """Of a PerSite job at each site that looks open to it. That is an estimate, as not every constraint is looked at."""
-    held: Counter[str] = Counter()
-    for placed in job.placed:
-        held[placed.site] += placed.replicas if placed.lost_since is None else 0
-    if not job.per_site:
-        return max(0, job.replicas - held.total())
-    with_nodes = {node.site for node in fleet.nodes if node.tier in job.tiers}
-    return sum(
-        max(0, job.replicas - held[site.name])
-        for site in fleet.sites
-        if site.connected and not site.unschedulable and not site.frozen
-        if (site.name in with_nodes or site.elastic) and job.site_selector.matches(site_labels(site))
-    )
+    return sum(waiting(fleet).values()) >= settings.worth_solving
 
 
 def solve(fleet: Fleet, settings: PlanSettings, *, limits: Limits = DEFAULTS, clock: Clock = no_time) -> Guidance:
@@ -70,7 +53,7 @@ def solve(fleet: Fleet, settings: PlanSettings, *, limits: Limits = DEFAULTS, cl
                 spot = ledger.states[node].site.name, ledger.states[node].node.name
                 mine[spot] = mine.get(spot, 0) + 1
             placed += len(nodes)
-        tiers.append(TierShare(tier, wanted, placed, outcome.score, max(outcome.bound, outcome.score)))
+        tiers.append(TierShare(tier, wanted, placed, outcome.score))
     return Guidance(
         made_at=fleet.now,
         targets={
@@ -80,6 +63,43 @@ def solve(fleet: Fleet, settings: PlanSettings, *, limits: Limits = DEFAULTS, cl
         },
         tiers=tuple(tiers),
         backstop=struck,
+    )
+
+
+def bounded(fleet: Fleet, settings: PlanSettings, advice: Guidance, *, limits: Limits = DEFAULTS) -> Guidance:
+    """The advice with the bound of each tier, on what its own higher tiers left of the same Fleet. It changes nothing of
+    what is advised, so nobody has to wait for it."""
+    ledger = Ledger(fleet, settings)
+    known = {share.tier: share for share in advice.tiers}
+    tiers: list[TierShare] = []
+    for tier, group in groupby(turns(fleet, settings), key=lambda turn: turn.tier):
+        decisions = _begin(list(group), ledger, settings)
+        share = known.get(tier)
+        if share is None:
+            continue
+        most = _bound(decisions, ledger, limits)
+        tiers.append(replace(share, bound=max(most, share.score)))
+        for decision in decisions:
+            spots = advice.targets.get(decision.turn.job.key, ())
+            states = [(ledger.find(site, node), count) for site, node, count in spots]
+            chosen = [state for state, count in states if state is not None for _ in range(count)]
+            for state in chosen:
+                ledger.place(decision.ask.index, state)
+            settle_at(decision, chosen, ledger.now)
+    return replace(advice, tiers=tuple(tiers))
+
+
+def _bound(decisions: list[Decision], ledger: Ledger, limits: Limits) -> float:
+    wants = wants_of(decisions, ledger)
+    if not wants:
+        return 0.0
+    tier = tier_of(wants, ledger)
+    prices = relax(tier, ledger, limits, no_time).prices
+    sites, nothing = ledger.columns.site, Prices.nothing(tier.nodes)
+    return min(
+        bound(tier, prices, sites),
+        bound(tier, nothing, sites),
+        tight_bound(tier, prices, ledger, rounds=limits.prices, iterations=limits.iterations),
     )
 
 
@@ -98,7 +118,6 @@ class _Outcome:
         self.wants = wants
         self.where: Where = [[] for _ in wants]
         self.score = 0.0
-        self.bound = 0.0
         self.struck = False
 
 
@@ -111,19 +130,17 @@ def _solve_tier(decisions: list[Decision], ledger: Ledger, limits: Limits, since
     tier = tier_of(wants, ledger)
     relaxed = relax(tier, ledger, limits, since)
     outcome.struck = relaxed.struck
-    sites = ledger.columns.site
-    nothing = Prices.nothing(tier.nodes)
-    outcome.bound = min(
-        bound(tier, relaxed.prices, sites),
-        bound(tier, nothing, sites),
-        tight_bound(tier, relaxed.prices, ledger, rounds=limits.prices, iterations=limits.iterations),
-    )
+    wish = None
+    if not relaxed.struck:
+        rounds, iterations = limits.choices, limits.iterations
+        wish = choices_of_nodes(tier, relaxed.prices, ledger, rounds=rounds, iterations=iterations)
+    if wish is None:
+        wish = _whole(tier, relaxed)
 
     best: tuple[float, Where] | None = None
     attempts: tuple[Callable[[], Where], ...] = (
         lambda: _greedy(wants, ledger),
-        lambda: round_up(tier, ledger, relaxed.prices.capacity),
-        lambda: round_up(tier, ledger, relaxed.prices.capacity, _whole(tier, relaxed)),
+        lambda: round_up(tier, ledger, relaxed.prices.capacity, wish),
     )
     for attempt in attempts:
         where = attempt()

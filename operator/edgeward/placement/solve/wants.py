@@ -16,21 +16,18 @@ from edgeward.placement.sieve import that_fit
 
 FRACTIONS = (0.0, 0.15, 0.35, 0.6, 0.85, 1.0)
 """of a node's free cpu: where the fall of a score is measured"""
+USUAL = FRACTIONS[3]
 
 
 @dataclass(slots=True)
 class Lines:
-    """How far a replica's score falls when others of the tier add U millicores to its node: at least
-    `steep` U - `less`, for each line and row. [lines, rows]"""
+    """How far a replica's score falls when others of the tier add U millicores to its node: at least c U - d, for each
+    line and row. [lines, rows]"""
 
-    steep: Floats
-    less: Floats
     roots: Floats
-    """sqrt(steep times the replica's own request)"""
+    """sqrt(c times the replica's own request)"""
     own: Floats
-    """steep times the replica's own request, plus `less`"""
-    usual: Floats
-    """[rows]: score per millicore, over half of what is free; an estimate to round by"""
+    """c times the replica's own request, plus d"""
 
 
 @dataclass(slots=True)
@@ -55,7 +52,8 @@ class Want:
     site_first: Floats
     """what the site adds for the first replica there"""
     site_further: Floats
-    lines: Lines
+    usual: Floats
+    """score per millicore that others add to the node, over half of what is free; an estimate to round by"""
     at_site: dict[str, int]
     """replicas of the job that stay, by site"""
     on_node: dict[int, int]
@@ -109,8 +107,10 @@ def _want(decision: Decision, need: Need, ledger: Ledger) -> Want | None:
             # k more beside h that stay share k/(2(h + k)), so each has at most what the first of them has.
             further[at] = first[at] if held else first[at] - 0.5 * spread
             takes[at] = 0.0 if state.has_room_held(ask.index) else 1.0
-    stays = {number: at_site.get(site.name, 0) for number, site in enumerate(ledger.site_list)}
-    beside = np.fromiter(stays.values(), dtype=np.float64)[ledger.columns.site[rows]]
+    stays = {ledger.site_columns.number[site]: count for site, count in at_site.items() if count}
+    at_sites = np.zeros(len(ledger.site_list))
+    at_sites[list(stays)] = list(stays.values())
+    beside = at_sites[ledger.columns.site[rows]]
     site_first = 0.5 * spread / (1.0 + beside)
     return Want(
         decision=decision,
@@ -123,7 +123,7 @@ def _want(decision: Decision, need: Need, ledger: Ledger) -> Want | None:
         takes=takes,
         site_first=site_first,
         site_further=np.where(beside > 0, site_first, 0.0),
-        lines=_lines(decision, ledger, rows),
+        usual=_usual(decision, ledger, rows),
         at_site=at_site,
         on_node=on_node,
         stays=stays,
@@ -146,16 +146,31 @@ def _most(count: int, request: Resources, ledger: Ledger, rows: Rows, takes: Flo
     return most
 
 
-def _lines(decision: Decision, ledger: Ledger, rows: Rows) -> Lines:
-    """Lines below the fall of the score, from the score itself at a few loads.
+def _usual(decision: Decision, ledger: Ledger, rows: Rows) -> Floats:
+    scorer, load = decision.scorer, _free_beside(decision, ledger, rows) * USUAL
+    falls = scorer.column(ledger, rows) - scorer.column(ledger, rows, (load, np.zeros(len(rows))))
+    return falls / np.maximum(load, 1.0)
+
+
+def _free_beside(decision: Decision, ledger: Ledger, rows: Rows) -> Floats:
+    """Millicores that others may add beside one replica."""
+    table = ledger.columns
+    return np.maximum(table.allocatable_cpu[rows] - table.requested_cpu[rows] - decision.ask.request.cpu, 1.0)
+
+
+def lines_of(want: Want, ledger: Ledger, at: Rows) -> Lines:
+    """For the places `at` (positions in want.rows), while the ledger is as it was when the want was made.
+
+    Lines below the fall of the score, from the score itself at a few loads.
 
     The fall grows with load, in headroom and load evenly, in completion faster and faster, until a term has reached 0
     and falls no more. The line through two loads one millicore apart lies below a convex fall everywhere else; where
     another load that was measured shows less (a term that is at 0), the line is turned until it does not, so that no
     line ever promises too much of a fall.
     """
-    table, ask, scorer = ledger.columns, decision.ask, decision.scorer
-    free = np.maximum(table.allocatable_cpu[rows] - table.requested_cpu[rows] - ask.request.cpu, 1.0)
+    decision, rows = want.decision, want.rows[at]
+    ask, scorer = decision.ask, decision.scorer
+    free = _free_beside(decision, ledger, rows)
     nothing = np.zeros(len(rows))
     now = scorer.column(ledger, rows)
     loads = np.array([np.maximum(free * fraction, 0.0) for fraction in FRACTIONS])
@@ -173,4 +188,4 @@ def _lines(decision: Decision, ledger: Ledger, rows: Rows) -> Lines:
         less = np.maximum(less, steep * loads[other] - falls[other])
     less += 1e-9
     own = steep * ask.request.cpu
-    return Lines(steep, less, np.sqrt(own), own + less, falls[3] / np.maximum(loads[3], 1.0))
+    return Lines(np.sqrt(own), own + less)
