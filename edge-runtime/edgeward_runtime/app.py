@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,6 +33,8 @@ class Parts:
     stats: ServerStats
     pages: Pages
     max_json_bytes: int = 8 * 2**20
+    # Answers feedback, perhaps later; False for any other request.
+    feedback: Callable[[Request, Reply], bool] | None = None
 
 
 class App:
@@ -41,6 +44,7 @@ class App:
         self._parts = parts
         self._registry = parts.registry
         self._engine = parts.engine
+        self._feedback = parts.feedback
         self._max_json_bytes = parts.max_json_bytes
         self._routes: dict[str, list[str]] = {}  # infer paths taken apart
 
@@ -49,7 +53,8 @@ class App:
         try:
             parts = self._routes.get(path) or self._route(path)
             if parts is None:
-                reply(self._parts.pages.answer(request))
+                if not path.endswith("/feedback") or self._feedback is None or not self._feedback(request, reply):
+                    reply(self._parts.pages.answer(request))
                 return
             if request.method != b"POST":
                 raise not_allowed("infer takes POST", b"POST")

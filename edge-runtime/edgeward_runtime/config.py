@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from edgeward_runtime.capture import policy as capture
 from edgeward_runtime.offload.asked import Asked as Offload
 from edgeward_runtime.offload.asked import parse as parse_offload
 from edgeward_runtime.trust.policy import MAX_KEY_LENGTH, MAX_KEYS, OFF, REQUIRE, WARN, Policy
@@ -96,6 +97,7 @@ class Config:
     entries: tuple[Entry, ...]
     when_too_big: str = REFUSE
     offload: Offload | None = None
+    capture: capture.Policy | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -115,7 +117,7 @@ def parse(text: bytes) -> Config:
     if not isinstance(raw, list) or not 1 <= len(raw) <= _MAX_MODELS:
         raise ConfigError("Invalid", f"models must be a list of 1 to {_MAX_MODELS} entries")
     when_too_big = _when_too_big(document)
-    warnings = _unknown(document, {"contract", "revision", "job", "models", "modelSwap", "offload"}, "")
+    warnings = _unknown(document, {"contract", "revision", "job", "models", "modelSwap", "offload", "capture"}, "")
     entries: list[Entry] = []
     for index, one in enumerate(raw):
         entry = _entry(one, f"models[{index}]", warnings)
@@ -138,6 +140,7 @@ def parse(text: bytes) -> Config:
         entries=tuple(sorted(entries, key=lambda entry: entry.role != STABLE)),
         when_too_big=when_too_big,
         offload=_offload(document, warnings),
+        capture=_capture(document, warnings),
         warnings=tuple(warnings),
     )
 
@@ -159,6 +162,15 @@ def _offload(document: dict[str, Any], warnings: list[str]) -> Offload | None:
         raise ConfigError("Invalid", str(error)) from None
     warnings += [f"{field}: unknown field ignored" for field in unknown]
     return offload
+
+
+def _capture(document: dict[str, Any], warnings: list[str]) -> capture.Policy | None:
+    if "capture" not in document:
+        return None
+    try:
+        return capture.parse(document["capture"], warnings)
+    except capture.BadPolicy as error:
+        raise ConfigError("Invalid", str(error)) from None
 
 
 def _when_too_big(document: dict[str, Any]) -> str:

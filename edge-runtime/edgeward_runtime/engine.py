@@ -17,16 +17,18 @@ from math import inf
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from edgeward_runtime import overload
 from edgeward_runtime.call import Call, Done, Observer
 from edgeward_runtime.errors import ProtocolError
 from edgeward_runtime.model import Model
 from edgeward_runtime.offload.wire import FORWARDED
-from edgeward_runtime.overload import CLASSES
+from edgeward_runtime.overload import CLASSES, SLOW_NS
 from edgeward_runtime.preprocess import record
 from edgeward_runtime.preprocess.chain import RECORD
 from edgeward_runtime.worker import Worker, run_error
 
 if TYPE_CHECKING:
+    from edgeward_runtime.learning import Learning
     from edgeward_runtime.offload.forward import Forwarder
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Engine:
         # Takes a call that no loaded version can answer, and ends it later with call.done; False if it cannot.
         self.gap: Callable[[Call], bool] | None = None
         self.offload: Forwarder | None = None  # hard and overflowing requests to another server
+        self.learning: Learning | None = None  # capture, feedback, drift
         self.top_class = 1  # the job's own: no request is more urgent than its job
 
     def begin(self, model: Model) -> Call:
@@ -88,6 +91,8 @@ class Engine:
         except Exception as failure:
             call.error = run_error(failure)
         call.finished_ns = perf_counter_ns()
+        if call.finished_ns - call.started_ns > SLOW_NS:
+            overload.measured([call])
         call.together = call.rows
         done(call)
 
@@ -145,10 +150,14 @@ class Engine:
                 return duration  # the answer of another call, which was told of
         for observer in self._observers:
             observer(call)
+        if self.learning is not None:
+            self.learning.answered(call)
         return duration
 
     def failed(self, call: Call, failure: Exception) -> ProtocolError:
         """Counts a call that gets no answer, and says what the client gets to read."""
+        if isinstance(failure, MemoryError):
+            failure = ProtocolError(413, "there is not enough memory to answer this request")
         if not isinstance(failure, ProtocolError):
             log.error("request failed", exc_info=failure)
             failure = ProtocolError(500, "internal error")
@@ -158,4 +167,6 @@ class Engine:
         if call.dropped:
             model.stats.drop(call.dropped)
         model.stats.failed_ns += perf_counter_ns() - call.start_ns
+        if self.learning is not None:
+            self.learning.failed(call, failure)
         return failure

@@ -2,7 +2,7 @@
 
 GET  /v2, /v2/health/live, /v2/health/ready, /v2/models, /v2/models/N[/versions/V][/ready | /stats], /v2/models/stats
 POST /v2/repository/index, /v2/repository/models/N/load, /v2/repository/models/N/unload
-GET  /metrics, /edgeward/v1/status
+GET  /metrics, /edgeward/v1/status, /edgeward/v1/capture
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Pages:
     metrics: MetricsPage
     status: Callable[[], dict[str, Any]]
     server_name: str
+    capture: Callable[[], dict[str, object]] | None = None
 
     def answer(self, request: Request) -> Answer:
         """ProtocolError for what is not there."""
@@ -49,6 +50,8 @@ class Pages:
             return Answer(200, self.metrics.render(), _TEXT, packable=True)
         if path == "/edgeward/v1/status":
             return _json(self.status())
+        if path == "/edgeward/v1/capture" and self.capture is not None:
+            return _json(self.capture())
         if path in ("/v2", "/v2/"):
             return _json(self.server())
         if path == "/v2/models":

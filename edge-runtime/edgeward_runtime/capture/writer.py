@@ -95,8 +95,12 @@ class Writer:
     def configure(self, namespace: str, job: str, policy: Policy | None, revision: int) -> None:
         """policy None, or None as its redaction: nothing is kept, what was goes. Starts the thread when it is first
         needed."""
+        folder = self._root / namespace / job
+        nothing = policy is None or policy.redaction is Redaction.NONE
         with self._condition:
-            self._queue.append(_Configure(self._root / namespace / job, policy, revision))
+            if nothing and self._thread is None and not (folder / ring_module.FILE).exists():
+                return
+            self._queue.append(_Configure(folder, policy, revision))
             self._urgent = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="edgeward-capture", daemon=True)

@@ -119,12 +119,15 @@ class Histogram:
 
 def quantile_bins(values: Floats, *, bins: int) -> Bins:
     """Bins that hold about as many of the values each, fewer where values repeat; values float64 [rows, columns], one
-    column for one set. A column without a finite value gets two."""
+    column for one set. A column without a finite value gets two.
+
+    Edges are cut to three digits: they are written down in sketches, and should not be a value that somebody sent."""
     columns: list[list[float]] = []
     for column in values.T:
         known = np.clip(column[np.isfinite(column)], -_LARGEST, _LARGEST)
         known = known if len(known) else np.zeros(1)
-        columns.append(np.unique(np.quantile(known, np.arange(1, bins) / bins, method="higher")).tolist())
+        cuts = np.quantile(known, np.arange(1, bins) / bins, method="higher")
+        columns.append(sorted({float(f"{cut:.3g}") for cut in cuts.tolist()}))
     return Bins(columns)
 
 

@@ -73,11 +73,13 @@ class _Window:
             found = self._slots[number] = Histogram(self.reference.bins)
         return found
 
+    def between(self, after: int, last: int) -> Histogram:
+        """Of the slots after one, to another."""
+        return merge([Histogram(self.reference.bins), *(h for key, h in self._slots.items() if after < key <= last)])
+
     def total(self, now: float) -> Histogram:
         number = int(now // SLOT_SECONDS)
-        return merge(
-            [Histogram(self.reference.bins), *(h for key, h in self._slots.items() if number - SLOTS < key <= number)]
-        )
+        return self.between(number - SLOTS, number)
 
 
 class Monitor:
@@ -106,6 +108,7 @@ class Monitor:
         self._keys: dict[tuple[str, str], list[Key]] = {}
         self._first: dict[Key, list[Floats]] | None = None
         self._first_rows = 0
+        self._taken_to = -1  # slot up to which it was taken
         specs = {**{(INPUT, n): spec for n, spec in inputs.items()}, **{(OUTPUT, n): s for n, s in outputs.items()}}
         able = {tensor for tensor, spec in specs.items() if spec.datatype not in _UNWATCHED}
         if scores is not None:
@@ -227,9 +230,15 @@ class Monitor:
         known = [one.score.psi for one in self.state() if one.score is not None]
         return max(known, default=None)
 
-    def sketches(self) -> file.Reference:
-        """The histograms of the window, to be merged with those of others."""
-        return sketch({key: seen for key, (_window, seen) in self._seen().items()})
+    def take(self, *, closed: bool) -> file.Reference | None:
+        """What was counted since the last take, to be merged with that of others: of the slots that are over, or, to
+        end with, of all. None if that is nothing. To be called more often than every (SLOTS - 1) slots."""
+        with self._lock:
+            number = int(self._clock() // SLOT_SECONDS)
+            last = number - 1 if closed else number
+            taken = {key: window.between(self._taken_to, last) for key, window in self._windows.items()}
+            self._taken_to = last
+        return sketch(taken) if any(one.rows for one in taken.values()) else None
 
 
 def _provisional(of: str, name: str, specs: Mapping[tuple[str, str], TensorSpec]) -> Key:

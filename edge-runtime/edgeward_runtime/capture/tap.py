@@ -1,0 +1,139 @@
+"""What the event loop and the thread that learns know of one model version: what is looked at, and how often."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgeward_runtime.artifact import reference
+from edgeward_runtime.artifact.reader import Artifact
+from edgeward_runtime.capture.policy import LOW_CONFIDENCE, Policy, Redaction, Sampler
+from edgeward_runtime.confidence import Scores
+from edgeward_runtime.drift.monitor import Monitor
+from edgeward_runtime.errors import Refusal
+from edgeward_runtime.tensors import TensorSpec
+
+_LOW_CONFIDENCE, _DRIFT = 0.6, 0.25
+_FIRST_STRIDE = 64
+_MOST_LABEL_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """From the release's parameters: `capture: {lowConfidence: 0.6, drift: 0.25}`."""
+
+    low_confidence: float = _LOW_CONFIDENCE
+    drift: float = _DRIFT  # PSI
+
+
+def thresholds(parameters: Mapping[str, object]) -> Thresholds:
+    """Refusal ParametersInvalid."""
+    asked = parameters.get("capture", {})
+    if not isinstance(asked, dict):
+        raise _invalid("capture must be an object")
+    return Thresholds(
+        _threshold(asked, "lowConfidence", _LOW_CONFIDENCE, 1.0), _threshold(asked, "drift", _DRIFT, math.inf)
+    )
+
+
+def _threshold(asked: Mapping[str, object], key: str, default: float, highest: float) -> float:
+    value = asked.get(key, default)
+    if isinstance(value, str):
+        # Kubernetes users write decimals as text.
+        try:
+            value = float(value)
+        except ValueError:
+            raise _invalid(f"capture.{key} is no number") from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
+        raise _invalid(f"capture.{key} is {value!r:.50}, wanted a number from 0 to {highest:g}")
+    return float(value)
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(step="Load", reason="ParametersInvalid", message=message, permanent=True)
+
+
+class Tap:
+    """Made while the version is loaded. `everything`, `sampler` and `monitor` follow the policy in force."""
+
+    __slots__ = (
+        "__weakref__",
+        "drifted",
+        "due_ns",
+        "everything",
+        "inputs",
+        "labels",
+        "left",
+        "looked_at",
+        "low_confidence_matters",
+        "monitor",
+        "outputs",
+        "reference",
+        "sampler",
+        "scores",
+        "sketched",
+        "stride",
+        "thresholds",
+        "version",
+    )
+
+    def __init__(
+        self,
+        *,
+        version: tuple[str, str, str],
+        inputs: Mapping[str, TensorSpec],
+        outputs: Mapping[str, TensorSpec],
+        scores: Scores | None,
+        parameters: Mapping[str, object],
+        artifact: Artifact | None,
+    ) -> None:
+        """Refusal for parameters or a reference that make no sense."""
+        self.version = version
+        self.inputs, self.outputs, self.scores = inputs, outputs, scores
+        self.thresholds = thresholds(parameters)
+        self.reference = reference.read(artifact.reference) if artifact and artifact.reference else None
+        self.labels = _labels(artifact)
+        # In the event loop's thread: requests until the next look at one, and when there is one in any case.
+        self.left = 0
+        self.due_ns = 0
+        self.everything = False  # every request is handed over, not only those for drift
+        # In the thread that learns.
+        self.stride = _FIRST_STRIDE
+        self.sampler = Sampler(())
+        self.monitor: Monitor | None = None
+        self.drifted = False
+        self.looked_at = 0.0
+        self.sketched = False  # nothing was added since the last sketch
+
+    def follow(self, policy: Policy | None) -> None:
+        """Drift is watched where the artifact brings a reference, and wherever anything may be kept."""
+        learns = policy is not None and policy.redaction > Redaction.NONE
+        self.everything = learns
+        self.sampler = Sampler(policy.rules if policy is not None else ())
+        self.low_confidence_matters = policy is not None and any(r.when == LOW_CONFIDENCE for r in policy.rules)
+        if (learns or self.reference is not None) and self.monitor is None:
+            monitor = Monitor(
+                inputs=self.inputs,
+                outputs=self.outputs,
+                scores=self.scores,
+                reference=self.reference,
+                clock=time.monotonic,
+            )
+            self.monitor = monitor if monitor.watches else None
+        elif not learns and self.reference is None:
+            self.monitor = None
+            self.drifted = False
+
+    @property
+    def idle(self) -> bool:
+        return not self.everything and self.monitor is None
+
+
+def _labels(artifact: Artifact | None) -> Mapping[str, int]:
+    """Class by name, a line each."""
+    if artifact is None or artifact.labels is None or artifact.labels.stat().st_size > _MOST_LABEL_BYTES:
+        return {}
+    lines = artifact.labels.read_text(errors="replace").splitlines()
+    return {line.strip(): number for number, line in reversed(list(enumerate(lines))) if line.strip()}
