@@ -143,7 +143,7 @@ def _record(raw: object) -> Record:
     record = Record(
         kind=kind,
         channels=channels,
-        max_pixels=keys.integer("maxPixels", 1, 2**28, 2**24) if kind == IMAGE else 0,
+        max_pixels=keys.integer("maxPixels", 1, 2**28, 2**23) if kind == IMAGE else 0,
         max_rows=keys.integer("maxRows", 1, 2**20, 2**16) if kind == TABLE else 0,
     )
     keys.end()
