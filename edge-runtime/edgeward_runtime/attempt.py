@@ -74,8 +74,10 @@ class Steps:
         self.at = lifecycle.step_of(state)
         slot.progress = lifecycle.entered(slot.progress, state, wall=self._tools.wall())
 
-    def bring(self, slot: Slot, *, cancelled: Callable[[], bool]) -> Artifact:
-        """The entry's files, every byte verified."""
+    def bring(
+        self, slot: Slot, *, cancelled: Callable[[], bool], missing: Callable[[], None] = lambda: None
+    ) -> Artifact:
+        """The entry's files, every byte verified. `missing` is called before they are fetched, which may take long."""
         entry = slot.entry
         if self._store.has(entry.digest):
             self.enter(slot, State.VERIFYING)
@@ -83,6 +85,7 @@ class Steps:
             if path is not None:
                 slot.progress = replace(slot.progress, size=self._store.size(path))
                 return opened(path, entry.digest)
+        missing()
         self.enter(slot, State.FETCHING)
         start = self._tools.clock()
         fetched = self._tools.fetch(entry, cancelled=cancelled, shunned=slot.shunned)

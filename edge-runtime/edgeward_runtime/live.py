@@ -20,6 +20,10 @@ _POLL = 0.02  # seconds
 _LONGEST_DRAIN = 30.0  # seconds that a version that should make room may take to get free
 
 
+def takes_requests_of(stable: Model, canary: Model) -> bool:
+    return signature_change(stable, canary) is None and (stable.chain is None or canary.chain is not None)
+
+
 class Live:
     def __init__(self, *, registry: Registry, tools: Tools) -> None:
         self._registry = registry
@@ -84,7 +88,7 @@ class Live:
             for name, stable in self._registry.live.items():
                 canary, entry = self._registry.canaries.get(name), entries.get((name, CANARY))
                 # Requests are read as the stable version's; one that came since may take others.
-                fits = canary is not None and entry is not None and signature_change(stable, canary) is None
+                fits = canary is not None and entry is not None and takes_requests_of(stable, canary)
                 stable.split = Split(canary, entry.traffic) if fits and canary and entry and entry.traffic else None
                 targets = [
                     Target(model, entries[place].mirror or 100)

@@ -30,6 +30,7 @@ from edgeward_runtime.store import Store
 log = logging.getLogger(__name__)
 
 _BUSY_POLL = 0.05  # seconds between looks while a version drains or is mirrored
+_REFUSED_KEPT = 64  # entries
 _CANCEL_CHECK = 0.5  # seconds between looks at the config while a step runs
 
 
@@ -60,6 +61,8 @@ class Manager:
         self._config_refused: status.ConfigRefused | None = None
         self._slots: dict[tuple[str, str], Slot] = {}
         self._gaps: dict[str, _Gap] = {}
+        self._refused: dict[str, Progress] = {}  # by key of the entry, for one that is wanted again later
+        self._stood_in: frozenset[str] = frozenset()  # digests that were tried
         self._booted = False
         self._looked_at = 0.0
         self._stopping = threading.Event()
@@ -171,7 +174,8 @@ class Manager:
             self._boot(config)
         for slot in slots.values():
             self._promote(slot)
-        for place in [place for place in self._live.serving if place not in slots]:
+        there = {*self._live.serving, *((name, STABLE) for name in self._registry.live)}  # one may stand in for a gap
+        for place in there - slots.keys():
             self._live.drop(place)
         for place in list(self._registry.candidates):
             if place not in slots or slots[place].progress.state is not State.MIRRORING:
@@ -187,6 +191,8 @@ class Manager:
         if live is not None and _same(live.entry, entry):
             # A rollback to what serves, or only other sources.
             return Slot(entry=entry, progress=live.progress)
+        if entry.key in self._refused:
+            return Slot(entry=entry, progress=self._refused[entry.key])
         refused = self._records.refused(entry, wall=wall)
         if refused is not None:
             progress = Progress(state=State.FAILED, since=refused.at, refused=refused, permanent=True)
@@ -230,6 +236,24 @@ class Manager:
             names = frozenset(name for name, _role in self._live.serving)
             self._tools.call(lambda: setattr(self._registry, "wanted", names))
 
+    def _stand_in(self, entry: Entry) -> None:
+        """Where what should serve has to be fetched and nothing serves, because a disk damaged what did: the version
+        before that is better than none."""
+        if entry.name in self._registry.live or entry.role != STABLE:
+            return
+        for before in self._records.previous():
+            if before.name != entry.name or before.digest in (entry.digest, *self._stood_in):
+                continue
+            self._stood_in = frozenset([*self._stood_in, before.digest])
+            try:
+                if self._bring_back(replace(before, signature=entry.signature)):
+                    log.warning("the version before serves", extra={"model": before.name, "version": before.version})
+            except (Cancelled, Refusal, OSError) as error:
+                log.error(
+                    "the version before does not load",
+                    extra={"model": before.name, "version": before.version, "error": str(error)},
+                )
+
     def _bring_back(self, entry: Entry) -> bool:
         """Loads a version that has served before, from disk; False if its blob is not there any more."""
         path = self._store.find(entry.digest, cancelled=self._stopping.is_set)
@@ -245,7 +269,9 @@ class Manager:
     def _attempt(self, slot: Slot) -> None:
         gap = False
         try:
-            artifact = self._steps.bring(slot, cancelled=self._cancelled(slot))
+            artifact = self._steps.bring(
+                slot, cancelled=self._cancelled(slot), missing=lambda: self._stand_in(slot.entry)
+            )
             self._steps.vouched(slot)
             if self._confirmed(slot):
                 return
@@ -361,9 +387,13 @@ class Manager:
                 "error": refusal.message,
             },
         )
-        if refusal.permanent and refusal.reason in lifecycle.REMEMBERED:
-            assert slot.progress.refused is not None
-            self._records.remember_refused(entry, slot.progress.refused)
+        # Whether inputs and outputs changed hangs on what serves by then.
+        if refusal.permanent and refusal.step != "Schema":
+            kept = list(self._refused.items())[1 - _REFUSED_KEPT :]
+            self._refused = {**dict(kept), entry.key: slot.progress}
+            if refusal.reason in lifecycle.REMEMBERED:
+                assert slot.progress.refused is not None
+                self._records.remember_refused(entry, slot.progress.refused)
 
     # -- a version that makes room --------------------------------------------------------------------------------
 
@@ -377,8 +407,12 @@ class Manager:
         )
         # Noted first: whatever happens from here on, the old version is brought back.
         self._gaps = {**self._gaps, name: _Gap(serving.entry)}
-        if not self._live.make_room(name, cancelled=self._cancelled(slot), wait=self._stopping.wait):
+        room = self._live.make_room(name, cancelled=self._cancelled(slot), wait=self._stopping.wait)
+        self._live.relink(self._slots.values())
+        if not room:
             self._gaps = {other: gap for other, gap in self._gaps.items() if other != name}
+            if not self._current(slot):
+                raise Cancelled
             message = "the version that serves does not get free of requests, so it cannot make room"
             raise Refusal(step="Load", reason="NotEnoughMemory", message=message, permanent=False)
 
@@ -392,7 +426,7 @@ class Manager:
                 if self._bring_back(gap.entry):
                     log.info("the old version is back", extra={"model": name, "version": gap.entry.version})
                     continue
-            except (Cancelled, Refusal, OSError) as failure:
+            except Exception as failure:
                 error = failure
             gap.failures += 1
             gap.retry_at = self._tools.clock() + lifecycle.backoff(gap.failures, self._tools.jitter())

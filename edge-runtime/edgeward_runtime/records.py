@@ -45,6 +45,15 @@ class Records:
         found = (_entry_of_record(name, record) for name, record in self._read("last-good").items())
         return [entry for entry in found if entry is not None]
 
+    def previous(self) -> list[Entry]:
+        """What served before and was not given up by going back."""
+        found = (
+            _entry_of_record(name, record)
+            for name, record in self._read("previous").items()
+            if isinstance(record, dict) and not record.get("rolledBack")
+        )
+        return [entry for entry in found if entry is not None]
+
     def remember_good(self, entries: Iterable[Entry]) -> None:
         """Notes what serves now, and of each name what served before it: those bytes stay in the store."""
         if self.job is not None:

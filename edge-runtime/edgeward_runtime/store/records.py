@@ -50,14 +50,18 @@ class Records:
 
     def write_good(self, namespace: str, job: str, live: Mapping[str, Mapping[str, Any]]) -> bool:
         """Notes what serves now, by model; where that is another digest than before, what served before is the
-        previous one."""
+        previous one. If that was a step back, it says so: such a version is kept, but nobody falls back to it."""
         before = self.read(namespace, job, LAST_GOOD)
         kept = self.read(namespace, job, PREVIOUS)
         previous = {name: kept[name] for name in live if name in kept}
         for name, entry in live.items():
             old = before.get(name)
             if isinstance(old, dict) and old.get("digest") != entry["digest"]:
-                previous[name] = old
+                back = kept.get(name)
+                gone_back = (
+                    isinstance(back, dict) and back.get("digest") == entry["digest"] and not back.get("rolledBack")
+                )
+                previous[name] = {**old, "rolledBack": True} if gone_back else old
         if previous != kept:
             self.write(namespace, job, PREVIOUS, previous)
         return before == live or self.write(namespace, job, LAST_GOOD, live)

@@ -158,6 +158,16 @@ def test_what_served_before_is_the_previous_one(tmp_path):
     assert good(m="c") == {"m": "b"}, "a model that is no more needs no way back"
 
 
+def test_a_version_that_was_given_up_is_marked(tmp_path):
+    """Forward to b, back to a, forward to b again: b is given up in between only, and a never."""
+    store, seen = Store(tmp_path), []
+    for one in "abab":
+        store.write_good("ns", "job", {"m": {"version": "1", "digest": one}})
+        before = store.read_record("ns", "job", "previous").get("m", {})
+        seen.append((before.get("digest"), before.get("rolledBack", False)))
+    assert seen == [(None, False), ("a", False), ("b", True), ("a", False)]
+
+
 def test_a_record_that_cannot_be_written_does_no_harm(tmp_path):
     (tmp_path / "jobs").write_text("a file where a folder should be")
     assert Store(tmp_path).write_record("ns", "job", "last-good", {}) is False
