@@ -26,6 +26,8 @@ def _versions(world: World) -> dict[str, str]:
         "/api/v1/events",
     ):
         for item in world.api.get(path)["items"]:
+            if item.get("source", {}).get("component", "edgeward").partition("-")[0] != "edgeward":
+                continue  # an Event of the API server's own controllers
             found[f"{path} {item['metadata'].get('namespace')}/{item['metadata']['name']}"] = item["metadata"][
                 "resourceVersion"
             ]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import ApiError as InvalidObject
@@ -67,6 +68,9 @@ WATCHED = (ASSIGNMENTS, NODES, PODS, DEPLOYMENTS, SERVICES, CONFIG_MAPS, VOLUME_
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0
 """seconds until an object that was refused is tried again unchanged, the first time and at most"""
 
+REST = 2.0
+"""of the time that a piece of work took, how much a worker leaves to others before the next, where pods do not wait for it"""
+
 
 @dataclass(slots=True)
 class _Looked:
@@ -78,6 +82,22 @@ class _Looked:
     """seconds until the next look; grows while there is nothing new, so that what never answers costs little"""
     refused: dict[str, _Refusal] = field(default_factory=dict)
     """by kind and key, what the API server would not have"""
+    applied: _Applied | None = None
+    """what became of its pods; None when this agent has not seen to them yet"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    generation: int
+    """of the Assignment"""
+    forbidden: str = ""
+    """what this agent will have none of, in words for the user; then nothing is changed"""
+    problem: str = ""
+    """empty when its pods are as wanted, else what is in the way, in words for the user"""
+    held: bool = False
+    """something that the pods need was refused, and with it all that comes after"""
+    stands: bool = False
+    """a Deployment was refused: its pods serve on as they were, and so does what stands before them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +131,11 @@ class Agent:
         self._labelled_sites: tuple[int, frozenset[str]] = (-1, frozenset())
         """the sites that the labels of the nodes tell, as of so many changes of nodes"""
         self.queue = KeyQueue()
+        """Assignments whose pods are to be seen to: what they need, and their Deployments"""
+        self.behind = KeyQueue()
+        """Assignments of which the rest is to be seen to: what stands before the pods, what is to go, and the report"""
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """by Assignment: one piece of work at a time"""
         self.reconciled = 0
         self.failed = 0
 
@@ -119,6 +144,11 @@ class Agent:
         meta = obj["metadata"]
         if resource is ASSIGNMENTS:
             self.queue.mark(meta["name"])
+        elif resource is PODS:
+            name = (meta.get("labels") or {}).get(LABEL_ASSIGNMENT)
+            if name:
+                # Only a budget depends on the pods that there are, and it is seen to behind.
+                self.behind.mark(name)
         elif resource is NODES:
             self._mark_users(meta["name"])
         elif resource is VOLUME_CLAIMS:
@@ -147,14 +177,19 @@ class Agent:
             ):
                 self.queue.mark(assignment["metadata"]["name"])
 
-    async def run(self, *, workers: int = 4) -> None:
-        """Until cancelled. The cache must have been seeded."""
+    async def run(self, *, workers: int = 8, workers_behind: int = 2) -> None:
+        """Until cancelled. The cache must have been seeded.
+
+        In a burst the pods of all come before the rest of any: more workers see to them, so the API server does too.
+        """
         await self._look_for_store_class()
         for assignment in self._assignments():
             self.queue.mark(assignment["metadata"]["name"])
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(self.queue.work(self.reconcile, failed=self._note_failure))
+            for _ in range(workers_behind):
+                group.create_task(self.behind.work(self.settle, failed=self._note_failure, rest=REST))
             group.create_task(self._watch_runtimes())
             group.create_task(self._resync())
 
@@ -162,39 +197,51 @@ class Agent:
         await self._scraper.close()
 
     async def reconcile(self, name: str) -> None:
-        key = f"{self._settings.namespace}/{name}"
-        raw = self._cache[ASSIGNMENTS].get(key)
-        if raw is None:
-            # Merely missing is no word to delete anything: what runs goes on, and is taken over when it is back.
-            self._looked.pop(name, None)
-            return
-        if "deletionTimestamp" in raw["metadata"]:
-            await self._remove(raw)
-            return
-        try:
-            assignment = parse(Assignment, raw)
-        except InvalidObject as error:
-            log.error("assignment %s cannot be read: %s", name, error)
-            return
-        problem = await self._apply_children(assignment, raw)
-        await self._report(assignment, raw, problem)
-        self.reconciled += 1
+        """The pods of an Assignment and what they need; or its end."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            raw = self._cache[ASSIGNMENTS].get(f"{self._settings.namespace}/{name}")
+            if raw is None:
+                # Merely missing is no word to delete anything: what runs goes on, and is taken over when it is back.
+                self._looked.pop(name, None)
+                return
+            if "deletionTimestamp" in raw["metadata"]:
+                await self._remove(raw)
+                return
+            assignment = _read(raw)
+            if assignment is None:
+                return
+            refused = "; ".join(forbidden(assignment.spec.pod_template or {}))
+            if refused:
+                self._look(raw).applied = _Applied(assignment.generation, forbidden=f"PolicyForbids {refused}")
+            else:
+                self._look(raw).applied = await self._apply_pods(assignment)
+        self.behind.mark(name)
+
+    async def settle(self, name: str) -> None:
+        """The rest, once the pods have been seen to."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            raw = self._cache[ASSIGNMENTS].get(f"{self._settings.namespace}/{name}")
+            if raw is None:
+                return
+            if "deletionTimestamp" in raw["metadata"]:
+                self.queue.mark(name)  # a pod may have gone that its end waits for
+                return
+            applied, assignment = self._look(raw).applied, _read(raw)
+            if assignment is None or applied is None or applied.generation != assignment.generation:
+                return  # its pods come first, and this after them
+            await self._report(assignment, raw, applied.forbidden or await self._apply_rest(assignment, applied))
+            self.reconciled += 1
 
     # What an Assignment wants ------------------------------------------------------------------------------------
 
-    async def _apply_children(self, assignment: Assignment, raw: Object) -> str:
-        """Empty when all is in place, else what is in the way, in words for the user."""
-        refused = forbidden(assignment.spec.pod_template or {})
-        if refused:
-            return "PolicyForbids " + "; ".join(refused)
+    def _children(self, assignment: Assignment) -> list[Child]:
         namespace = assignment.spec.job.namespace
-        present = self._cache[CONFIG_MAPS].get(f"{namespace}/{config_name(assignment)}")
-        wanted = children(
+        return children(
             assignment,
             tiers=self._tiers(assignment),
             settings=self._settings,
             persistent=bool(self._persistent),
-            config=present,
+            config=self._cache[CONFIG_MAPS].get(f"{namespace}/{config_name(assignment)}"),
             deployments=[
                 self._cache[DEPLOYMENTS].get(f"{namespace}/{placement_name(assignment, node.name)}")
                 for node in assignment.spec.nodes
@@ -202,20 +249,34 @@ class Agent:
             site_service=self._has_site_service(assignment) or self._sites_here() > 1,
             users_budget=bool(self._users_budgets(assignment)),
         )
-        # Claims first: a scheduler that finds none puts the pod back for seconds. All else takes less time to write
-        # than a pod takes to need it.
-        problem, stands = "", False
-        for claims in (True, False):
-            group = [child for child in wanted if (child.resource is VOLUME_CLAIMS) == claims]
-            problems = await asyncio.gather(*(self._apply(assignment, child) for child in group))
-            problem = next(filter(None, problems), "")
-            # The pods of a Deployment that was refused serve on as they were, and with them what stands before them.
-            stands = any(said and child.resource is DEPLOYMENTS for child, said in zip(group, problems, strict=True))
-            if problem:
-                break
-        await self._drop_unwanted(assignment, {child.name for child in wanted}, only_deployments=stands)
+
+    async def _apply_pods(self, assignment: Assignment) -> _Applied:
+        wanted = self._children(assignment)
+        # Claims first: a scheduler that finds none puts the pod back for seconds. The models take less time to write
+        # than a pod takes to need them.
+        claims, _ = await self._apply_all(assignment, wanted, VOLUME_CLAIMS)
+        if claims:
+            return _Applied(assignment.generation, problem=claims, held=True)
+        problem, refused = await self._apply_all(assignment, wanted, CONFIG_MAPS, DEPLOYMENTS)
+        return _Applied(assignment.generation, problem=problem, stands=DEPLOYMENTS in refused)
+
+    async def _apply_rest(self, assignment: Assignment, applied: _Applied) -> str:
+        """Empty when all is in place, else what is in the way, in words for the user."""
+        wanted, problem = self._children(assignment), ""
+        if not applied.held:
+            problem, _ = await self._apply_all(assignment, wanted, SERVICES, DISRUPTION_BUDGETS)
+        await self._drop_unwanted(assignment, {child.name for child in wanted}, only_deployments=applied.stands)
         await self._touch_pods(assignment)
-        return problem
+        return applied.problem or problem
+
+    async def _apply_all(
+        self, assignment: Assignment, wanted: list[Child], *resources: Resource
+    ) -> tuple[str, set[Resource]]:
+        """The children of some kinds: the first problem, and the kinds of which any was refused."""
+        group = [child for child in wanted if child.resource in resources]
+        problems = await asyncio.gather(*(self._apply(assignment, child) for child in group))
+        refused = {child.resource for child, problem in zip(group, problems, strict=True) if problem}
+        return next(filter(None, problems), ""), refused
 
     async def _apply(self, assignment: Assignment, child: Child) -> str:
         """Empty when the child is as wanted, else why the API server will not have it, in words for the user."""
@@ -461,7 +522,7 @@ class Agent:
         looked.next = self._clock() + looked.pause
         if news:
             looked.answers = answers
-            self.queue.mark(name)
+            self.behind.mark(name)
 
     def _can_answer(self, pod: Object) -> bool:
         node = self._cache[NODES].get(str(pod.get("spec", {}).get("nodeName", "")))
@@ -540,6 +601,14 @@ class Agent:
             log.warning("assignment %s: %s", name, error)
         else:
             log.error("assignment %s failed", name, exc_info=error)
+
+
+def _read(raw: Object) -> Assignment | None:
+    try:
+        return parse(Assignment, raw)
+    except InvalidObject as error:
+        log.error("assignment %s cannot be read: %s", raw["metadata"]["name"], error)
+        return None
 
 
 def _is_service_of(obj: Object, job: Mapping[str, Any]) -> bool:

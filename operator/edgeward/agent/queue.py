@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 
@@ -40,10 +41,14 @@ class KeyQueue:
             known.cancel()
         self._timers[key] = loop.call_later(seconds, self._fire, key)
 
-    async def work(self, handle: Callable[[str], Awaitable[None]], *, failed: Callable[[str, Exception], None]) -> None:
-        """One worker, until cancelled. Several may share one queue."""
+    async def work(
+        self, handle: Callable[[str], Awaitable[None]], *, failed: Callable[[str, Exception], None], rest: float = 0.0
+    ) -> None:
+        """One worker, until cancelled. Several may share one queue. After work that took T seconds it rests for rest * T:
+        what can wait takes a share of a busy API server that shrinks as others need it."""
         while True:
             key = await self._take()
+            begun = time.monotonic()
             try:
                 await handle(key)
                 self._failures.pop(key, None)
@@ -57,6 +62,8 @@ class KeyQueue:
                 if key in self._again:
                     self._again.discard(key)
                     self.mark(key)
+            if rest:
+                await asyncio.sleep(rest * (time.monotonic() - begun))
 
     async def _take(self) -> str:
         while not self._waiting:

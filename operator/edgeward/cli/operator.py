@@ -111,7 +111,7 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
                 client=client,
                 hub=hub,
                 leading=lambda: leadership.leading,
-                queue=lambda: len(agent.queue),
+                queue=lambda: len(agent.queue) + len(agent.behind),
                 lag=lambda: lag.worst(now=_now()),
             )
         )

@@ -35,17 +35,20 @@ class Recorder:
     component: str
     quiet: float = 300.0
     clock: Callable[[], float] = time.monotonic
-    at_once: int = 4
-    """Events that are written at the same time; the others wait, so that a burst of news leaves room for work"""
+    rest: float = 2.0
+    """Events are written one after the other; of the time that one took, how long to leave the API server to others
+    before the next, so that a burst of news leaves room for work"""
     _told: dict[tuple[str, str, str], _Told] = field(default_factory=dict)
-    _slots: asyncio.Semaphore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(self.at_once)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _free_at: float = float("-inf")
 
     async def tell(self, resource: Resource, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
-        async with self._slots:
+        async with self._turn:
+            await asyncio.sleep(max(self._free_at - time.monotonic(), 0.0))
+            begun = time.monotonic()
             await self._tell(resource, obj, reason, message, warning=warning)
+            ended = time.monotonic()
+            self._free_at = ended + self.rest * (ended - begun)
 
     async def _tell(self, resource: Resource, obj: Object, reason: str, message: str, *, warning: bool) -> None:
         meta = obj["metadata"]

@@ -89,7 +89,11 @@ def a_pod(name: str, *, phase: str = "Running", on: str = "n1") -> Raw:
 
 
 def reconciled(agent: Agent) -> None:
-    asyncio.run(agent.reconcile(NAME))
+    async def both() -> None:
+        await agent.reconcile(NAME)
+        await agent.settle(NAME)
+
+    asyncio.run(both())
 
 
 def test_a_refused_child_does_not_keep_what_no_longer_belongs() -> None:
@@ -203,3 +207,70 @@ def test_a_budget_of_the_users_takes_the_place_of_ours_and_protects_while_it_all
         assert [item["message"] for item in conditions if item["type"] == "Protected"] == protected
     assert api.of("apply", "PodDisruptionBudget") == []
     assert api.of("delete", "PodDisruptionBudget") == ["signs-budget", "signs-budget"]
+
+
+def test_the_pods_come_first_and_the_rest_behind_them() -> None:
+    """In a burst of jobs every worker was busy with Services, budgets and reports while Deployments waited."""
+    api = Api()
+    agent = an_agent(api, told(), (NODES, node()))
+    asyncio.run(agent.settle(NAME))
+    assert api.done == [], "its pods have not been seen to"
+    asyncio.run(agent.reconcile(NAME))
+    assert {kind for _, kind, _ in api.done} == {"ConfigMap", "Deployment"}
+    assert len(agent.behind) == 1
+    api.done.clear()
+    asyncio.run(agent.settle(NAME))
+    assert {kind for _, kind, _ in api.done} == {"Service", "PodDisruptionBudget", "Assignment"}
+
+
+def test_a_report_never_tells_of_a_spec_whose_pods_were_not_seen_to() -> None:
+    api = Api()
+    agent = an_agent(api, told(), (NODES, node()))
+    reconciled(agent)
+    resource, newer = told()
+    newer = {**newer, "metadata": {**newer["metadata"], "generation": 9, "resourceVersion": "900"}}
+    agent._cache[resource].put(newer)
+    api.done.clear()
+    asyncio.run(agent.settle(NAME))
+    assert api.done == []
+    reconciled(agent)
+    assert api.of("apply", "Assignment") == [NAME]
+
+
+def test_a_pod_that_changes_is_reported_and_its_children_are_not_looked_at() -> None:
+    agent = an_agent(Api(), told(), (NODES, node()))
+    agent.notice(PODS, a_pod("p"))
+    assert (len(agent.queue), len(agent.behind)) == (0, 1)
+
+
+def test_the_end_of_an_assignment_goes_on_when_one_of_its_pods_has_gone() -> None:
+    resource, raw = told()
+    ending = {**raw, "metadata": {**raw["metadata"], "deletionTimestamp": "2027-01-01T00:00:00Z"}}
+    agent = an_agent(Api(), (resource, ending))
+    asyncio.run(agent.settle(NAME))
+    assert len(agent.queue) == 1
+
+
+def test_an_assignment_is_worked_on_by_one_worker_at_a_time() -> None:
+    """A Service written while its Assignment was being removed would stay for good."""
+
+    class Slow(Api):
+        under_way, most = 0, 0
+
+        async def apply(self, resource: Resource, body: Object, **more: Any) -> Object:
+            if resource in (DEPLOYMENTS, DISRUPTION_BUDGETS):
+                Slow.under_way += 1
+                Slow.most = max(Slow.most, Slow.under_way)
+                for _turn in range(5):
+                    await asyncio.sleep(0)
+                Slow.under_way -= 1
+            return await super().apply(resource, body, **more)
+
+    async def play() -> None:
+        agent = an_agent(Slow(), told(), (NODES, node()))
+        await agent.reconcile(NAME)
+        agent._cache[DEPLOYMENTS].objects.clear()
+        await asyncio.gather(agent.settle(NAME), agent.reconcile(NAME))
+
+    asyncio.run(play())
+    assert Slow.most == 1

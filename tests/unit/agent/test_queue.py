@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from contextlib import asynccontextmanager
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -157,3 +158,31 @@ def test_a_cancelled_worker_leaves_no_key_busy() -> None:
         return len(queue)
 
     assert asyncio.run(play()) == 1, "it waits for the next worker"
+
+
+def test_what_can_wait_leaves_time_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that rests takes a share of the time that shrinks as each piece of work takes longer."""
+    rests: list[float] = []
+    sleep, clock = asyncio.sleep, itertools.count(100, 3)
+
+    async def rest(seconds: float) -> None:
+        if seconds:
+            rests.append(seconds)
+        await sleep(0)
+
+    async def play() -> None:
+        queue = KeyQueue()
+
+        async def handle(key: str) -> None:
+            pass
+
+        queue.mark("a")
+        queue.mark("b")
+        worker = asyncio.create_task(queue.work(handle, failed=lambda key, error: None, rest=2.0))
+        await idle(queue)
+        worker.cancel()
+
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    monkeypatch.setattr("edgeward.agent.queue.time.monotonic", lambda: float(next(clock)))
+    asyncio.run(play())
+    assert rests == [6.0, 6.0][: len(rests)] and rests

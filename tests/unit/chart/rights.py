@@ -39,11 +39,13 @@ OWN_NAMESPACE = (ASSIGNMENTS, LEASES)
 """written in the operator's own namespace only; lists and watches are made over all namespaces"""
 
 WRAPPERS = {
-    ("hub/hub.py", "_apply"): "apply",
-    ("hub/hub.py", "_status"): "status",
+    ("hub/writer.py", "apply"): "apply",
+    ("hub/reporter.py", "_decide"): "status",
     ("agent/agent.py", "_delete"): "delete",
 }
 """methods that hand their first argument, a kind, on to the client: their callers are looked at instead"""
+LATER = {("hub/reporter.py", "_write")}
+"""methods that write what such a method was given before"""
 
 
 class Unknown(Exception):
@@ -112,6 +114,8 @@ def _of(
     assert isinstance(call.func, ast.Attribute)
     method, owner = call.func.attr, ast.unparse(call.func.value)
     here = (name, function.name)
+    if here in LATER:
+        return set()
     if owner in ("self._client", "self.client", "client"):
         if method == "request":
             kinds = tuple(kind for constant, kind in CONSTANTS.items() if _mentions(function, constant))
@@ -119,6 +123,8 @@ def _of(
             return {_right(kind, verb) for kind in kinds}
         if method not in VERBS or here in WRAPPERS:
             return set()
+    elif owner == "self._writer":
+        method = WRAPPERS["hub/writer.py", method]
     elif owner == "self" and (name, method) in WRAPPERS and here not in WRAPPERS:
         method = WRAPPERS[name, method]
     else:
