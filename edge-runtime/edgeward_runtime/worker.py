@@ -41,10 +41,12 @@ class Worker:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Ends the thread after what is queued. The caller has drained the server before."""
+    def stop(self) -> bool:
+        """Ends the thread after what is queued, and says whether it has ended: a run may outlast any patience. The caller
+        has drained the server before."""
         self._queue.put(None)
         self._thread.join(timeout=5)
+        return not self._thread.is_alive()
 
     def submit(self, call: Call, done: Done) -> None:
         """Queues the call; `done(call)` is called in the loop's thread. ProtocolError 503 when there is no room or not

@@ -108,6 +108,37 @@ def widened_bfloat16(shape: Sequence[int | None]) -> bytes:
     return _model(nodes, [x], [same, wide])
 
 
+def as_long_as_asked() -> bytes:
+    """x int64[N, M] -> y the same, after as many products of two 256 x 256 matrices as the largest number in x: a run
+    that takes as long as a test wants, and none for the zeros of the warm-up."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.INT64, [None, None]) for name in "xy")
+    inner = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [256, 256]) for name in ("before", "after")]
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["before", "w"], ["after"]), helper.make_node("Identity", ["on"], ["on_still"])],
+        "body",
+        [
+            helper.make_tensor_value_info("count", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            inner[0],
+        ],
+        [helper.make_tensor_value_info("on_still", TensorProto.BOOL, []), inner[1]],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Loop", ["most", "true", "w"], ["product"], body=body),
+        helper.make_node("ReduceSum", ["product"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
+        helper.make_node("Cast", ["nothing"], ["nothing_int"], to=TensorProto.INT64),
+        helper.make_node("Add", ["x", "nothing_int"], ["y"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.eye(256, dtype=np.float32), "w"),
+        numpy_helper.from_array(np.array(True), "true"),
+        numpy_helper.from_array(np.array(0, np.float32), "zero"),
+    ]
+    return _model(nodes, [x], [y], weights)
+
+
 def fails_on_zeros() -> bytes:
     """Fixed shape; gathers at index x - 1 of a vector of one element, then at -5 for zeros: always out of range."""
     x = helper.make_tensor_value_info("x", TensorProto.INT64, [1])
