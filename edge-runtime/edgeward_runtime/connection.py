@@ -14,6 +14,7 @@ from edgeward_runtime.messages import SMALL_BODY, Answer, Head, Request, error
 
 if TYPE_CHECKING:
     from edgeward_runtime.front import Front
+    from edgeward_runtime.guard import Guard
 
 _MAX_HEADER_BYTES = 64 * 1024
 _MAX_HEADS = 256
@@ -25,14 +26,17 @@ _MAX_LINGERING = 256
 _SPARE_CONNECTIONS = 64
 _SPARE_SECONDS = 5.0
 _SPARE_PATHS = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
+_CHALLENGE = b"www-authenticate: Bearer\r\n"
 _REASONS = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
 
 
 class Connection(asyncio.Protocol):
     __slots__ = (
         "_answering",
+        "_authorization",
         "_body_size",
         "_busy",
+        "_certified",
         "_closing",
         "_expect",
         "_front",
@@ -50,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_request",
         "_since",
         "_transport",
+        "_unsent",
         "_url",
         "_waiting",
         "_write_paused",
@@ -64,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._answering: Request | None = None
         self._closing = False  # nothing more is read from it
         self._write_paused = False
+        self._unsent = 0  # bytes of an answer that the client has not read, counted in the front
         self._refusal: Answer | None = None  # to be sent after what runs
         self._request: Request | None = None  # being received
         self._in_headers = False
@@ -74,6 +80,7 @@ class Connection(asyncio.Protocol):
         self._learn = 0  # length of the head that the data being parsed begins with, if it may be remembered
         self._learnt: Request | None = None
         self._plain = True
+        self._certified = False  # the client showed a certificate, and TLS verified it
 
     # -- transport ------------------------------------------------------------------------------------------------
 
@@ -81,6 +88,8 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         front = self._front
+        if front.guard is not None and front.guard.certificates:
+            self._certified = bool(transport.get_extra_info("peercert"))
         front.connections.add(self)
         if len(front.connections) > front.limits.connections + _SPARE_CONNECTIONS:
             self.abort()
@@ -91,6 +100,7 @@ class Connection(asyncio.Protocol):
             self._lingers = False
             self._front.lingering -= 1
         self._closing = True
+        self._sent()
         if self._answering is not None:
             self._answering.gone = True
         if self._request is not None:
@@ -103,9 +113,17 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
+        self._sent()
+        self._unsent = self._transport.get_write_buffer_size()
+        self._front.unsent += self._unsent
+
+    def _sent(self) -> None:
+        self._front.unsent -= self._unsent
+        self._unsent = 0
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._sent()
         if not self._busy:
             self._next()
 
@@ -167,7 +185,9 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._body_size = 0
         self._expect = False
-        self._plain = True
+        self._authorization: bytes | None = None
+        # A head that is found again passes no guard.
+        self._plain = self._front.guard is None
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -176,7 +196,7 @@ class Connection(asyncio.Protocol):
         request = self._request
         size = len(name)
         # Lengths first: almost every header is none of ours.
-        if request is None or not self._in_headers or size not in (6, 7, 12, 14, 15, 16, 17, 25, 30, 31):
+        if request is None or not self._in_headers or size not in (6, 7, 12, 13, 14, 15, 16, 17, 25, 30, 31):
             return
         name = name.lower()
         if name == b"inference-header-content-length":
@@ -199,6 +219,8 @@ class Connection(asyncio.Protocol):
         elif name == b"x-envoy-expected-rq-timeout-ms":
             request.timeout = value
             self._plain = False  # a gateway tells what is left of it
+        elif name == b"authorization":
+            self._authorization = value
         elif name == b"expect":
             self._expect = value.lower() == b"100-continue"
             self._plain = False
@@ -209,8 +231,18 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
+        if self._front.guard is not None and not self._closing and not self._allowed(self._front.guard):
+            # Before any of its body: that of a stranger costs memory too.
+            self._refuse(error(401, "a token or a certificate is needed here", _CHALLENGE))
         if self._expect and not self._closing:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _allowed(self, guard: Guard) -> bool:
+        try:
+            path = self._front.path_of(self._url)
+        except httptools.HttpParserError:
+            path = ""
+        return guard.allows(path, authorization=self._authorization, certified=self._certified)
 
     def on_body(self, body: bytes) -> None:
         if self._closing:
@@ -305,6 +337,10 @@ class Connection(asyncio.Protocol):
 
     def _write(self, answer: Answer, keep_alive: bool, head_only: bool = False) -> None:
         body = answer.body
+        unsent = self._front.unsent
+        if unsent and len(body) > SMALL_BODY and unsent + len(body) > self._front.limits.in_flight_bytes:
+            answer = error(503, "the memory for answers is in use by clients that are slow to read theirs")
+            body = answer.body
         head = b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
             _REASONS[answer.status],
             answer.content_type,

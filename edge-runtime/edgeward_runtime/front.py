@@ -9,7 +9,10 @@ codings, time limits for slow clients, a clean end.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import httptools
@@ -18,7 +21,14 @@ from edgeward_runtime.codings import Codings
 from edgeward_runtime.connection import Connection, SpareConnection
 from edgeward_runtime.messages import Handler, Head
 
+if TYPE_CHECKING:
+    from edgeward_runtime.guard import Guard
+    from edgeward_runtime.tls import Tls
+
 _MAX_PATHS = 1024
+_BACKLOG = 2048
+_HANDSHAKE_SECONDS = 10.0
+_SHUTDOWN_SECONDS = 1.0  # for a client to say goodbye: one that does not must not hold up the end of the server
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,12 +45,15 @@ class Front:
     """The connections of one listening socket. `handler` gets every request in the loop's thread and calls `reply`
     there, now or later."""
 
-    def __init__(self, *, handler: Handler, limits: Limits) -> None:
+    def __init__(self, *, handler: Handler, limits: Limits, guard: Guard | None = None, tls: Tls | None = None) -> None:
         self.handler = handler
         self.limits = limits
+        self.guard = guard  # None: everybody may ask
+        self._tls = tls
         self.draining = False
         self.connections: set[Connection] = set()
         self.in_flight = 0  # bytes of bodies, see Limits
+        self.unsent = 0  # bytes of answers that clients are slow to read
         self.lingering = 0  # refused ones that only wait for their client to read the answer
         self.paths: dict[bytes, str] = {}
         self.heads: dict[bytes, Head] = {}
@@ -52,9 +65,33 @@ class Front:
     async def start(self, host: str, port: int) -> int:
         """Listens; answers the port. OSError if it is taken."""
         self.loop = loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: self._connection(loop), host, port, backlog=2048)
+        self._server = await loop.create_server(
+            lambda: self._connection(loop), host, port, backlog=_BACKLOG, **self._tls_options()
+        )
         self._sweeper = loop.create_task(self._sweep(loop))
         return int(self._server.sockets[0].getsockname()[1])
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self._tls is None:
+            return {}
+        return {
+            "ssl": self._tls.context,
+            "ssl_handshake_timeout": _HANDSHAKE_SECONDS,
+            "ssl_shutdown_timeout": _SHUTDOWN_SECONDS,
+        }
+
+    async def _renew(self, loop: asyncio.AbstractEventLoop) -> None:
+        """New certificates for connections from now on: another server on the same listening sockets, so that none is
+        refused in between. A context in use cannot forget an authority that it has trusted."""
+        old = self._server
+        assert old is not None
+        for listening in old.sockets:
+            copy = socket.socket(fileno=os.dup(listening.fileno()))
+            copy.setblocking(False)
+            self._server = await loop.create_server(
+                lambda: self._connection(loop), sock=copy, backlog=_BACKLOG, **self._tls_options()
+            )
+        old.close()
 
     def _connection(self, loop: asyncio.AbstractEventLoop) -> Connection:
         spare = len(self.connections) >= self.limits.connections
@@ -82,6 +119,8 @@ class Front:
         while True:
             await asyncio.sleep(self.limits.sweep_seconds)
             now = loop.time()
+            if self._tls is not None and not self.draining and self._tls.renew():
+                await self._renew(loop)
             for connection in list(self.connections):
                 connection.check_time(now)
 

@@ -24,15 +24,20 @@ from prometheus_client.registry import Collector
 from edgeward_runtime import __version__, cgroup, fetch, loading, memory, status
 from edgeward_runtime import front as front_module
 from edgeward_runtime.app import App, Parts
+from edgeward_runtime.artifact.reader import Artifact
 from edgeward_runtime.attempt import Tools, opened
+from edgeward_runtime.capture.metrics import LearningCollector
 from edgeward_runtime.config import Config, Entry
 from edgeward_runtime.engine import Engine
 from edgeward_runtime.fetch.signature import signatures
 from edgeward_runtime.front import Front
+from edgeward_runtime.guard import Guard, Tokens
+from edgeward_runtime.learning import Learning
 from edgeward_runtime.lifecycle import Progress, State
 from edgeward_runtime.manager import Manager
 from edgeward_runtime.metrics import MetricsPage, RuntimeCollector, ServerStats
 from edgeward_runtime.mirror import Mirror
+from edgeward_runtime.model import Model
 from edgeward_runtime.offload.metrics import OffloadCollector
 from edgeward_runtime.offload.switch import Switch
 from edgeward_runtime.ort import onnxruntime
@@ -47,6 +52,7 @@ from edgeward_runtime.worker import Worker
 
 if TYPE_CHECKING:
     from edgeward_runtime.rpc.service import RpcFront
+    from edgeward_runtime.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -81,29 +87,55 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         token_file=settings.offload_token_file,
         hold_seconds=settings.offload_hold_seconds,
     )
+    learning = Learning(engine=engine, loop=loop, models=registry.versions, root=settings.store / "capture")
     manager: Manager | None = None
-    collectors: list[Collector] = [OffloadCollector(lambda: offload.forwarder), SwapCollector(registry)]
+    collectors: list[Collector] = [
+        OffloadCollector(lambda: offload.forwarder),
+        SwapCollector(registry),
+        LearningCollector(learning),
+    ]
     if single is not None:
-        read_status = _load_single(single, registry, stats, threads, settings.batch_rows)
+        read_status = _load_single(single, registry, stats, threads, settings.batch_rows, learning)
     else:
         store, fetches = Store(settings.store, quota=settings.store_bytes), fetch.FetchStats()
 
         def adopted(config: Config) -> None:
             _call_in(loop, lambda: offload.adopt(config.offload))
+            _call_in(loop, functools.partial(learning.adopt, config))
 
-        manager = _manager(settings, loop, registry, stats, threads, store, fetches, adopted)
+        manager = _manager(settings, loop, registry, stats, threads, store, fetches, adopted, learning)
         read_status = manager.status
         collectors.append(fetch.StoreCollector(store=store, stats=fetches))
     collectors.append(
         RuntimeCollector(models=registry.versions, server=stats, pending=lambda: worker.pending, limit=settings.queue)
     )
     pages = Pages(
-        registry=registry, metrics=MetricsPage(*collectors), status=read_status, server_name=settings.server_name
+        registry=registry,
+        metrics=MetricsPage(*collectors),
+        status=read_status,
+        server_name=settings.server_name,
+        capture=learning.document,
     )
-    app = App(Parts(registry=registry, engine=engine, stats=stats, pages=pages, max_json_bytes=settings.max_json_bytes))
-    rpc = _rpc(settings, registry=registry, engine=engine, stats=stats, pages=pages)
+    app = App(
+        Parts(
+            registry=registry,
+            engine=engine,
+            stats=stats,
+            pages=pages,
+            max_json_bytes=settings.max_json_bytes,
+            feedback=learning.feedback,
+        )
+    )
+    try:
+        guard, tls = _protection(settings)
+    except (OSError, ValueError) as error:
+        log.error("cannot protect the port", extra={"error": str(error)})
+        return 1
+    rpc = _rpc(settings, registry=registry, engine=engine, stats=stats, pages=pages, guard=guard, tls=tls)
     front = Front(
         handler=app.handle,
+        guard=guard,
+        tls=tls,
         limits=front_module.Limits(
             connections=settings.connections,
             body_bytes=settings.max_body_bytes,
@@ -125,6 +157,7 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         except OSError as error:
             log.error("cannot listen", extra={"host": settings.host, "port": settings.grpc_port, "error": str(error)})
             return 1
+    memory.bound(settings.max_memory_bytes or cgroup.memory_limit())
     if manager is not None:
         manager.start()
     # What start-up made lives for ever; the collector need not look at it again and again.
@@ -146,16 +179,43 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     if cut:
         log.warning("requests cut off at the end of the grace", extra={"connections": cut})
     ended = manager is None or manager.stop()
-    worker.stop()
+    ended = worker.stop() and ended
+    learning.stop()
     log.info("stopped")
     if not ended:
-        # A library that is torn down while it loads a model may crash; nothing is left that needs a tidy end.
+        # A library that is torn down while it loads or runs a model may crash; nothing is left that needs a tidy end.
         os._exit(0)
     return 0
 
 
+def _protection(settings: Settings) -> tuple[Guard | None, Tls | None]:
+    """OSError or ValueError if a file is not what it should be."""
+    guard = tls = None
+    certificates = settings.tls_client_ca_file is not None
+    if settings.token_file is not None or certificates:
+        tokens = Tokens(settings.token_file) if settings.token_file is not None else None
+        guard = Guard(tokens=tokens, certificates=certificates, open_to=settings.open)
+    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+        from edgeward_runtime.tls import Tls
+
+        tls = Tls(
+            certificate=settings.tls_cert_file,
+            key=settings.tls_key_file,
+            client_ca=settings.tls_client_ca_file,
+            optional=bool(settings.open),
+        )
+    return guard, tls
+
+
 def _rpc(
-    settings: Settings, *, registry: Registry, engine: Engine, stats: ServerStats, pages: Pages
+    settings: Settings,
+    *,
+    registry: Registry,
+    engine: Engine,
+    stats: ServerStats,
+    pages: Pages,
+    guard: Guard | None,
+    tls: Tls | None,
 ) -> RpcFront | None:
     """The gRPC front, if it is wanted: its libraries take tens of megabytes that a REST server has no use for."""
     if not settings.grpc_port:
@@ -167,7 +227,9 @@ def _rpc(
         None if limit is None else cgroup.bytes_in_flight(limit=limit, max_body=settings.max_body_bytes)
     )
     limits = service.Limits(waiting=settings.queue, body_bytes=settings.max_body_bytes, in_flight_bytes=budget)
-    return service.RpcFront(registry=registry, engine=engine, stats=stats, pages=pages, limits=limits)
+    return service.RpcFront(
+        registry=registry, engine=engine, stats=stats, pages=pages, limits=limits, guard=guard, tls=tls
+    )
 
 
 def _stop(
@@ -198,6 +260,7 @@ def _manager(
     store: Store,
     fetches: fetch.FetchStats,
     adopted: Callable[[Config], None],
+    learning: Learning,
 ) -> Manager:
     tools = Tools(
         changed_config=ConfigWatch(settings.config_dir).changed,
@@ -209,7 +272,7 @@ def _manager(
             stats=fetches,
         ),
         signature=_signatures(settings, store).check,
-        load=functools.partial(loading.load, threads=threads),
+        load=functools.partial(_load, threads=threads, learning=learning),
         golden=loading.check_golden,
         warm=functools.partial(loading.warm, batch_rows=settings.batch_rows),
         memory=cgroup.memory_available,
@@ -223,6 +286,12 @@ def _manager(
         build=f"{__version__}/{onnxruntime.__version__}",
     )
     return Manager(store=store, registry=registry, stats=stats, tools=tools, poll_seconds=settings.poll_seconds)
+
+
+def _load(artifact: Artifact, entry: Entry, *, threads: int, learning: Learning) -> Model:
+    model = loading.load(artifact, entry, threads=threads)
+    learning.prepare(model)
+    return model
 
 
 def _signatures(settings: Settings, store: Store) -> Signatures:
@@ -253,13 +322,13 @@ def file_digest(path: Path) -> str:
 
 
 def _load_single(
-    single: SingleFile, registry: Registry, stats: ServerStats, threads: int, batch_rows: int
+    single: SingleFile, registry: Registry, stats: ServerStats, threads: int, batch_rows: int, learning: Learning
 ) -> Callable[[], dict[str, object]]:
     start = time.monotonic()
     artifact = opened(single.path, "")
     digest = file_digest(artifact.model)
     entry = Entry(name=single.name, version=single.version, digest=digest)
-    model = loading.load(artifact, entry, threads=threads)
+    model = _load(artifact, entry, threads=threads, learning=learning)
     loading.check_golden(model)
     loading.warm(model, (), batch_rows=batch_rows)
     stats.load_seconds[single.name] = time.monotonic() - start

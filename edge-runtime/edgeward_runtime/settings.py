@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgeward_runtime.guard import OPEN_PATHS
+
 _PREFIX = "EDGEWARD_"
 
 
@@ -21,6 +23,11 @@ class Settings:
     host: str = "0.0.0.0"  # noqa: S104 a pod is reached by its own address
     port: int = 8080
     grpc_port: int = 0  # 0 = no gRPC, and nothing of it in memory
+    token_file: Path | None = None  # who has one of its tokens may ask; None: everybody
+    tls_cert_file: Path | None = None  # PEM; with it both ports speak TLS
+    tls_key_file: Path | None = None
+    tls_client_ca_file: Path | None = None  # PEM; who has a certificate by one of these may ask
+    open: frozenset[str] = frozenset()  # what needs neither: health, metrics, status
     log_level: str = "info"
     server_name: str = "edgeward"
     threads: int = 0  # for one run; 0 = from the CPU quota
@@ -30,6 +37,7 @@ class Settings:
     max_body_bytes: int = 64 * 2**20
     max_json_bytes: int = 8 * 2**20  # of an infer request's JSON, which takes many times its size once parsed
     max_bytes_in_flight: int = 0  # of all request bodies together; 0 = from the memory limit
+    max_memory_bytes: int = 0  # of the process, beyond which allocations fail; 0 = from the cgroup, else the machine's
     max_model_bytes: int = 4 * 2**30
     drain_seconds: float = 2.0  # not ready, still accepting, after SIGTERM: the time endpoints need to forget the pod
     grace_seconds: float = 20.0  # then for requests in flight; the sum has to stay below the pod's grace period
@@ -92,6 +100,13 @@ def _hosts(text: str) -> frozenset[str]:
     return hosts
 
 
+def _open(text: str) -> frozenset[str]:
+    names = frozenset(part.strip() for part in text.split(",") if part.strip())
+    if not names or not names <= OPEN_PATHS.keys():
+        raise SettingsError(f"is not one of {', '.join(OPEN_PATHS)}, or several with commas between them")
+    return names
+
+
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise SettingsError("is not an http or https address")
@@ -113,6 +128,11 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "host": _text,
     "port": _number(int, 0, 65535),
     "grpc_port": _number(int, 0, 65535),
+    "token_file": _file,
+    "tls_cert_file": _file,
+    "tls_key_file": _file,
+    "tls_client_ca_file": _file,
+    "open": _open,
     "log_level": _level,
     "server_name": _text,
     "threads": _number(int, 0, 1024),
@@ -122,6 +142,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "max_body_bytes": _number(int, 1024, 2**31),
     "max_json_bytes": _number(int, 1024, 2**31),
     "max_bytes_in_flight": _number(int, 0, 2**40),
+    "max_memory_bytes": _number(int, 0, 2**50),
     "max_model_bytes": _number(int, 1024, 2**40),
     "drain_seconds": _number(float, 0, 600),
     "grace_seconds": _number(float, 1, 3600),
@@ -166,4 +187,15 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             values[name] = parser(text)
         except SettingsError as error:
             raise SettingsError(f"{key}={text!r} {error}") from None
-    return Settings(**values)  # type: ignore[arg-type]
+    settings = Settings(**values)  # type: ignore[arg-type]
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
+        raise SettingsError("EDGEWARD_TLS_CERT_FILE and EDGEWARD_TLS_KEY_FILE go together")
+    if settings.tls_client_ca_file is not None and settings.tls_cert_file is None:
+        raise SettingsError("EDGEWARD_TLS_CLIENT_CA_FILE needs EDGEWARD_TLS_CERT_FILE")
+    if settings.open and settings.token_file is None and settings.tls_client_ca_file is None:
+        raise SettingsError("EDGEWARD_OPEN without EDGEWARD_TOKEN_FILE or EDGEWARD_TLS_CLIENT_CA_FILE: all is open")

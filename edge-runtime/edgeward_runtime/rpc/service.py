@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeward_runtime import repository
 from edgeward_runtime.call import Call
 from edgeward_runtime.engine import Engine
 from edgeward_runtime.errors import ProtocolError, bad_request
+from edgeward_runtime.guard import Guard
 from edgeward_runtime.metrics import ServerStats
 from edgeward_runtime.pages import Pages
 from edgeward_runtime.preprocess.chain import RECORDS
@@ -37,6 +38,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 from google.protobuf.message import DecodeError
+
+if TYPE_CHECKING:
+    from edgeward_runtime.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +100,19 @@ class Caller:
 class RpcFront:
     """Made and stopped in the event loop's thread."""
 
-    def __init__(self, *, registry: Registry, engine: Engine, stats: ServerStats, pages: Pages, limits: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        engine: Engine,
+        stats: ServerStats,
+        pages: Pages,
+        limits: Limits,
+        guard: Guard | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        self._guard = guard
+        self._tls = tls
         self._registry = registry
         self._engine = engine
         self._stats = stats
@@ -113,7 +129,7 @@ class RpcFront:
         self._loop = asyncio.get_running_loop()
         self._server = grpc.server(
             self._threads,
-            handlers=[_Handlers(self._table())],
+            handlers=[_Handlers(self._table(), self._guard)],
             options=[
                 ("grpc.max_receive_message_length", receive_limit(self._limits)),
                 ("grpc.max_send_message_length", -1),
@@ -122,11 +138,18 @@ class RpcFront:
             maximum_concurrent_rpcs=_THREADS + self._limits.waiting,
         )
         try:
-            bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            bound = self._bind(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as failure:
             raise OSError(str(failure)) from None
         self._server.start()
         return int(bound)
+
+    def _bind(self, address: str) -> int:
+        if self._tls is None:
+            return int(self._server.add_insecure_port(address))
+        from edgeward_runtime.rpc.credentials import credentials
+
+        return int(self._server.add_secure_port(address, credentials(self._tls)))
 
     async def stop(self, grace_seconds: float) -> int:
         """Accepts no more, waits for the calls in flight, answers how many were cut off after the grace."""
@@ -314,11 +337,28 @@ def _refused(failure: ProtocolError, dropped: str = "") -> Refused:
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, table: Mapping[str, grpc.RpcMethodHandler]) -> None:
+    def __init__(self, table: Mapping[str, grpc.RpcMethodHandler], guard: Guard | None) -> None:
         self._table = table
+        self._guard = guard
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        if self._guard is not None and not self._allowed(self._guard, handler_call_details):
+            return _STRANGER
         return self._table.get(handler_call_details.method)
+
+    @staticmethod
+    def _allowed(guard: Guard, details: grpc.HandlerCallDetails) -> bool:
+        said = next((value for key, value in details.invocation_metadata or () if key == "authorization"), "")
+        token = said.encode("latin-1", "replace") if isinstance(said, str) else said
+        # Without the certificate that is asked for no call gets as far as here.
+        return guard.allows(details.method, authorization=token, certified=True)
+
+
+def _stranger(_message: bytes, context: grpc.ServicerContext) -> None:
+    context.abort(grpc.StatusCode.UNAUTHENTICATED, "a token is needed here")
+
+
+_STRANGER = grpc.unary_unary_rpc_method_handler(_stranger)
 
 
 def _parts(name: str, version: str) -> list[str]:
