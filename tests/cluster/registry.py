@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,11 +24,18 @@ _LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 class Registry:
     """directory     for its data and its configuration
     password         asks every client for USER and PASSWORD
+    tokens           asks for tokens instead: realm, service, issuer and rootcertbundle, as its configuration has them
     certificate, key PEM files; None = plain http
     """
 
     def __init__(
-        self, directory: Path, *, password: bool = False, certificate: Path | None = None, key: Path | None = None
+        self,
+        directory: Path,
+        *,
+        password: bool = False,
+        tokens: Mapping[str, str] | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
     ) -> None:
         ensure_packages(silent, "docker-registry")
         self.data = directory / "data"
@@ -44,6 +52,8 @@ class Registry:
         if password:
             (directory / "htpasswd").write_text(_HTPASSWD)
             configuration["auth"] = {"htpasswd": {"realm": "models", "path": str(directory / "htpasswd")}}
+        if tokens is not None:
+            configuration["auth"] = {"token": dict(tokens)}
         self._file = directory / "registry.json"
         self._file.write_text(json.dumps(configuration))
         self._process: subprocess.Popen[str] | None = None
