@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from edgeward_runtime.rpc.messages import inference
 from tritonclient.grpc import service_pb2 as triton
+
+from edgeward_runtime.rpc.messages import inference
 
 
 def nested(message, name):
