@@ -64,6 +64,13 @@ VALUES: list[Any] = [
     [None], {"a": {}}, [0] * 1000, "FP32", "BYTES", "NaN",
 ]  # fmt: skip
 
+PAGES = [
+    b"/v2", b"/v2/health/live", b"/v2/health/ready", b"/v2/models", b"/v2/models/FP32", b"/v2/models/FP32/ready",
+    b"/v2/models/FP32/stats", b"/v2/models/stats", b"/v2/models/FP32/versions/2026.1", b"/v2/repository/index",
+    b"/v2/repository/models/FP32/load", b"/v2/repository/models/FP32/unload", b"/metrics", b"/edgeward/v1/status",
+    b"/v2/models/FP32/feedback", b"/edgeward/v1/capture",
+]  # fmt: skip
+
 
 @dataclass
 class Report:
@@ -223,6 +230,14 @@ def chunked(draw: random.Random, path: str, body: bytes, headers: dict[str, str]
     return "\r\n".join([*lines, "", ""]).encode() + framed + b"0\r\n\r\n"
 
 
+def page(draw: random.Random) -> bytes:
+    """Any of the other addresses, with any method."""
+    path = changed_bytes(draw, draw.choice(PAGES)) if draw.random() < 0.3 else draw.choice(PAGES)
+    body = json.dumps(changed_document(draw, {"ready": True, "parameters": {}, "id": "a", "label": 1})).encode()
+    method = draw.choice((b"GET", b"GET", b"POST", b"POST", b"HEAD", b"PUT", b"OPTIONS", b"CONNECT"))
+    return b"%b %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (method, path, len(body), body)
+
+
 def message(draw: random.Random, seed: Seed) -> bytes:
     """A ModelInferRequest as bytes, changed in its fields, its tensors or its bytes."""
     request = messages.ModelInferRequest(model_name=seed.model)
@@ -323,6 +338,8 @@ class Fuzzer:
         wire = (
             chunked(self._draw, path, body, headers) if self._draw.random() < 0.4 else on_the_wire(path, body, headers)
         )
+        if self._draw.random() < 0.2:
+            wire = page(self._draw)
         if self._draw.random() < 0.9:
             wire = changed_bytes(self._draw, wire)
         if self._draw.random() < 0.1:

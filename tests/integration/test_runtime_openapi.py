@@ -118,6 +118,6 @@ def test_every_address_of_the_document_is_there(served):
             connection = http.client.HTTPConnection(served.host, served.port, timeout=LIMIT)
             connection.request(method.upper(), path.format(model="FP32", version=VERSION))
             answer = connection.getresponse()
-            assert answer.status in (200, 400), path
+            assert answer.status in (200, 400, 501), path  # 501: feedback, where nothing is kept
             assert "no such path" not in answer.read().decode(), path
             connection.close()
