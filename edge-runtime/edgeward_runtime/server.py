@@ -7,7 +7,6 @@ import asyncio
 import concurrent.futures
 import functools
 import gc
-import hashlib
 import logging
 import os
 import random
@@ -25,7 +24,7 @@ from edgeward_runtime import __version__, cgroup, fetch, loading, memory, status
 from edgeward_runtime import front as front_module
 from edgeward_runtime.app import App, Parts
 from edgeward_runtime.artifact.reader import Artifact
-from edgeward_runtime.attempt import Tools, opened
+from edgeward_runtime.attempt import Tools
 from edgeward_runtime.capture.metrics import LearningCollector
 from edgeward_runtime.config import Config, Entry
 from edgeward_runtime.engine import Engine
@@ -316,18 +315,12 @@ def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> An
     return done.result(timeout=30)
 
 
-def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
 def _load_single(
     single: SingleFile, registry: Registry, stats: ServerStats, threads: int, batch_rows: int, learning: Learning
 ) -> Callable[[], dict[str, object]]:
     start = time.monotonic()
-    artifact = opened(single.path, "")
-    digest = file_digest(artifact.model)
-    entry = Entry(name=single.name, version=single.version, digest=digest)
+    artifact = Artifact.of_local(single.path)
+    entry = Entry(name=single.name, version=single.version, digest=artifact.digest)
     model = _load(artifact, entry, threads=threads, learning=learning)
     loading.check_golden(model)
     loading.warm(model, (), batch_rows=batch_rows)
