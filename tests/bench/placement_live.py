@@ -252,11 +252,13 @@ def moves(*, minutes: float, kill_every: float | None, nodes: int = 40, jobs: in
         shape = {name: (rng.uniform(0.15, 0.35), rng.uniform(20, 90), rng.uniform(0, 6.3)) for name in names}
 
         def cores() -> dict[str, float]:
-            """A tenth of a node up and down within a minute or so, and as much again at random."""
+            """A tenth of a node up and down within a minute or so, and as much again at random; an overloaded one wobbles
+            as well: a figure that stays the very same is taken for frozen, and nothing moves by it."""
             now = time.monotonic() - begun
             return {
-                name: CORES * (0.96 if name in hot else level + 0.1 * math.sin(now / period + phase))
-                + (0 if name in hot else random.gauss(0, 0.1))
+                name: CORES * 0.96 + random.gauss(0, 0.02)
+                if name in hot
+                else CORES * (level + 0.1 * math.sin(now / period + phase)) + random.gauss(0, 0.1)
                 for name, (level, period, phase) in shape.items()
             }
 

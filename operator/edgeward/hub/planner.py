@@ -56,8 +56,9 @@ class PlannerSettings:
     for the same with its bounds"""
     least: int = 400
     """pairs of a replica that wants a place and a node; below, the quick way is as good and a process not worth it"""
-    patience: float = 10.0
-    """the longest that many new replicas wait for advice; then they are placed without"""
+    patience: float = 3.0
+    """the longest that many new replicas wait for advice; then they are placed without. A better place is worth a moment
+    to what stays there for days; more than that is felt by whoever waits for a burst to start"""
     idle: float = 30.0
     """the worker ends when it had nothing to do for so long"""
     deadline: float = 60.0
