@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeward_runtime.artifact import manifest
 from edgeward_runtime.artifact.build import Built, File, build, digest_of
@@ -70,6 +72,19 @@ def push(host: str, repository: str, files: Mapping[str, bytes], *, name: str = 
         client.blob(data)
     client.manifest(built.manifest, tag=version)
     return Pushed(source=f"oci://{host}/{repository}", digest=built.digest, built=built)
+
+
+def external(location: str) -> bytes:
+    """y = x * w, with w of 16 bytes in another file."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 4]) for name in ("x", "y"))
+    weight = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", "16")):
+        weight.external_data.add(key=key, value=value)
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["y"])], "graph", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(onnx.ModelProto.SerializeToString(model))
 
 
 class Client:

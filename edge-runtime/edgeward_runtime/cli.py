@@ -72,59 +72,74 @@ def serve(argv: list[str] | None = None) -> int:
 
 
 def model(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="edgeward-model", description="Looks at ONNX model files.")
+    parser = argparse.ArgumentParser(prog="edgeward-model", description="Looks at models, and signs them.")
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="says inputs, outputs, size, digest, latency, and whether it loads")
-    check.add_argument("file", type=Path, metavar="FILE")
-    check.add_argument("--json", action="store_true", help="for programs")
+    _check_arguments(commands.add_parser("check", help="says what a model needs, and whether it will run"))
+    sign = commands.add_parser("sign", help="makes FILE.sig, which `signature` in a ModelRelease asks for")
+    sign.add_argument("file", type=Path, metavar="FILE")
+    sign.add_argument("--key", type=Path, required=True, help="private key, Ed25519 or ECDSA P-256, PEM, no password")
     options = parser.parse_args(argv)
-    if not options.file.is_file():
-        parser.error(f"{options.file} is not a file")
-    report = _check(options.file)
-    print(json.dumps(report, indent=2) if options.json else _as_text(report))
-    return 0 if report["loads"] else 1
+    if not options.file.exists():
+        parser.error(f"{options.file} is not there")
+    if options.command == "sign":
+        return _sign(parser, options)
+    return _check(parser, options)
 
 
-def _check(path: Path) -> dict[str, object]:
-    from edgeward_runtime.model import load, warm_up
-    from edgeward_runtime.server import file_digest
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="an .onnx file, or an artifact's folder")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--threads", type=int, default=0, help="of one run (default: from the CPU quota)")
+    parser.add_argument("--key", type=Path, action="append", default=[], help="public key in PEM; may be given again")
+    parser.add_argument("--signature", type=Path, help="with --key: the signature file (default: FILE.sig)")
 
-    threads = cgroup.default_threads()
-    report: dict[str, object] = {
-        "file": str(path),
-        "bytes": path.stat().st_size,
-        "digest": file_digest(path),
-        "threads": threads,
-    }
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from edgeward_runtime import check
+
+    trusted = None
+    if options.key:
+        if options.file.is_dir():
+            parser.error(
+                "an artifact's signature is over its manifest in the registry: check it there, or the file alone"
+            )
+        try:
+            public = tuple(path.read_text() for path in options.key)
+        except (OSError, UnicodeDecodeError) as error:
+            parser.error(f"--key cannot be read: {error}")
+        trusted = check.Trusted(keys=public, signature=options.signature or signature_of(options.file))
+    threads = options.threads if options.threads > 0 else cgroup.default_threads()
+    report = check.check(options.file, threads=threads, trusted=trusted)
+    print(json.dumps(report, indent=2) if options.json else check.as_text(report))
+    good = report["runs"] and report.get("signature", {}).get("verified", True)
+    return 0 if good else 1
+
+
+def signature_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sig")
+
+
+def _sign(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Adds to the signatures that are there, so that an old and a new key may both have signed."""
+    from edgeward_runtime.artifact.reader import Artifact
+    from edgeward_runtime.trust import bundle, keys
+
+    if options.file.is_dir():
+        parser.error("an artifact is signed in its registry, by its manifest's digest")
+    path = signature_of(options.file)
+    digest = Artifact.of_local(options.file).digest
     try:
-        loaded = load(path, name="check", version="1", digest=str(report["digest"]), threads=threads)
-        report["inputs"] = [spec.metadata() for spec in loaded.inputs.values()]
-        report["outputs"] = [spec.metadata() for spec in loaded.outputs.values()]
-        seconds = warm_up(loaded)
+        signed = keys.sign(digest, options.key.read_bytes())
+        before = bundle.loads(path.read_bytes()) if path.exists() else ()
+    except (OSError, ValueError) as error:
+        parser.error(f"--key {options.key}: {error}")
     except Refusal as refusal:
-        return {**report, "loads": False, "step": refusal.step, "reason": refusal.reason, "message": refusal.message}
-    report["loads"] = True
-    report["latencyMs"] = None if seconds is None else round(seconds * 1000, 3)
-    return report
-
-
-def _as_text(report: dict[str, object]) -> str:
-    lines = [f"{report['file']}: {report['bytes']} bytes, {report['digest']}"]
-    for kind in ("inputs", "outputs"):
-        tensors = report.get(kind)
-        lines += [
-            f"  {kind[:-1]} {tensor['name']}: {tensor['datatype']} {tensor['shape']}"
-            for tensor in (tensors if isinstance(tensors, list) else [])
-        ]
-    if not report["loads"]:
-        lines.append(f"  does not load: {report['step']}: {report['reason']}: {report['message']}")
-    elif report["latencyMs"] is None:
-        lines.append("  loads; no size tried for its dynamic dimensions ran, so latency is unknown")
-    else:
-        lines.append(
-            f"  loads; fastest of 3 runs on zeros, one row: {report['latencyMs']} ms with {report['threads']} threads"
-        )
-    return "\n".join(lines)
+        parser.error(f"{path}: {refusal.message}")
+    # What was signed of an earlier content under this name is of no more use.
+    kept = [one for one in before if bundle.signed_digest(one.payload) == digest and one != signed]
+    path.write_bytes(bundle.dumps([*kept, signed]))
+    print(f"{path}: {len(kept) + 1} signature{'s' if kept else ''} of {digest}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from tests.runtime_artifacts import external, golden_of
 from tests.unit.runtime import onnx_models
 from tests.unit.runtime.http_source import Source, serving
 from tests.unit.runtime.onnx_models import constant_times, digest
+from tests.unit.runtime.signing import pair
 
 REPOSITORY = Path(__file__).parents[2]
 STATUS = jsonschema.Draft202012Validator(
@@ -587,7 +589,7 @@ def test_the_port_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "settings", "code", "said"),
     [
-        (["missing.onnx"], {}, 2, "missing.onnx is not a file"),
+        (["missing.onnx"], {}, 2, "missing.onnx is not there"),
         ([__file__], {}, 1, "NotOnnx"),
         ([], {"EDGEWARD_PORT": "x"}, 2, "EDGEWARD_PORT"),
         ([], {"EDGEWARD_STOER": "/x"}, 2, "EDGEWARD_STOER is not a setting"),
@@ -600,23 +602,86 @@ def test_wrong_starts(arguments, settings, code, said):
     assert done.returncode == code and said in done.stderr
 
 
-def test_model_check(tmp_path):
-    path = onnx_models.write(tmp_path / "m.onnx", onnx_models.mlp())
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "edge-runtime")}
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from edgeward_runtime.cli import model; sys.exit(model())",
-        "check",
-        "--json",
-    ]
-    done = subprocess.run([*command, str(path)], env=environment, capture_output=True, text=True, timeout=LIMIT)
-    report = json.loads(done.stdout)
-    assert done.returncode == 0 and report["loads"] and report["latencyMs"] > 0
-    assert report["digest"] == digest(path.read_bytes()) and report["inputs"][0]["shape"] == [-1, 64]
+class Checker:
+    """edgeward-model, as a user calls it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "edge-runtime")}
+        code = "import sys; from edgeward_runtime.cli import model; sys.exit(model())"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env=environment, cwd=self.folder, capture_output=True, text=True, timeout=LIMIT,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    def report(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        code, said = self("check", "--json", *arguments)
+        return code, json.loads(said)
+
+
+def test_what_a_model_needs(tmp_path):
+    model = Checker(tmp_path)
+    path = onnx_models.write(tmp_path / "m.onnx", onnx_models.mlp((64, 512, 512, 10)))
+    code, report = model.report("m.onnx", "--threads", "1")
+    assert code == 0 and report["runs"] and report["threads"] == 1
+    assert report["digest"] == digest(path.read_bytes()) and report["bytes"] == path.stat().st_size
+    assert report["opsets"] == {"ai.onnx": 17} and report["inputs"][0]["shape"] == [-1, 64]
+    assert 0 < report["latencySeconds"] < LIMIT
+    # At least the weights, at most a part of the process.
+    assert 64 * 512 * 4 < report["memoryBytes"] < report["processBytes"]
     path.write_bytes(b"rubbish, rubbish")
-    done = subprocess.run([*command, str(path)], env=environment, capture_output=True, text=True, timeout=LIMIT)
-    assert done.returncode == 1 and json.loads(done.stdout)["reason"] == "NotOnnx"
+    code, report = model.report("m.onnx")
+    assert code == 1 and not report["runs"] and report["reason"] == "NotOnnx"
+    code, said = model("check", "m.onnx")
+    assert code == 1 and "will not run     Load: NotOnnx: not an ONNX file" in said
+    assert model("check", "none.onnx")[0] == 2
+
+
+def test_what_an_artifacts_folder_needs(tmp_path):
+    model = Checker(tmp_path)
+    folder = tmp_path / "signs"
+    folder.mkdir()
+    for name, content in {"model.onnx": constant_times(2), **golden_of(2), "labels.txt": b"stop\n"}.items():
+        (folder / name).write_bytes(content)
+    code, report = model.report("signs")
+    assert code == 0 and report["parts"] == ["golden", "labels"]
+    for name, content in golden_of(3).items():
+        (folder / name).write_bytes(content)
+    code, report = model.report("signs")
+    assert code == 1 and (report["step"], report["reason"]) == ("Golden", "GoldenMismatch")
+    (folder / "model.onnx").write_bytes(external("../secret"))
+    (tmp_path / "secret").write_bytes(b"0123456789abcdef")
+    assert model.report("signs")[1]["reason"] == "UnsafePath"
+    (folder / "model.onnx").write_bytes(external("w.bin"))
+    (folder / "golden.json").unlink()
+    assert model.report("signs")[1]["reason"] == "ExternalDataMissing"
+    (folder / "w.bin").write_bytes(b"\0" * 16)
+    code, report = model.report("signs/model.onnx")
+    assert code == 0 and report["externalData"] == ["w.bin"]
+
+
+def test_a_file_is_signed_and_checked(tmp_path):
+    model = Checker(tmp_path)
+    mine, other = pair("p256"), pair("ed25519", "other")
+    onnx_models.write(tmp_path / "m.onnx", constant_times(2))
+    for name, one in (("mine", mine), ("other", other)):
+        (tmp_path / f"{name}.key").write_bytes(one.private)
+        (tmp_path / f"{name}.pub").write_text(one.public)
+    asked = ("m.onnx", "--key", "mine.pub")
+    code, report = model.report(*asked)
+    assert code == 1 and report["runs"] and report["signature"]["reason"] == "SignatureMissing"
+    for key, verified in (("other", False), ("mine", True), ("mine", True)):
+        assert model("sign", "m.onnx", "--key", f"{key}.key")[0] == 0
+        code, report = model.report(*asked)
+        assert (code == 0, report["signature"]["verified"]) == (verified, verified)
+    assert model.report("m.onnx", "--key", "other.pub")[0] == 0  # the first signature is still there
+    assert len(json.loads((tmp_path / "m.onnx.sig").read_text())["signatures"]) == 3
+    onnx_models.write(tmp_path / "m.onnx", constant_times(3))
+    assert model.report(*asked)[1]["signature"]["reason"] == "SignatureInvalid"
+    assert "no private key" in model("sign", "m.onnx", "--key", "mine.pub")[1]
 
 
 def test_the_package_installs_alone(tmp_path):

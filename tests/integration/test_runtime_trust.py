@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from tests.cluster.registry import Registry
 from tests.integration.test_runtime_serving import server
-from tests.runtime_artifacts import golden_of, push, sign
+from tests.runtime_artifacts import external, golden_of, push, sign
 from tests.unit.runtime.http_source import serving
 from tests.unit.runtime.onnx_models import constant_times, digest
 from tests.unit.runtime.signing import pair
@@ -93,19 +91,6 @@ def test_a_plain_file_has_its_signature_beside_it(tmp_path: Path) -> None:
     with server(other) as one:
         one.want(wanted("1", name, (tmp_path / "m.onnx").as_uri()))
         one.until(lambda: one.serves("1"))
-
-
-def external(location: str) -> bytes:
-    """y = x * w, with w of 16 bytes in another file."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 4]) for name in ("x", "y"))
-    weight = numpy_helper.from_array(np.zeros(4, np.float32), "w")
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", "0"), ("length", "16")):
-        weight.external_data.add(key=key, value=value)
-    graph = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["y"])], "graph", [x], [y], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(onnx.ModelProto.SerializeToString(model))
 
 
 def test_weights_in_other_files_come_with_the_artifact_and_from_nowhere_else(

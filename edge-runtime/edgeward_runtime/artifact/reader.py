@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,5 +48,19 @@ class Artifact:
         )
 
     @classmethod
+    def of_local(cls, path: Path) -> Self:
+        """What a user has at hand: an artifact's folder, or a model's file that may have its weights beside it. The
+        digest is that of the model's file."""
+        if path.is_dir():
+            found = cls.of_folder(path, digest="")
+            return replace(found, digest=_digest(found.model))
+        return cls(digest=_digest(path), root=path.parent, model=path)
+
+    @classmethod
     def of_file(cls, path: Path, *, digest: str) -> Self:
         return cls(digest=digest, root=None, model=path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
