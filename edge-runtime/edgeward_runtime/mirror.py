@@ -51,7 +51,7 @@ class Mirror:
                 continue
             copies = target.model.copies
             size = sum(feed.nbytes for feed in call.feeds.values())
-            if size > _MOST_BYTES or self._queue.full():
+            if size > _MOST_BYTES or self._queue.full() or not comparable(call, target.model):
                 copies.dropped += 1
                 continue
             self._queue.put_nowait(_Copy(target.model, list(call.names), call.feeds, call.tensors))
@@ -73,6 +73,14 @@ class Mirror:
             # Else this thread would keep the model and the tensors alive until the next copy comes.
             del copy
             self._stopping.wait(min(_LONGEST_REST, _REST * (self._clock() - start)))
+
+
+def comparable(call: Call, model: Model) -> bool:
+    """Not an answer from elsewhere, nor tensors that another preprocessing made."""
+    if call.answered_by or call.error is not None:
+        return False
+    chain, other = call.model.chain, model.chain
+    return call.prepared is None or (chain is not None and other is not None and chain.spec == other.spec)
 
 
 def run(model: Model, names: list[str], feeds: dict[str, Array], answer: Sequence[Array]) -> None:

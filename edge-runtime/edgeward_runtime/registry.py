@@ -88,6 +88,7 @@ class Registry:
         return old
 
     def _remember(self, model: Model) -> None:
+        model.split, model.mirrors = None, ()
         self._past.append(model)
         del self._past[:-_REMEMBERED]
 

@@ -44,6 +44,7 @@ class World:
         self.warmed: list[tuple[int, ...]] = []
         self.memory: float | None = None
         self.call = lambda function: function()
+        self.clock = lambda: self.now
         self.host = "pod-1"
         self.widths: dict[str, int] = {}
         self.contents = {digest(content): content for content in (V1, V2, V3)}
@@ -64,7 +65,7 @@ class World:
             memory=lambda: self.memory,
             trim=lambda: None,
             call=lambda function: self.call(function),
-            clock=lambda: self.now,
+            clock=lambda: self.clock(),
             wall=lambda: self.now,
             jitter=lambda: 0.5,
             host=self.host,
@@ -125,7 +126,9 @@ class World:
             raise self.warm_error
         return 0.001
 
-    def want(self, version: str, content: bytes, revision: int = 1, contract: int = 1, **fields) -> None:
+    def want(
+        self, version: str, content: bytes, revision: int = 1, contract: int = 1, top: dict | None = None, **fields
+    ) -> None:
         model = {
             "name": "m",
             "version": version,
@@ -134,7 +137,8 @@ class World:
             **fields,
         }
         job = {"namespace": "shop", "name": "job"}
-        self.config = json.dumps({"contract": contract, "revision": revision, "job": job, "models": [model]}).encode()
+        document = {"contract": contract, "revision": revision, "job": job, "models": [model], **(top or {})}
+        self.config = json.dumps(document).encode()
         self.step()
 
     def step(self, seconds: float = 0.0) -> None:
@@ -514,3 +518,240 @@ def test_what_served_before_stays_on_disk(world):
     world.offline = True
     world.want("2", V2, revision=4)
     assert world.live() == "2" and world.calls == ["load 2"], "the way back needs no network"
+
+
+# -- two versions that do not fit in memory together ------------------------------------------------------------------
+
+# Bytes that are free: too few beside what serves, enough without it. A load is reckoned to take 16 MiB and a bit.
+SCARCE = 2.0**24 + 10
+GAP = {"modelSwap": {"whenTooBig": "OffloadInGap"}}
+
+
+def test_a_version_that_does_not_fit_is_refused(world):
+    world.want("1", V1)
+    world.memory = SCARCE
+    world.want("2", V2, revision=2)
+    assert world.live() == "1" and world.registry.ready() and "load 2" not in world.calls
+    refused = world.entry("2")["refused"]
+    assert (refused["step"], refused["reason"]) == ("Load", "NotEnoughMemory")
+    world.step(59)
+    assert world.entry("2")["refused"]["reason"] == "NotEnoughMemory"
+    world.memory = None
+    world.step(20)
+    assert world.live() == "2", "tried again when there is room"
+
+
+def test_a_first_version_is_tried_whatever_is_free(world):
+    world.memory = 0.0
+    world.want("1", V1)
+    assert world.live() == "1"
+
+
+def test_a_version_that_fits_nowhere_opens_no_gap(world):
+    world.want("1", V1)
+    old = world.registry.live["m"]
+    world.memory = 0.0
+    world.want("2", V2, revision=2, top=GAP)
+    assert world.registry.live["m"] is old and old.session is not None
+    assert world.entry("2")["refused"]["reason"] == "NotEnoughMemory"
+
+
+def test_a_gap(world):
+    world.want("1", V1)
+    old = world.registry.live["m"]
+    world.memory = SCARCE
+    seen = []
+
+    def load(artifact, entry):
+        seen.append((old.session, world.registry.live["m"].away, world.registry.ready(), world.manager.status()))
+        return World.load(world, artifact, entry)
+
+    world.load = load
+    world.want("2", V2, revision=2, top=GAP)
+    ((session, away, ready, status),) = seen
+    assert session is None and away and not ready, "the old one was unloaded, and readiness says so"
+    SCHEMA.validate(status)
+    assert [(model["version"], model["serving"], model.get("gap")) for model in status["models"]] == [
+        ("2", False, True)
+    ]
+    assert world.live() == "2" and world.registry.ready()
+    assert not any("gap" in model for model in world.manager.status()["models"])
+
+
+def test_a_gap_in_which_the_new_version_fails_brings_the_old_one_back(world):
+    world.want("1", V1)
+    world.memory = SCARCE
+    world.golden_error = refusal("GoldenMismatch", "Golden")
+    world.want("2", V2, revision=2, top=GAP)
+    assert world.live() == "1" and world.registry.ready() and not world.registry.live["m"].away
+    assert world.calls[-2:] == ["load 2", "load 1"]
+    assert world.entry("2")["refused"]["step"] == "Golden" and world.entry("1")["serving"]
+
+
+def test_a_gap_that_cannot_be_closed_is_tried_until_it_is(world):
+    world.want("1", V1)
+    world.memory = SCARCE
+    world.load_errors = {"1": refusal("OutOfMemory", "Load", False), "2": refusal("OutOfMemory", "Load", False)}
+    world.want("2", V2, revision=2, top=GAP)
+    assert world.registry.live["m"].away and not world.registry.ready()
+    world.load_errors.pop("1")
+    world.step(2)
+    assert world.live() == "1" and world.registry.ready()
+    tries = world.calls.count("load 2")
+    world.step(50)
+    assert world.calls.count("load 2") == tries, "each try is a gap: not as often as others"
+
+
+def test_a_version_that_does_not_get_free_makes_no_room(world):
+    world.want("1", V1)
+    old = world.registry.live["m"]
+    old.inflight = 1
+    world.memory = SCARCE
+
+    def tick() -> float:
+        world.now += 1
+        return world.now
+
+    world.clock = tick
+    world.want("2", V2, revision=2, top=GAP)
+    assert world.registry.live["m"] is old and old.session is not None and world.registry.ready()
+    assert world.entry("2")["refused"]["reason"] == "NotEnoughMemory"
+
+
+def test_a_name_that_is_dropped_in_its_gap_is_gone(world):
+    world.want("1", V1)
+    world.memory = SCARCE
+    world.load_errors = {"1": refusal("OutOfMemory", "Load", False), "2": refusal("OutOfMemory", "Load", False)}
+    world.want("2", V2, revision=2, top=GAP)
+    world.load_errors = {}
+    world.want("3", V3, revision=3, name="n", top=GAP)
+    assert sorted(world.registry.live) == ["n"]
+    world.step(100)
+    assert sorted(world.registry.live) == ["n"]
+
+
+# -- canaries and copies ----------------------------------------------------------------------------------------------
+
+
+def both(world: World, revision: int = 1, **fields) -> None:
+    stable = {"name": "m", "version": "1", "digest": digest(V1), "sources": ["https://a/1"]}
+    canary = {"name": "m", "version": "2", "digest": digest(V2), "sources": ["https://a/2"], "role": "Canary", **fields}
+    job = {"namespace": "shop", "name": "job"}
+    world.config = json.dumps({"contract": 1, "revision": revision, "job": job, "models": [canary, stable]}).encode()
+    world.step()
+
+
+def test_a_canary_comes_after_its_stable_and_takes_its_share(world):
+    both(world, traffic="25%")
+    assert world.calls == ["fetch 1", "load 1", "fetch 2", "load 2"]
+    live = world.registry.live["m"]
+    assert live.version == "1" and live.split.canary is world.registry.canaries["m"] and live.split.percent == 25
+    shown = world.entry("2")
+    assert (shown["state"], shown["serving"], shown["role"], shown["traffic"]) == ("Serving", True, "Canary", "25%")
+    assert world.store.read_record("shop", "job", "last-good")["m"]["version"] == "1"
+    both(world, revision=2, traffic="50%")
+    assert live.split.percent == 50 and world.calls.count("load 2") == 1, "another share is no other version"
+    both(world, revision=3)
+    assert live.split is None
+
+
+def test_a_canary_waits_for_a_stable_version(world):
+    world.load_errors["1"] = refusal("LoadFailed", "Load")
+    both(world)
+    assert world.calls == ["fetch 1", "load 1"] and world.entry("2")["state"] == "Pending"
+
+
+def test_a_canary_with_other_inputs_is_refused_whatever_the_parameters(world):
+    world.widths["2"] = 5
+    both(world, traffic="25%", parameters={"allowSchemaChange": True})
+    assert world.entry("2")["refused"]["step"] == "Schema" and world.registry.live["m"].split is None
+
+
+def test_a_canary_is_promoted_without_a_load(world):
+    both(world, traffic="25%")
+    canary, old = world.registry.canaries["m"], world.registry.live["m"]
+    world.want("2", V2, revision=2, sources=["https://a/2"])
+    assert world.registry.live["m"] is canary and canary.session is not None and canary.split is None
+    assert not world.registry.canaries and old.session is None and world.calls.count("load 2") == 1
+    assert [(model["version"], model.get("role")) for model in world.manager.status()["models"]] == [("2", None)]
+
+
+def test_a_canary_that_is_taken_back_is_freed(world):
+    both(world, traffic="25%")
+    canary = world.registry.canaries["m"]
+    world.want("1", V1, revision=2, sources=["https://a/1"])
+    assert canary.session is None and world.registry.live["m"].split is None and world.live() == "1"
+    assert world.registry.find(["m"]) is world.registry.live["m"]
+
+
+def test_a_stable_version_that_the_canary_cannot_stand_in_for_keeps_its_requests(world):
+    both(world, traffic="100%")
+    world.widths["3"] = 5
+    stable = {"name": "m", "version": "3", "digest": digest(V3), "sources": ["https://a/3"]}
+    stable["parameters"] = {"allowSchemaChange": True}
+    canary = {"name": "m", "version": "2", "digest": digest(V2), "sources": ["https://a/2"], "role": "Canary"}
+    canary["traffic"] = "100%"
+    job = {"namespace": "shop", "name": "job"}
+    world.config = json.dumps({"contract": 1, "revision": 2, "job": job, "models": [stable, canary]}).encode()
+    world.step()
+    assert world.live() == "3" and world.registry.live["m"].split is None
+
+
+def test_a_version_answers_copies_before_it_takes_traffic(world):
+    world.want("1", V1)
+    old = world.registry.live["m"]
+    world.want("2", V2, revision=2, mirrorRequests=3)
+    assert world.live() == "1" and world.entry("2")["state"] == "Mirroring" and not world.entry("2")["serving"]
+    (target,) = old.mirrors
+    assert target.percent == 100
+    for share in (1.0, 0.5, 1.0):
+        world.step(1000)
+        assert world.live() == "1", "never on too few"
+        target.model.copies.compared(share)
+    world.step()
+    assert world.registry.live["m"] is target.model and old.mirrors == ()
+    mirror = world.entry("2")["counters"]["mirror"]
+    assert (mirror["requests"], mirror["agreed"], mirror["agreement"]["sum"]) == (3, 2, 2.5)
+
+
+def test_a_version_that_fails_on_a_copy_is_refused(world):
+    world.want("1", V1)
+    old = world.registry.live["m"]
+    world.want("2", V2, revision=2, mirrorRequests=3)
+    (target,) = old.mirrors
+    target.model.copies.raised(ValueError("index out of range"))
+    world.step()
+    assert world.live() == "1" and old.mirrors == () and target.model.session is None
+    refused = world.entry("2")["refused"]
+    assert (refused["step"], refused["reason"]) == ("Mirror", "MirrorFailed") and "index" in refused["message"]
+
+
+def test_a_version_on_probation_is_given_up_for_another(world):
+    world.want("1", V1)
+    world.want("2", V2, revision=2, mirrorRequests=3)
+    (target,) = world.registry.live["m"].mirrors
+    world.want("3", V3, revision=3)
+    assert world.live() == "3" and target.model.session is None and world.registry.candidates == {}
+
+
+def test_a_new_version_is_warm_for_the_batches_that_came_before(world):
+    world.want("1", V1)
+    stats = world.registry.live["m"].stats
+    for rows, runs in ((1, 500), (8, 300), (3, 20)):
+        for _ in range(runs):
+            stats.success(rows, 1, 1, 1, 1, 1, rows)
+    world.want("2", V2, revision=2)
+    assert world.warmed == [(), (3, 8)]
+
+
+def test_a_version_that_was_refused_for_good_is_not_tried_again_when_it_is_wanted_again(world):
+    world.want("1", V1)
+    world.warm_error = refusal("WarmupFailed", "Warm")
+    world.want("2", V2, revision=2)
+    world.want("1", V1, revision=3)
+    world.warm_error = None
+    world.calls.clear()
+    world.want("2", V2, revision=4)
+    assert world.calls == [] and world.entry("2")["refused"]["reason"] == "WarmupFailed"
+    world.want("2", V2, revision=5, parameters={"again": True})
+    assert world.live() == "2"
