@@ -16,7 +16,7 @@ from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.fleet.build import build
 from edgeward.fleet.model import Fleet, Namespace, Release, Resources
-from edgeward.fleet.names import LABEL_MAX_CPU, LABEL_MAX_PRIORITY_TIER, LABEL_MAX_REPLICAS
+from edgeward.fleet.names import LABEL_MAX_CPU, LABEL_MAX_PRIORITY_TIER, LABEL_MAX_REPLICAS, LABEL_REDACTION
 from edgeward.fleet.settings import BuildSettings
 from edgeward.placement.change import TIERS, ChangeError, Shape, common_shape, with_job, with_nodes, with_release
 from edgeward.placement.settings import PlanSettings, Weights
@@ -232,6 +232,7 @@ def _as_namespace(limits: Namespace) -> Raw:
         LABEL_MAX_REPLICAS: limits.max_replicas,
         LABEL_MAX_CPU: None if limits.max_cpu is None else f"{limits.max_cpu}m",
         LABEL_MAX_PRIORITY_TIER: limits.max_priority_tier,
+        LABEL_REDACTION: limits.redaction,
     }
     labels = {key: str(value) for key, value in said.items() if value is not None}
     return {"metadata": {"name": limits.name, "labels": labels}}

@@ -9,7 +9,8 @@ from edgeward.api.common import QuantityError, parse_cpu
 from edgeward.api.inferencejob import InferenceJob
 
 from .model import Namespace, Problem
-from .names import LABEL_MAX_CPU, LABEL_MAX_PRIORITY_TIER, LABEL_MAX_REPLICAS
+from .names import LABEL_MAX_CPU, LABEL_MAX_PRIORITY_TIER, LABEL_MAX_REPLICAS, LABEL_REDACTION
+from .redaction import of_label
 
 Raw = Mapping[str, Any]
 LOWEST, HIGHEST = 1, 5
@@ -62,12 +63,19 @@ class Limits:
             except ValueError as error:
                 text = f"label {label} of namespace {name} is {labels[label]!r}: {error}; correct or remove it"
                 self._problems.setdefault(name, Problem(reason="PolicyForbids", message=text))
-        if read:
+        redaction = of_label(labels)
+        if redaction is not None and redaction != labels[LABEL_REDACTION]:
+            text = f"label {LABEL_REDACTION} of namespace {name} is {labels[LABEL_REDACTION]!r}: one of Raw, Features, Sketch"
+            self._problems.setdefault(
+                name, Problem(reason="PolicyForbids", message=f"{text} or None was expected; correct or remove it")
+            )
+        if read or redaction is not None:
             self._known[name] = Namespace(
                 name=name,
                 max_replicas=read.get(LABEL_MAX_REPLICAS),
                 max_cpu=read.get(LABEL_MAX_CPU),
                 max_priority_tier=read.get(LABEL_MAX_PRIORITY_TIER),
+                redaction=redaction,
             )
 
 

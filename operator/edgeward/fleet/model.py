@@ -191,6 +191,8 @@ class Namespace:
     """millicores"""
     max_priority_tier: int | None = None
     """the highest priority tier; None: the fleet's default"""
+    redaction: str | None = None
+    """the most that may be kept of its jobs' requests, see redaction.py; None: what the job says"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,6 +466,10 @@ class ModelVersion:
     parameters: Mapping[str, object] = field(default_factory=dict)
     signature: Signature | None = None
     """whether and by whom it must be signed"""
+    pull_secret: str = ""
+    """Secret in the job's namespace with the credentials to fetch it, "" for none"""
+    pace: str = ""
+    """bit/s of each download as the release says it, such as 2M; "" for no bound"""
 
 
 @dataclass(frozen=True, slots=True)

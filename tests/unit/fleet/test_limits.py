@@ -181,3 +181,20 @@ def test_what_a_forbidden_job_runs_already_stays_its_own() -> None:
                   namespaces=[namespace(max_priority_tier="1")]).jobs[0]  # fmt: skip
     assert found.problem is not None
     assert [(item.node, item.replicas) for item in found.placed] == [("n1", 1)]
+
+
+@pytest.mark.parametrize(("said", "kept"), [("Raw", "Raw"), ("Sketch", "Sketch"), ("None", "None")])
+def test_a_namespace_may_say_what_is_kept_of_requests(said: str, kept: str) -> None:
+    found = with_limits(job(), spaces=[namespace(redaction=said)])
+    assert found.namespaces == (Namespace("shop", redaction=kept),)
+    assert found.jobs[0].problem is None
+
+
+def test_a_redaction_that_cannot_be_read_is_the_strictest_and_is_said() -> None:
+    found = with_limits(job(), spaces=[namespace(redaction="sketch")])
+    assert found.namespaces == (Namespace("shop", redaction="None"),)
+    problem = found.jobs[0].problem
+    assert problem is not None and problem.reason == "PolicyForbids"
+    assert problem.message.startswith(
+        "label edgeward.dev/redaction of namespace shop is 'sketch': one of Raw, Features"
+    )

@@ -43,6 +43,8 @@ class World:
 
     job: Raw = field(default_factory=job)
     releases: list[Raw] = field(default_factory=lambda: [release()])
+    sites: list[Raw] = field(default_factory=list)
+    namespaces: list[Raw] = field(default_factory=list)
     assignments: dict[str, Raw] = field(default_factory=dict)
     ready: dict[str, int] = field(default_factory=dict)
     wanted: dict[str, int] = field(default_factory=dict)
@@ -51,7 +53,14 @@ class World:
     revisions: dict[str, list[int]] = field(default_factory=dict)
 
     def fleet(self) -> Fleet:
-        return fleet(nodes=NODES, jobs=[self.job], releases=self.releases, assignments=list(self.assignments.values()))
+        return fleet(
+            nodes=NODES,
+            jobs=[self.job],
+            releases=self.releases,
+            assignments=list(self.assignments.values()),
+            sites=self.sites,
+            namespaces=self.namespaces,
+        )
 
     def publish(self, plan: Plan, **changes: Any) -> Published:
         seen = self.fleet()
