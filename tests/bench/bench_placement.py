@@ -2,7 +2,8 @@
 
     python -m tests.bench.bench_placement            # all, into results/placement.json
     python -m tests.bench.bench_placement --quick    # two seeds of the three small sizes, printed only
-    python -m tests.bench.bench_placement --without-largest   # 1000x5000 is null: it alone takes a quarter of an hour
+    python -m tests.bench.bench_placement --without-largest   # what is known of 1000x5000 stays: it alone takes minutes
+    python -m tests.bench.bench_placement --only-largest      # the other way round
 
 Quality is measured on all cores at once. Times are CPU time of one thread: on a free core that is the wall clock's, and
 what else the machine does counts for less.
@@ -26,7 +27,7 @@ from edgeward.placement import Guidance, PlanSettings, plan
 from edgeward.placement.decide import begin, finish, place
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.order import turns
-from edgeward.placement.solve import solve
+from edgeward.placement.solve import bounded, solve
 
 from . import placement_milp, placement_stale, report
 from .placement_fleets import INSTANCES, SEEDS, SIZES, digests, fleet
@@ -57,7 +58,7 @@ def quality(task: tuple[Size, int]) -> dict[str, Any]:
     """One instance: our score and bound by tier, and the sums of the others' scores."""
     size, seed = task
     one = fleet(*size, seed)
-    advice = solve(one, SETTINGS)
+    advice = bounded(one, SETTINGS, solve(one, SETTINGS))
     others: dict[str, Callable[[], Outcome]] = {
         "greedy": lambda: run(one, None),
         "random": lambda: run(one, at_random(seed)),
@@ -70,9 +71,9 @@ def quality(task: tuple[Size, int]) -> dict[str, Any]:
         others = {"greedy": others["greedy"]}
     return {
         "size": name(size),
-        "bound": sum(tier.bound for tier in advice.tiers),
+        "bound": sum(tier.bound or 0.0 for tier in advice.tiers),
         "ours": sum(tier.score for tier in advice.tiers),
-        "worst": min((tier.share for tier in advice.tiers), default=1.0),
+        "worst": min((tier.share or 0.0 for tier in advice.tiers), default=1.0),
         "backstop": advice.backstop,
         "others": {label: outcome().score for label, outcome in others.items()},
     }
@@ -107,13 +108,18 @@ def guided(one: Fleet) -> Guidance:
 
 
 def times(sizes: tuple[Size, ...]) -> dict[str, float]:
-    """plan_ms: the solve and the plan that follows it; plan_greedy_ms: a plan without advice. Everything is to be
-    placed and explained."""
+    """plan_ms: the solve and the plan that follows it; bound_ms: the bounds, for which nobody waits; plan_greedy_ms: a
+    plan without advice. Everything is to be placed and explained."""
     figures: dict[str, float] = {}
     for size in sizes:
         one = fleet(*size, 0)
         count = 1 if size == LARGEST else 3
         figures[f"plan_ms_{name(size)}"] = milliseconds(lambda one=one: guided(one), count)  # type: ignore[misc]
+        advice = solve(one, SETTINGS)
+        figures[f"bound_ms_{name(size)}"] = milliseconds(
+            lambda one=one, advice=advice: bounded(one, SETTINGS, advice),  # type: ignore[misc]
+            count,
+        )
         figures[f"plan_greedy_ms_{name(size)}"] = milliseconds(lambda one=one: plan(one, SETTINGS), count)  # type: ignore[misc]
     return figures
 
@@ -143,15 +149,24 @@ def largest(_: int) -> dict[str, float]:
     return figures
 
 
+def _known(*, keep_largest: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    """Figures and notes of the run before: of the largest size, or of all others."""
+    content = json.loads((report.RESULTS / "placement.json").read_text())
+
+    def kept(entries: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in entries.items() if key.endswith(name(LARGEST)) == keep_largest}
+
+    return kept(content["figures"]), kept(content["notes"])
+
+
 def main() -> int:
     quick = "--quick" in sys.argv
-    whole = "--without-largest" not in sys.argv
-    sizes = SIZES[:3] if quick else SIZES if whole else SIZES[:-1]
+    alone, without = "--only-largest" in sys.argv, "--without-largest" in sys.argv
+    sizes = SIZES[:3] if quick else (LARGEST,) if alone else SIZES[:-1] if without else SIZES
     if not quick and json.loads(INSTANCES.read_text()) != digests():
         print("the instances differ from those whose hashes are committed", file=sys.stderr)
         return 1
-    figures: dict[str, Any] = {}
-    notes: dict[str, str] = {}
+    figures, notes = _known(keep_largest=without) if (alone or without) and not quick else ({}, {})
     context = multiprocessing.get_context("spawn")
     with context.Pool(min(2, os.cpu_count() or 1)) as pool:
         for size in sizes:
@@ -163,23 +178,20 @@ def main() -> int:
             notes[f"share_of_bound_{name(size)}"] = f"{seeds} seeds" + (
                 f", backstop struck in {struck}" if struck else ""
             )
-        for size in sizes[:2]:
+        for size in () if alone else sizes[:2]:
             print(f"MILP at {name(size)}", flush=True)
             tasks = [(size, seed) for seed in range(1 if quick else MILP_SEEDS)]
             more, note = placement_milp.summary(name(size), pool.map(placement_milp.compare, tasks, chunksize=1))
             figures |= more
             notes[f"share_of_milp_{name(size)}"] = note
-    print("stale metrics", flush=True)
-    figures |= placement_stale.measure(1 if quick else STALE_SEEDS)
+    if not alone:
+        print("stale metrics", flush=True)
+        figures |= placement_stale.measure(1 if quick else STALE_SEEDS)
     print("times", flush=True)
-    figures |= times(sizes[:3] if quick else SIZES[:-1])
-    if whole and not quick:
+    figures |= times(tuple(size for size in sizes if size != LARGEST))
+    if LARGEST in sizes:
         with context.Pool(1) as pool:
             figures |= pool.map(largest, [0])[0]
-    elif not quick:
-        for kind in ("share_of_bound", "share_greedy", "plan_ms", "plan_greedy_ms", "one_job_ms", "peak_mb"):
-            figures[f"{kind}_{name(LARGEST)}"] = None
-            notes[f"{kind}_{name(LARGEST)}"] = "left out of this run for want of time"
     if quick:
         print(json.dumps({"figures": figures, "notes": notes}, indent=2))
         return 0

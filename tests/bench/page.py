@@ -107,6 +107,7 @@ def placement(result: dict[str, Any]) -> str:
         ("top_tier_fill_gap", "top tier, MILP fills more by"),
     ]
     times = [("plan_ms", "solve and plan, CPU ms"), ("plan_greedy_ms", "plan alone, CPU ms")]
+    times += [("bound_ms", "the bound, after the advice, CPU ms")]
     times += [("one_job_ms", "one job more, CPU ms"), ("peak_mb", "memory, MiB")]
     ages = sorted({int(key.split("_")[2]) for key in figures if key.startswith("stale_misses_")})
     kinds = {"": "Edgeward", "_missing_is_zero": "missing is zero", "_age_ignored": "age ignored"}

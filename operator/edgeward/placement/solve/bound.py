@@ -42,8 +42,10 @@ MARGINS = (0.12, 0.05, 0.02, 0.0)
 so low that they would matter; the first with no more than PAIRS of them"""
 DRAWN = 0.4
 """how far the next prices go from the best ones to the master's"""
-PAIRS, WORK = 80_000, 240_000
-"""pairs at most, and pairs times rounds; a tier with more pairs is left to the bound of relax.py"""
+PAIRS = 80_000
+"""pairs at most; a tier with more is left to the bound of relax.py"""
+WORK, BEHIND = 240_000, 400_000
+"""pairs times rounds: for the choices that advice waits for, and for the bound, which is computed behind it"""
 FEWEST = 4
 """rounds before the master's prices are better than those to begin with: with fewer, only the latter are tried"""
 ENOUGH = 5e-4
@@ -74,14 +76,14 @@ def tight_bound(tier: Tier, prices: Prices, ledger: Ledger, *, rounds: int, iter
     size = len(dual.pairs.node)
     if size > PAIRS:
         return math.inf
-    return dual.better(_rounds(rounds, size) or 1, iterations, learn_last=False)
+    return dual.better(_rounds(rounds, size, BEHIND) or 1, iterations, learn_last=False)
 
 
 def choices_of_nodes(tier: Tier, prices: Prices, ledger: Ledger, *, rounds: int, iterations: int) -> Where | None:
     """What the nodes choose at prices that fit together, in whole replicas; None for a tier that is too large."""
     dual = Dual(tier, prices, ledger)
     size = len(dual.pairs.node)
-    few = _rounds(rounds, size) if size <= PAIRS else 0
+    few = _rounds(rounds, size, WORK) if size <= PAIRS else 0
     if not few or not size:
         return None
     dual.better(few, iterations, learn_last=True)
@@ -91,9 +93,9 @@ def choices_of_nodes(tier: Tier, prices: Prices, ledger: Ledger, *, rounds: int,
     return [nodes[: want.count] for want, nodes in zip(tier.wants, where, strict=True)]
 
 
-def _rounds(rounds: int, size: int) -> int:
+def _rounds(rounds: int, size: int, work: int) -> int:
     """As many as a bounded work allows; 0 when those are too few to come to anything."""
-    rounds = min(rounds, WORK // max(1, size))
+    rounds = min(rounds, work // max(1, size))
     return rounds if rounds >= FEWEST else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import highspy
@@ -10,6 +11,7 @@ import numpy as np
 from edgeward.placement.columns import Floats, Rows
 from edgeward.placement.ledger import Ledger
 from edgeward.placement.solve.highs import maximum
+from edgeward.placement.solve.packing import Where
 from edgeward.placement.solve.relax import (
     LINES,
     RESOURCES,
@@ -26,12 +28,19 @@ GAIN = 1e-4
 """score below which neither a longer list nor another tangent is worth another LP"""
 
 
-def relax(tier: Tier, ledger: Ledger, limits: Limits, clock: Clock) -> Relaxation:
-    """Prices and amounts. The lists grow by what the prices show to be missing, the tangents where they are needed."""
+def relax(tier: Tier, ledger: Ledger, limits: Limits, clock: Clock, known: Where | None = None) -> Relaxation:
+    """Prices and amounts. The lists grow by what the prices show to be missing, the tangents where they are needed.
+
+    `known`: a packing whose places are in the lists too. Most jobs think best of the same few nodes; where those are full
+    already when the last of them has its turn, only a packing tells.
+    """
     sites = ledger.columns.site
     longest = [min(len(w.rows), limits.candidates + 3 * (w.count - 1)) for w in tier.wants]
     scale = min(1.0, limits.columns / max(1, sum(longest)))
-    lists = [_first_list(want, size, scale) for want, size in zip(tier.wants, longest, strict=True)]
+    lists = [
+        _first_list(want, size, scale, () if known is None else known[index])
+        for index, (want, size) in enumerate(zip(tier.wants, longest, strict=True))
+    ]
     tangents: Tangents | None = None
     result = Relaxation(Prices.nothing(tier.nodes), [], False)
     rounds, cuts = (limits.rounds, limits.cuts) if scale == 1.0 else (1, 1)
@@ -55,11 +64,13 @@ def relax(tier: Tier, ledger: Ledger, limits: Limits, clock: Clock) -> Relaxatio
     return result
 
 
-def _first_list(want: Want, size: int, scale: float) -> Rows:
-    """Positions in want.rows: the best places as they are now, never fewer than its replicas need."""
+def _first_list(want: Want, size: int, scale: float, known: Sequence[int]) -> Rows:
+    """Positions in want.rows: the best places as they are now, never fewer than its replicas need, and the known ones."""
     most = min(len(want.rows), max(int(size * scale), want.count + 4))
     values = want.first + want.site_first
-    return np.sort(np.argsort(-values, kind="stable")[:most]).astype(np.intp)
+    listed = np.isin(want.rows, np.array(known, dtype=np.intp))
+    listed[np.argsort(-values, kind="stable")[:most]] = True
+    return np.flatnonzero(listed)
 
 
 def _lengthen(lists: list[Rows], tier: Tier, prices: Prices, worth: Floats) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -128,7 +128,10 @@ def _solve_tier(decisions: list[Decision], ledger: Ledger, limits: Limits, since
     if not wants:
         return outcome
     tier = tier_of(wants, ledger)
-    relaxed = relax(tier, ledger, limits, since)
+    greedy = _greedy(wants, ledger)
+    best = score_of(greedy, wants, ledger), greedy
+    take_back(greedy, wants, ledger)
+    relaxed = relax(tier, ledger, limits, since, greedy)
     outcome.struck = relaxed.struck
     wish = None
     if not relaxed.struck:
@@ -137,18 +140,11 @@ def _solve_tier(decisions: list[Decision], ledger: Ledger, limits: Limits, since
     if wish is None:
         wish = _whole(tier, relaxed)
 
-    best: tuple[float, Where] | None = None
-    attempts: tuple[Callable[[], Where], ...] = (
-        lambda: _greedy(wants, ledger),
-        lambda: round_up(tier, ledger, relaxed.prices.capacity, wish),
-    )
-    for attempt in attempts:
-        where = attempt()
-        score = score_of(where, wants, ledger)
-        take_back(where, wants, ledger)
-        if best is None or score > best[0] + 1e-9:
-            best = (score, where)
-    assert best is not None
+    where = round_up(tier, ledger, relaxed.prices.capacity, wish)
+    score = score_of(where, wants, ledger)
+    take_back(where, wants, ledger)
+    if score > best[0] + 1e-9:
+        best = score, where
     where = put(best[1], wants, ledger)
     improve(where, tier, ledger, limits.trials)
     outcome.where, outcome.score = where, score_of(where, wants, ledger)
