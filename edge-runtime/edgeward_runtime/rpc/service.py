@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _THREADS = 8
+# Of connections that do nothing: grpcio counts none, so they have to go by themselves. Clients open another unasked.
+_HANDSHAKE_MS, _IDLE_MS = 20_000, 300_000
 _SMALLEST_LIMIT = 4 * 2**20  # bytes of a message that are always taken: grpcio's own default
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -134,6 +136,8 @@ class RpcFront:
                 ("grpc.max_receive_message_length", receive_limit(self._limits)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # else a second server on the port would share its connections silently
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+                ("grpc.max_connection_idle_ms", _IDLE_MS),
             ],
             maximum_concurrent_rpcs=_THREADS + self._limits.waiting,
         )
