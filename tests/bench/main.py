@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from tests.cluster import Binaries, ControlPlane, Progress
+from tests.cluster.simulated import priority_classes
 
 from . import apply_to_bound, bench_runtime_tiny, report
 
@@ -38,17 +39,7 @@ def control_plane() -> Iterator[ControlPlane]:
             plane.add_nodes(4, prefix="edge", labels={"edgeward.dev/tier": "edge"}, cpu="32", memory="64Gi", pods=500)
             names = ("edgeward", apply_to_bound.NAMESPACE)
             spaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names]
-            tiers = [
-                {
-                    "apiVersion": "scheduling.k8s.io/v1",
-                    "kind": "PriorityClass",
-                    "metadata": {"name": f"edgeward-tier-{tier}"},
-                    "value": 100000 * tier,
-                    "preemptionPolicy": "Never",
-                }
-                for tier in range(1, 6)
-            ]
-            plane.apply(*spaces, *tiers)
+            plane.apply(*spaces, *priority_classes())
             yield plane
     finally:
         shutil.rmtree(folder, ignore_errors=True)

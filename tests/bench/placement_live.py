@@ -30,6 +30,7 @@ from typing import Any
 from tests.cluster import Binaries, ControlPlane, Progress
 from tests.cluster.api import Api, ApiError
 from tests.cluster.controlplane import free_port
+from tests.cluster.simulated import priority_classes
 
 from . import apply_to_bound, report
 from .figures import Figures
@@ -64,17 +65,7 @@ def control_plane(nodes: int) -> Iterator[ControlPlane]:
                 {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
                 for name in ("edgeward", NAMESPACE)
             ]
-            tiers = [
-                {
-                    "apiVersion": "scheduling.k8s.io/v1",
-                    "kind": "PriorityClass",
-                    "metadata": {"name": f"edgeward-tier-{tier}"},
-                    "value": 100000 * tier,
-                    "preemptionPolicy": "Never",
-                }
-                for tier in range(1, 6)
-            ]
-            plane.apply(*spaces, *tiers)
+            plane.apply(*spaces, *priority_classes())
             plane.api.post(
                 f"/apis/edgeward.dev/v1alpha1/namespaces/{NAMESPACE}/modelreleases", apply_to_bound.release()
             )

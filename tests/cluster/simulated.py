@@ -1,4 +1,4 @@
-"""Node objects for simulated nodes."""
+"""Objects that a control plane without Edgeward's chart needs: simulated nodes, and the classes of the priority tiers."""
 
 from __future__ import annotations
 
@@ -56,3 +56,17 @@ def node_object(
             },
         },
     }
+
+
+def priority_classes() -> list[dict[str, Any]]:
+    """Those that the chart makes, one a priority tier."""
+    return [
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": f"edgeward-tier-{tier}"},
+            "value": 100000 * tier,
+            "preemptionPolicy": "Never",
+        }
+        for tier in range(1, 6)
+    ]

@@ -13,8 +13,10 @@ import yaml
 
 from tests.cluster import Cluster
 from tests.demo.kube import Object, condition, wait
-from tests.demo.stage import Stage, confirm_all_may_go, make_namespace, pod
+from tests.demo.stage import Stage, pod
 from tests.unit.runtime import onnx_models
+
+from .space import Space, space
 
 NAMESPACE = "drain"
 MODEL = onnx_models.constant_times(2.0)
@@ -58,20 +60,14 @@ while True:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    stage: Stage
+    space: Space
+
+    @property
+    def stage(self) -> Stage:
+        return self.space.stage
 
     def job(self, name: str, **spec: object) -> None:
-        job = {
-            "apiVersion": "edgeward.dev/v1alpha1",
-            "kind": "InferenceJob",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {
-                "model": {"name": "m"},
-                "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
-                **spec,
-            },
-        }
-        self.stage.kubectl.run("apply", "-f", "-", stdin=yaml.safe_dump(job))
+        self.space.job(name, **spec)
         self.wait_serving(name)
 
     def wait_serving(self, name: str) -> None:
@@ -82,10 +78,9 @@ class Bench:
 
     def pods(self, name: str) -> dict[str, str]:
         """uid -> node, of those that are not on their way out."""
-        found = self.stage.kubectl.items("pods", "-n", NAMESPACE, "-l", f"edgeward.dev/job={name}")
         return {
             item["metadata"]["uid"]: item["spec"].get("nodeName", "")
-            for item in found
+            for item in self.space.pods(name)
             if "deletionTimestamp" not in item["metadata"]
         }
 
@@ -121,34 +116,22 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(stage: Stage, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """One job of one replica and one of two, both at the edge, and clients on the cloud node that ask them all the time."""
-    folder = tmp_path_factory.mktemp("drain")
-    (folder / "m.onnx").write_bytes(MODEL)
-    server = cluster.start_file_server(folder, name="drain")
-    make_namespace(stage, NAMESPACE)
-    release = {
-        "apiVersion": "edgeward.dev/v1alpha1",
-        "kind": "ModelRelease",
-        "metadata": {"name": "m", "namespace": NAMESPACE},
-        "spec": {"version": "1", "artifact": {"uri": f"{server.url}/m.onnx", "digest": onnx_models.digest(MODEL)}},
-    }
-    stage.kubectl.run("apply", "-f", "-", stdin=yaml.safe_dump(release))
-    made = Bench(stage=stage)
-    made.job("single", placement={"tiers": ["edge"]})
-    made.job("double", replicas=2, placement={"tiers": ["edge"]})
-    load = pod(
-        "load",
-        image=stage.runtime_image,
-        command=["python3", "-c", CLIENT, "single", "double"],
-        node="cloud-1",
-    )
-    stage.kubectl.run("apply", "-n", NAMESPACE, "-f", "-", stdin=yaml.safe_dump(load))
-    wait("the clients asking", lambda: stage.kubectl.run("logs", "load", "-n", NAMESPACE, check=False), seconds=60)
-    yield made
-    for node in ("edge-1", "edge-2"):
-        made.uncordon(node)
-    confirm_all_may_go(stage)
-    stage.kubectl.run("delete", "namespace", NAMESPACE, "--wait", timeout=120)
-    server.stop()
+    with space(stage, cluster, tmp_path_factory.mktemp("drain"), NAMESPACE, {"m.onnx": MODEL}) as own:
+        own.serve(MODEL)
+        made = Bench(space=own)
+        made.job("single", placement={"tiers": ["edge"]})
+        made.job("double", replicas=2, placement={"tiers": ["edge"]})
+        load = pod(
+            "load",
+            image=stage.runtime_image,
+            command=["python3", "-c", CLIENT, "single", "double"],
+            node="cloud-1",
+        )
+        stage.kubectl.run("apply", "-n", NAMESPACE, "-f", "-", stdin=yaml.safe_dump(load))
+        wait("the clients asking", lambda: stage.kubectl.run("logs", "load", "-n", NAMESPACE, check=False), seconds=60)
+        yield made
+        for node in ("edge-1", "edge-2"):
+            made.uncordon(node)
 
 
 def test_every_node_in_turn_is_drained_and_no_request_fails(bench: Bench) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from edgeward.cluster.client import Client
 from edgeward.cluster.resources import NODE_METRICS, Object
@@ -15,44 +14,20 @@ from edgeward.metrics.profiles import KUBELET, PER_CONTAINER
 from edgeward.metrics.source import MetricsApiSource, PrometheusSource, Reading
 from tests.cluster import Cluster
 from tests.demo.kube import wait
-from tests.demo.stage import Stage, confirm_all_may_go, make_namespace
+from tests.demo.stage import Stage
 from tests.unit.runtime import onnx_models
+
+from .space import Space, space
 
 NAMESPACE = "faults"
 MODEL = onnx_models.constant_times(2.0)
 
 
 @pytest.fixture(scope="module")
-def url(stage: Stage, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("faults")
-    (folder / "m.onnx").write_bytes(MODEL)
-    server = cluster.start_file_server(folder, name="faults")
-    make_namespace(stage, NAMESPACE)
-    release = {
-        "apiVersion": "edgeward.dev/v1alpha1",
-        "kind": "ModelRelease",
-        "metadata": {"name": "m", "namespace": NAMESPACE},
-        "spec": {"version": "1", "artifact": {"uri": f"{server.url}/m.onnx", "digest": onnx_models.digest(MODEL)}},
-    }
-    stage.kubectl.run("apply", "-f", "-", stdin=yaml.safe_dump(release))
-    yield server.url
-    confirm_all_may_go(stage)
-    stage.kubectl.run("delete", "namespace", NAMESPACE, "--wait", timeout=120)
-    server.stop()
-
-
-def apply_job(stage: Stage, name: str, **spec: object) -> None:
-    job = {
-        "apiVersion": "edgeward.dev/v1alpha1",
-        "kind": "InferenceJob",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {
-            "model": {"name": "m"},
-            "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
-            **spec,
-        },
-    }
-    stage.kubectl.run("apply", "-f", "-", stdin=yaml.safe_dump(job))
+def own(stage: Stage, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
+    with space(stage, cluster, tmp_path_factory.mktemp("faults"), NAMESPACE, {"m.onnx": MODEL}) as made:
+        made.serve(MODEL)
+        yield made
 
 
 def reason(stage: Stage, name: str) -> str:
@@ -64,10 +39,6 @@ def reason(stage: Stage, name: str) -> str:
 def offline(stage: Stage, name: str) -> int:
     sites = stage.kubectl.get("ij", name, "-n", NAMESPACE)["status"].get("sites", {})
     return int(sites.get("offline", 0))
-
-
-def pods(stage: Stage, name: str) -> list[Object]:
-    return stage.kubectl.items("pods", "-n", NAMESPACE, "-l", f"edgeward.dev/job={name}")
 
 
 def test_the_kubelet_profile_sees_each_node_for_itself(cluster: Cluster) -> None:
@@ -125,24 +96,24 @@ def fresh(reading: Reading, cluster: Cluster) -> None:
         assert -5 < time.time() - live.cpu.at < 90
 
 
-def test_a_replica_whose_container_cannot_start_on_a_node_is_tried_elsewhere(stage: Stage, url: str) -> None:
+def test_a_replica_whose_container_cannot_start_on_a_node_is_tried_elsewhere(stage: Stage, own: Space) -> None:
     """The image is on the cloud node alone, and the nodes may not pull."""
     image = "localhost/edgeward-runtime:cloud-only"
     assert stage.cluster is not None
     stage.cluster.node("cloud-1").tag_image(stage.runtime_image, image)
     template = {"spec": {"containers": [{"name": "runtime", "image": image, "imagePullPolicy": "Never"}]}}
-    apply_job(stage, "picky", podTemplate=template, placement={"tiers": ["edge", "cloud"]})
+    own.job("picky", podTemplate=template, placement={"tiers": ["edge", "cloud"]})
     wait("the job serving where it can", lambda: reason(stage, "picky") == "Serving", seconds=120)
-    assert {pod["spec"]["nodeName"] for pod in pods(stage, "picky")} == {"cloud-1"}
+    assert {pod["spec"]["nodeName"] for pod in own.pods("picky")} == {"cloud-1"}
     status = stage.kubectl.get("ij", "picky", "-n", NAMESPACE)["status"]
     for item in status.get("exclusions", []):
         assert item["node"] != "cloud-1"
         assert item["reason"] in ("ErrImageNeverPull", "ImagePullBackOff", "ErrImagePull"), item
 
 
-def test_a_node_that_is_cut_off_keeps_its_pods_and_nothing_restarts(stage: Stage, cluster: Cluster, url: str) -> None:
+def test_a_node_that_is_cut_off_keeps_its_pods_and_nothing_restarts(stage: Stage, cluster: Cluster, own: Space) -> None:
     requests = {"requests": {"cpu": "550m", "memory": "96Mi"}}  # of 1000m: one on each edge node
-    apply_job(stage, "steady", replicas=2, placement={"tiers": ["edge"]}, resources=requests)
+    own.job("steady", replicas=2, placement={"tiers": ["edge"]}, resources=requests)
     wait("two replicas serving", lambda: reason(stage, "steady") == "Serving", seconds=60)
 
     def identities() -> set[tuple[str, str, int]]:
@@ -152,7 +123,7 @@ def test_a_node_that_is_cut_off_keeps_its_pods_and_nothing_restarts(stage: Stage
                 pod["metadata"]["uid"],
                 sum(item["restartCount"] for item in pod["status"]["containerStatuses"]),
             )
-            for pod in pods(stage, "steady")
+            for pod in own.pods("steady")
         }
 
     before = identities()

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from tests.cluster import Cluster
 from tests.demo.kube import Object, condition, wait
 from tests.demo.oip import Client
-from tests.demo.stage import Stage, confirm_all_may_go, install, make_namespace
+from tests.demo.stage import Stage
 from tests.unit.runtime import onnx_models
+
+from .space import space
 
 NAMESPACE = "learning"
 MODEL = onnx_models.mlp((64, 32, 10))
@@ -28,43 +27,24 @@ SECONDS = 90
 def learning(stage: Stage, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where clients find a job with a latency bound that is easily kept, of an operator that looks every 5 s."""
     assert stage.cluster is not None
-    folder: Path = tmp_path_factory.mktemp("learning")
-    (folder / "m.onnx").write_bytes(MODEL)
-    server = cluster.start_file_server(folder, name="learning")
-    install(replace(stage, config={"metrics": {"trafficInterval": 5}}))
-    make_namespace(stage, NAMESPACE)
-    kind = {"apiVersion": "edgeward.dev/v1alpha1"}
-    release = {
-        **kind,
-        "kind": "ModelRelease",
-        "metadata": {"name": "m", "namespace": NAMESPACE},
-        "spec": {"version": "1", "artifact": {"uri": f"{server.url}/m.onnx", "digest": onnx_models.digest(MODEL)}},
-    }
-    job = {
-        **kind,
-        "kind": "InferenceJob",
-        "metadata": {"name": "reader", "namespace": NAMESPACE},
-        "spec": {
-            "model": {"name": "m"},
-            "resources": {"requests": REQUESTS, "limits": {"memory": "384Mi"}},
-            "placement": {"tiers": ["edge"]},
-            "slo": {"latency": "5s"},
-            "expose": {"type": "NodePort"},
-        },
-    }
-    stage.kubectl.run("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all([release, job]))
-    wait(
-        "reader serving",
-        lambda: condition(get(stage), "Ready").get("status") == "True",
-        seconds=SECONDS,
-        why=lambda: why(stage),
-    )
-    port = stage.kubectl.get("service", "reader", "-n", NAMESPACE)["spec"]["ports"][0]["nodePort"]
-    yield f"http://{stage.cluster.plan.node('edge-1').address}:{port}"
-    confirm_all_may_go(stage)
-    stage.kubectl.run("delete", "namespace", NAMESPACE, "--wait", timeout=120)
-    server.stop()
-    install(stage)
+    folder, faster = tmp_path_factory.mktemp("learning"), {"metrics": {"trafficInterval": 5}}
+    with space(stage, cluster, folder, NAMESPACE, {"m.onnx": MODEL}, config=faster) as own:
+        own.serve(MODEL)
+        own.job(
+            "reader",
+            resources={"requests": REQUESTS, "limits": {"memory": "384Mi"}},
+            placement={"tiers": ["edge"]},
+            slo={"latency": "5s"},
+            expose={"type": "NodePort"},
+        )
+        wait(
+            "reader serving",
+            lambda: condition(get(stage), "Ready").get("status") == "True",
+            seconds=SECONDS,
+            why=lambda: why(stage),
+        )
+        port = stage.kubectl.get("service", "reader", "-n", NAMESPACE)["spec"]["ports"][0]["nodePort"]
+        yield f"http://{stage.cluster.plan.node('edge-1').address}:{port}"
 
 
 def get(stage: Stage) -> Object:

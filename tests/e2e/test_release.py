@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.cluster import Cluster
 from tests.demo.kube import Object, wait
-from tests.demo.stage import Stage, confirm_all_may_go, make_namespace
+from tests.demo.stage import Stage
 from tests.unit.runtime import onnx_models
+
+from .space import Space, space
 
 NAMESPACE = "releases"
 NAME = "times"
@@ -30,17 +31,14 @@ FILES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    stage: Stage
-    url: str
+    space: Space
+
+    @property
+    def stage(self) -> Stage:
+        return self.space.stage
 
     def release(self, version: str, file: str, digest: str) -> None:
-        body = {
-            "apiVersion": "edgeward.dev/v1alpha1",
-            "kind": "ModelRelease",
-            "metadata": {"name": NAME, "namespace": NAMESPACE},
-            "spec": {"version": version, "artifact": {"uri": f"{self.url}/{file}", "digest": digest}},
-        }
-        self.stage.kubectl.run("apply", "-f", "-", stdin=yaml.safe_dump(body))
+        self.space.release(NAME, file, digest, version=version)
 
     def ready(self, kind: str) -> Object:
         found = self.stage.kubectl.get(kind, NAME, "-n", NAMESPACE)
@@ -49,7 +47,7 @@ class Bench:
         return next((item for item in found["status"]["conditions"] if item["type"] == "Ready"), {})
 
     def pods(self) -> list[Object]:
-        return self.stage.kubectl.items("pods", "-n", NAMESPACE, "-l", f"edgeward.dev/job={NAME}")
+        return self.space.pods(NAME)
 
     def identities(self) -> set[tuple[str, int]]:
         return {
@@ -73,31 +71,13 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(stage: Stage, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A job of two replicas that serves version 1."""
-    folder: Path = tmp_path_factory.mktemp("models")
-    for name, content in FILES.items():
-        (folder / name).write_bytes(content)
-    server = cluster.start_file_server(folder, name="releases")
-    make_namespace(stage, NAMESPACE)
-    made = Bench(stage=stage, url=server.url)
-    made.release("1", "v1.onnx", onnx_models.digest(GOOD_1))
-    job = {
-        "apiVersion": "edgeward.dev/v1alpha1",
-        "kind": "InferenceJob",
-        "metadata": {"name": NAME, "namespace": NAMESPACE},
-        "spec": {
-            "model": {"name": NAME},
-            "replicas": 2,
-            "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
-            "placement": {"tiers": ["edge"]},
-        },
-    }
-    stage.kubectl.run("apply", "-f", "-", stdin=yaml.safe_dump(job))
-    wait("version 1 serving", lambda: made.ready("ij").get("reason") == "Serving", seconds=60)
-    wait("version 1 released", lambda: made.ready("mr").get("reason") == "Released", seconds=60)
-    yield made
-    confirm_all_may_go(stage)
-    stage.kubectl.run("delete", "namespace", NAMESPACE, "--wait", timeout=120)
-    server.stop()
+    with space(stage, cluster, tmp_path_factory.mktemp("releases"), NAMESPACE, FILES) as own:
+        made = Bench(space=own)
+        made.release("1", "v1.onnx", onnx_models.digest(GOOD_1))
+        own.job(NAME, model={"name": NAME}, replicas=2, placement={"tiers": ["edge"]})
+        wait("version 1 serving", lambda: made.ready("ij").get("reason") == "Serving", seconds=60)
+        wait("version 1 released", lambda: made.ready("mr").get("reason") == "Released", seconds=60)
+        yield made
 
 
 OTHER = "sha256:" + "5" * 64

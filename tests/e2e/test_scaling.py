@@ -6,20 +6,19 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from tests.cluster import Cluster, ControlPlane, temporary_directory
 from tests.demo.kube import Object, wait
 from tests.demo.oip import Client
-from tests.demo.stage import Stage, confirm_all_may_go, install, make_namespace
+from tests.demo.stage import Stage, make_namespace
 from tests.unit.runtime import onnx_models
+
+from .space import Space, space
 
 NAMESPACE = "scaling"
 MODEL = onnx_models.mlp((64, 1024, 1024, 10))
@@ -82,46 +81,20 @@ class Clients:
 
 
 @pytest.fixture(scope="module")
-def scaling(stage: Stage, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The stage, with an operator that looks more often and waits less, and a release to serve."""
-    folder: Path = tmp_path_factory.mktemp("scaling")
-    (folder / "m.onnx").write_bytes(MODEL)
-    server = cluster.start_file_server(folder, name="scaling")
-    install(replace(stage, config=SETTINGS))
-    make_namespace(stage, NAMESPACE)
-    release = {
-        "apiVersion": "edgeward.dev/v1alpha1",
-        "kind": "ModelRelease",
-        "metadata": {"name": "m", "namespace": NAMESPACE},
-        "spec": {"version": "1", "artifact": {"uri": f"{server.url}/m.onnx", "digest": onnx_models.digest(MODEL)}},
-    }
-    apply(stage, release)
-    yield stage
-    confirm_all_may_go(stage)
-    stage.kubectl.run("delete", "namespace", NAMESPACE, "--wait", timeout=120)
-    server.stop()
-    install(stage)
+def own(stage: Stage, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
+    """A space, with an operator that looks more often and waits less, and a release to serve."""
+    folder = tmp_path_factory.mktemp("scaling")
+    with space(stage, cluster, folder, NAMESPACE, {"m.onnx": MODEL}, config=SETTINGS) as own:
+        own.serve(MODEL)
+        yield own
 
 
-def apply(stage: Stage, *objects: Object) -> None:
-    stage.kubectl.run("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(objects))
-
-
-def apply_job(stage: Stage, name: str, **spec: Any) -> list[str]:
+def serving_job(own: Space, name: str, **spec: Any) -> list[str]:
     """A job on the edge nodes, and where clients outside the cluster find it once it serves."""
-    job = {
-        "apiVersion": "edgeward.dev/v1alpha1",
-        "kind": "InferenceJob",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {
-            "model": {"name": "m"},
-            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
-            "placement": {"tiers": ["edge"]},
-            "expose": {"type": "NodePort"},
-            **spec,
-        },
-    }
-    apply(stage, job)
+    resources = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}}
+    usual = {"resources": resources, "placement": {"tiers": ["edge"]}, "expose": {"type": "NodePort"}}
+    own.job(name, **{**usual, **spec})
+    stage = own.stage
     wait(f"{name} serving", lambda: serving(stage, name), seconds=60, why=lambda: why(stage, name))
     assert stage.cluster is not None
     port = stage.kubectl.get("service", name, "-n", NAMESPACE)["spec"]["ports"][0]["nodePort"]
@@ -182,9 +155,10 @@ def get_autoscaler(stage: Stage, name: str) -> Object:
     return stage.kubectl.get("hpa", name, "-n", NAMESPACE)
 
 
-def test_an_autoscaler_scales_a_job_both_ways_and_no_request_fails(scaling: Stage) -> None:
-    urls = apply_job(scaling, "hot", replicas=1)
-    apply(scaling, autoscaler("hot"))
+def test_an_autoscaler_scales_a_job_both_ways_and_no_request_fails(own: Space) -> None:
+    scaling = own.stage
+    urls = serving_job(own, "hot", replicas=1)
+    own.apply(autoscaler("hot"))
     with Clients(urls, busy=3) as clients:
         clients.load(True)
         wait("more replicas", lambda: serving(scaling, "hot") >= 2, seconds=SECONDS, why=lambda: why(scaling, "hot"))
@@ -204,8 +178,9 @@ def test_an_autoscaler_scales_a_job_both_ways_and_no_request_fails(scaling: Stag
     scaling.kubectl.run("delete", "ij", "hot", "-n", NAMESPACE, "--wait")
 
 
-def test_spec_scaling_follows_the_measured_arrivals_both_ways_and_no_request_fails(scaling: Stage) -> None:
-    urls = apply_job(scaling, "sized", replicas=1, scaling={"minReplicas": 1, "maxReplicas": MOST})
+def test_spec_scaling_follows_the_measured_arrivals_both_ways_and_no_request_fails(own: Space) -> None:
+    scaling = own.stage
+    urls = serving_job(own, "sized", replicas=1, scaling={"minReplicas": 1, "maxReplicas": MOST})
     with Clients(urls, busy=3) as clients:
         clients.load(True)
         wait(
@@ -244,15 +219,16 @@ def harbour(cluster: Cluster) -> Iterator[ControlPlane]:
 
 
 def test_an_autoscaler_stops_with_a_condition_when_replicas_are_in_another_cluster_too(
-    scaling: Stage, harbour: ControlPlane
+    own: Space, harbour: ControlPlane
 ) -> None:
     """No agent dials in from elsewhere yet, so this test is the other cluster's agent: it writes the Assignment that a
     hub makes for a site in mode Pull, says that its node serves, and has the pod in its own API."""
+    scaling = own.stage
     requests = {"requests": {"cpu": "800m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}}
-    apply_job(
-        scaling, "far", replicas=1, resources=requests, placement={"nodeSelector": {"kubernetes.io/hostname": "edge-1"}}
+    serving_job(
+        own, "far", replicas=1, resources=requests, placement={"nodeSelector": {"kubernetes.io/hostname": "edge-1"}}
     )
-    apply(scaling, autoscaler("far"))
+    own.apply(autoscaler("far"))
     try:
         wait(
             "the autoscaler's first figures",
@@ -262,7 +238,7 @@ def test_an_autoscaler_stops_with_a_condition_when_replicas_are_in_another_clust
         )
         scaling.kubectl.run("scale", "ij/far", "-n", NAMESPACE, "--replicas=2")
         wait("a replica without a place", lambda: no_room(scaling), seconds=30, why=lambda: why(scaling, "far"))
-        in_another_cluster(scaling, harbour, "far")
+        in_another_cluster(own, harbour, "far")
         wait("two replicas", lambda: serving(scaling, "far") == 2, seconds=60, why=lambda: why(scaling, "far"))
         status = get_job(scaling, "far")["status"]
         assert {item["site"]: item["clusterName"] for item in status["decisions"]} == {
@@ -305,8 +281,9 @@ def no_room(stage: Stage) -> bool:
     return bool(found["spec"]["replicas"] == 2 and condition(found, "Ready").get("status") == "False")
 
 
-def in_another_cluster(stage: Stage, harbour: ControlPlane, job: str) -> None:
+def in_another_cluster(own: Space, harbour: ControlPlane, job: str) -> None:
     """A replica on the node `crane` of the site `harbour`."""
+    stage = own.stage
     mine = next(
         item
         for item in stage.kubectl.items("assignments", "-n", stage.operator_namespace)
@@ -327,7 +304,7 @@ def in_another_cluster(stage: Stage, harbour: ControlPlane, job: str) -> None:
         "metadata": {"name": f"{job}-harbour", "namespace": "edgeward-site-harbour", "labels": labels},
         "spec": {**mine["spec"], "site": "harbour", "nodes": [node]},
     }
-    apply(stage, site, other)
+    own.apply(site, other)
     status = {"status": {**mine["status"], "nodes": [{"name": "crane", "replicas": 1, "ready": 1}]}}
     stage.kubectl.run(
         "patch", "assignment", f"{job}-harbour", "-n", "edgeward-site-harbour", "--subresource=status", "--type=merge",

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from tests.cluster.api import Api, ApiError, Object
 from tests.cluster.controlplane import ControlPlane, free_port
+from tests.cluster.simulated import priority_classes
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "edgeward"
@@ -550,16 +551,6 @@ def start_world(plane: ControlPlane, exporter: Exporter, audit: Path) -> World:
     """CRDs, namespaces, PriorityClasses, rights, nodes and Prometheus on a control plane that is up."""
     plane.kubectl("apply", "-f", str(ROOT / "crds"))
     plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
-    classes = [
-        {
-            "apiVersion": "scheduling.k8s.io/v1",
-            "kind": "PriorityClass",
-            "metadata": {"name": f"edgeward-tier-{tier}"},
-            "value": 100000 * tier,
-            "preemptionPolicy": "Never",
-        }
-        for tier in range(1, 6)
-    ]
     rights = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRoleBinding",
@@ -567,7 +558,7 @@ def start_world(plane: ControlPlane, exporter: Exporter, audit: Path) -> World:
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": OPERATORS}],
     }
-    plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, rights, *classes)
+    plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, rights, *priority_classes())
     plane.start_kwok()
     prometheus = Prometheus(plane, exporter)
     world = World(plane=plane, exporter=exporter, prometheus=prometheus, audit=audit)
