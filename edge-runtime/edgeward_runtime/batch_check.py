@@ -31,8 +31,6 @@ _TOLERANCE = {"FP16": 1e-2, "BF16": 3e-2}
 def prepare(model: Model, *, size: int, seconds: float, clock: Callable[[], float], rows: int = 0) -> None:
     """Sets model.batch_rows and, where that stays 1, model.batch_off, the reason. `size` stands in for dimensions that
     are open beside the first, `seconds` is what one row takes; `rows` is the operator's own choice, 0 = measured."""
-    specs = list(model.inputs.values())
-    model.batch_fixed = all(dim >= 0 for spec in specs for dim in spec.shape[1:])
     model.batch_rows = 1
     model.batch_off = _refused(model) if rows != 1 else "Disabled"
     if model.batch_off:

@@ -10,11 +10,13 @@ import math
 from typing import TYPE_CHECKING
 
 from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.model import INLINE_NS
 from edgeward_runtime.preprocess import record
 
 if TYPE_CHECKING:
     from edgeward_runtime.call import Call
 
+SLOW_NS = 2_000_000  # of a run in the event loop: its time follows from what is asked, or the machine is busy
 CLASSES = 5  # 1 is the most urgent
 _LESS_ROOM = 0.1  # of the queue, for each class below the most urgent: they leave room for the others
 _SHARE_OF_NEW = 0.125  # weight of a new measurement of what a row takes
@@ -75,13 +77,16 @@ class Backlog:
 
 
 def measured(calls: list[Call]) -> None:
-    """Learns from a run of these calls what a row of their version takes."""
+    """Learns from a run of these calls what a row of their version takes, and so whether it may run in the event loop."""
     first = calls[0]
     rows = sum([call.rows for call in calls])
     if rows:
         model = first.model
         each = (first.finished_ns - first.started_ns) / rows
         model.row_ns += (each - model.row_ns) * _SHARE_OF_NEW if model.row_ns else each
+        if len(calls) == 1 and model.batch_fixed:
+            model.alone_ns += (each - model.alone_ns) * _SHARE_OF_NEW if model.alone_ns else each
+            model.inline_rows = int(INLINE_NS / max(model.alone_ns, 1.0))
 
 
 def expired() -> ProtocolError:

@@ -13,8 +13,12 @@ from edgeward_runtime.overload import Backlog, measured
 MS = 1_000_000
 
 
+def model(row_ms: float, *, fixed: bool = False) -> Any:
+    return SimpleNamespace(row_ns=row_ms * MS, alone_ns=0.0, inline_rows=7, batch_fixed=fixed, chain=None)
+
+
 def call(*, rows: int = 1, row_ms: float = 10, priority: int = 1, **more: Any) -> Call:
-    made = Call(SimpleNamespace(row_ns=row_ms * MS))  # type: ignore[arg-type]
+    made = Call(model(row_ms))
     made.rows, made.priority = rows, priority
     made.feeds = {"x": np.zeros((rows, 4), np.float32)}
     for key, value in more.items():
@@ -95,3 +99,24 @@ def test_a_row_is_learnt_from_runs() -> None:
     one.finished_ns = 40 * MS
     measured([one, other])
     assert one.model.row_ns == 3 * MS
+    assert one.model.inline_rows == 7, "only where a row's time does not follow from other dimensions"
+
+
+def test_what_takes_long_after_all_leaves_the_event_loop_and_comes_back() -> None:
+    one = call()
+    one.model = model(0, fixed=True)
+
+    def took(ns: int) -> int:
+        one.started_ns, one.finished_ns = 0, ns
+        measured([one])
+        return one.model.inline_rows
+
+    assert took(10_000) == 10
+    assert took(10 * MS) == 0
+    assert [took(10_000) for _ in range(60)][-1] > 5
+    other = call(rows=3)
+    other.model = one.model
+    before = one.model.inline_rows
+    one.finished_ns = 800 * MS
+    measured([one, other])
+    assert one.model.inline_rows == before, "a batch's rows say nothing of one that runs alone"

@@ -26,6 +26,7 @@ class Fake:
 
     def __init__(self, *, batch_rows: int = 4, keeps_rows: bool = True) -> None:
         self.batch_rows, self.batch_fixed, self.batch_off, self.row_ns = batch_rows, True, "", 0.0
+        self.alone_ns, self.inline_rows, self.chain = 0.0, 0, None
         self.inputs = {"x": TensorSpec("x", "FP32", (-1, 2))}
         self.outputs = {name: TensorSpec(name, "FP32", (-1, 2)) for name in ("y", "z")}
         self.keeps_rows = keeps_rows
@@ -74,6 +75,9 @@ class Bench:
     def _done(self, one: Call) -> None:
         self.finished.append(one)
         self._more.set()
+
+    async def some(self) -> None:
+        await asyncio.wait_for(self._more.wait(), WAIT)
 
     async def end(self, count: int) -> list[Call]:
         self.model.go.set()
@@ -205,8 +209,7 @@ def test_the_worker_lets_go_of_what_it_ran() -> None:
         one = call(bench.model, 1, deadline_ns=2**62)
         released = weakref.ref(one.feeds["x"])
         bench.submit(one)
-        while not bench.finished:
-            await asyncio.sleep(0)
+        await bench.some()
         bench.finished.clear()
         del one
         # The thread is back at its queue once it took the next call.
