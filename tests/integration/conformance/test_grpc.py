@@ -385,6 +385,17 @@ def test_bytes_that_are_no_message(channel, body):
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.ours
+def test_a_bomb(channel, stub):
+    """A message that unpacks to more than the limit."""
+    body = messages.ModelInferRequest(model_name="FP32", raw_input_contents=[b"\0" * 4 * MAX_BODY]).SerializeToString()
+    call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(body, timeout=LIMIT, compression=grpc.Compression.Gzip)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stub.ServerLive(messages.ServerLiveRequest(), timeout=LIMIT).live
+
+
 @pytest.mark.parametrize(
     ("name", "status"),
     [(b"", b"\x08\x01"), (b"\x0a\x06simple", b"\x08\x01"), (b"\x0a\x1einference.GRPCInferenceService", b"\x08\x01")],
