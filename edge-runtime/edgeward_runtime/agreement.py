@@ -41,29 +41,23 @@ class Copies:
         self.requests += 1
 
 
-def agreement(old: Sequence[Array], new: Sequence[Array]) -> float:
-    """The share of rows in which two answers say the same: equal integers, strings and truths; of floats either the
-    same largest one along the last dimension (the class that wins) or all nearly equal. 0 if shapes differ."""
+def agreement(old: Sequence[Array], new: Sequence[Array], *, classes: int | None = None) -> float:
+    """The share of rows in which two answers say the same; 0 if shapes differ. `classes`: which of the tensors holds
+    scores of classes along its last dimension; there the same class has to win. Other floats have to be nearly equal,
+    all else equal."""
     if any(a.shape != b.shape for a, b in zip(old, new, strict=True)):
         return 0.0
-    rows = {a.shape[0] if a.ndim else 1 for a in old}
-    count = rows.pop() if len(rows) == 1 else 1
-    if count == 0:
+    counts = {a.shape[0] if a.ndim else 1 for a in old}
+    rows = counts.pop() if len(counts) == 1 else 1
+    if rows == 0 or not old:
         return 1.0
-    right = np.ones(count, bool)
-    for a, b in zip(old, new, strict=True):
-        right &= _same(a.reshape(count, -1, a.shape[-1] if a.ndim > 1 else 1), b, count)
-    return float(np.count_nonzero(right)) / count
-
-
-def _same(a: Array, b: Array, rows: int) -> Array:
-    """By row; `a` is [rows, anything, classes]."""
-    b = b.reshape(a.shape)
-    if a.size == 0:
-        return np.ones(rows, bool)
-    if not np.issubdtype(a.dtype, np.floating):
-        return np.asarray((a == b).reshape(rows, -1).all(axis=1))
-    near = np.isclose(a, b, rtol=_RTOL, atol=_ATOL, equal_nan=True).reshape(rows, -1).all(axis=1)
-    if a.shape[2] < 2:
-        return np.asarray(near)
-    return np.asarray(near | (a.argmax(axis=2) == b.argmax(axis=2)).all(axis=1))
+    right = np.ones(rows, bool)
+    for index, (a, b) in enumerate(zip(old, new, strict=True)):
+        if index == classes and a.ndim > 1 and a.size:
+            same = a.argmax(axis=-1) == b.argmax(axis=-1)
+        elif np.issubdtype(a.dtype, np.floating):
+            same = np.isclose(a, b, rtol=_RTOL, atol=_ATOL, equal_nan=True)
+        else:
+            same = np.asarray(a == b)
+        right &= same.reshape(rows, -1).all(axis=1)
+    return float(np.count_nonzero(right)) / rows

@@ -88,7 +88,8 @@ def run(model: Model, names: list[str], feeds: dict[str, Array], answer: Sequenc
     if session is None:  # given up meanwhile
         return
     try:
-        share = agreement(answer, model.run(names, feeds))
+        classes = names.index(model.scores.output) if model.scores and model.scores.output in names else None
+        share = agreement(answer, model.run(names, feeds), classes=classes)
     except Exception as error:
         if model.session is not None:
             model.copies.raised(error)

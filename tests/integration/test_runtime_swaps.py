@@ -102,7 +102,7 @@ def test_copies_before_the_flip(tmp_path, source):
     with server(tmp_path) as one:
         one.want(publish(source, "1", stamped(1)))
         one.until(lambda: one.serves("1"))
-        one.want(publish(source, "2", stamped(1.001), mirrorRequests=10), revision=2)
+        one.want(publish(source, "2", stamped(2), mirrorRequests=10), revision=2)
         one.until(lambda: state(one, "2") == "Mirroring")
         seen = one.until(lambda: versions_until(one, "2"))
         assert seen >= 10
