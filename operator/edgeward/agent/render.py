@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeward.api.assignment import AssignedModel, AssignedNode, Assignment, AssignmentSpec
-from edgeward.api.common import parse_quantity, seconds
-from edgeward.api.inferencejob import ModelSwap
+from edgeward.api.common import parse_bandwidth, parse_bytes, parse_quantity, seconds, to_dict
+from edgeward.api.inferencejob import Capture, ModelSwap
 from edgeward.cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -39,6 +39,7 @@ from edgeward.fleet.names import (
     derived_name,
     is_pool,
 )
+from edgeward.fleet.redaction import DEFAULT
 from edgeward.placement.formulas import priority_tier
 
 from .merge import overlay
@@ -48,8 +49,12 @@ PORT = 8080
 _GRPC = {"name": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
 CONFIG_DIR = "/etc/edgeward/job"
 STORE_DIR = "/var/lib/edgeward/store"
+CREDENTIALS = "credentials"
+CREDENTIALS_DIR = "/etc/edgeward/credentials"
 USER = 65532
 CONTRACT = 1
+MOST_BYTES = 2**53
+"""the largest whole number that every JSON reader gets right"""
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -199,12 +204,14 @@ def models_document(assignment: Assignment) -> Object:
                 "role": model.role,
                 "parameters": dict(model.parameters),
                 **_signature(model),
+                **({"downloadPace": parse_bandwidth(model.download_pace)} if model.download_pace else {}),
                 **{key: value for key, value in (("traffic", model.traffic), ("mirror", model.mirror)) if value},
             }
             for model in assignment.spec.models
         ],
         **_model_swap(assignment.spec.effective.model_swap),
         **_offload(assignment.spec),
+        **_capture(assignment.spec.effective.capture),
     }
 
 
@@ -228,6 +235,21 @@ def _offload(spec: AssignmentSpec) -> Object:
     if slo is not None and slo.latency is not None:
         told["latencySeconds"] = seconds(slo.latency)
     return {"offload": told}
+
+
+def _capture(asked: Capture | None) -> Object:
+    """What is not said is the runtime's default."""
+    if asked is None:
+        return {}
+    told: Object = {
+        "redaction": asked.redaction or DEFAULT,
+        "rules": [to_dict(rule) for rule in asked.rules],
+    }
+    if asked.ttl is not None:
+        told["ttlSeconds"] = max(int(seconds(asked.ttl)), 1)
+    if asked.max_bytes is not None:
+        told["maxBytes"] = min(parse_bytes(asked.max_bytes), MOST_BYTES)
+    return {"capture": told}
 
 
 def _signature(model: AssignedModel) -> Object:
@@ -399,9 +421,17 @@ def _pod_template(
                 {"name": "job", "configMap": {"name": config_name(assignment)}},
                 {"name": "store", **(claim if persistent else {"emptyDir": {}})},
                 {"name": "tmp", "emptyDir": {}},
+                *_pull_volume(assignment),
             ],
         },
     }
+
+
+def _pull_volume(assignment: Assignment) -> list[Object]:
+    """Optional: a Secret that is missing must not keep from starting what has its model on disk. The kubelet brings it
+    into the running pod once it is there, and each new content of it."""
+    name = assignment.spec.pull_secret
+    return [{"name": CREDENTIALS, "secret": {"secretName": name, "optional": True}}] if name else []
 
 
 def _which_nodes(node: AssignedNode) -> Object:
@@ -428,6 +458,7 @@ def _apart(labels: Mapping[str, str]) -> Object:
 
 def _container(assignment: Assignment, settings: AgentSettings) -> Object:
     resources = assignment.spec.effective.resources
+    credentials = bool(assignment.spec.pull_secret)
     return {
         "name": "runtime",
         "image": settings.runtime_image,
@@ -436,6 +467,8 @@ def _container(assignment: Assignment, settings: AgentSettings) -> Object:
             {"name": "EDGEWARD_CONFIG_DIR", "value": CONFIG_DIR},
             {"name": "EDGEWARD_STORE", "value": STORE_DIR},
             {"name": "EDGEWARD_PORT", "value": str(PORT)},
+            {"name": "EDGEWARD_STORE_BYTES", "value": str(int(parse_quantity(settings.store_size)))},
+            *([{"name": "EDGEWARD_CREDENTIALS_DIR", "value": CREDENTIALS_DIR}] if credentials else []),
         ],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {
@@ -452,6 +485,7 @@ def _container(assignment: Assignment, settings: AgentSettings) -> Object:
             {"name": "job", "mountPath": CONFIG_DIR, "readOnly": True},
             {"name": "store", "mountPath": STORE_DIR},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  (a path inside the pod)
+            *([{"name": CREDENTIALS, "mountPath": CREDENTIALS_DIR, "readOnly": True}] if credentials else []),
         ],
     }
 

@@ -38,6 +38,8 @@ from edgeward.api.modelrelease import Gate, Signature, Uri
 
 _ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 _OPAQUE: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
+PULL = "Pull"
+"""use of a Secret: its files are mounted for fetching models"""
 
 
 class JobRef(Model):
@@ -144,7 +146,7 @@ class AssignedSecret(Model):
     """A Secret that the job needs beside its pods."""
 
     name: str = Field(min_length=1, max_length=253, description="Secret.")
-    use: str = Field(min_length=1, max_length=64, description="What it is for.")
+    use: str = Field(min_length=1, max_length=64, description="What it is for: Pull, to fetch models.")
 
 
 class AssignmentSpec(Model):
@@ -179,6 +181,11 @@ class AssignmentSpec(Model):
     secrets: tuple[AssignedSecret, ...] = Field(
         (), max_length=16, description="Secrets that the job needs.", json_schema_extra=_ATOMIC
     )
+
+    @property
+    def pull_secret(self) -> str:
+        """Name of the Secret to fetch the models with, "" for none."""
+        return next((secret.name for secret in self.secrets if secret.use == PULL), "")
 
 
 class NodeStatus(Model):

@@ -5,7 +5,7 @@ protects something must not be silently without effect: the object is refused (R
 Any other is ignored and named in the condition FeaturesIgnored.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -28,15 +28,11 @@ class State(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One field (with all below it) and its state.
-
-    `prefixes` narrows a row to texts that begin so: one field may work for some values and not for others.
-    """
+    """One field (with all below it) and its state."""
 
     path: str
     state: State
     why: str
-    prefixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +47,8 @@ def _works(path: str, why: str) -> Row:
     return Row(path=path, state=State.WORKS, why=why)
 
 
-def _protects(path: str, why: str, *, prefixes: tuple[str, ...] = ()) -> Row:
-    return Row(path=path, state=State.PROTECTS, why=why, prefixes=prefixes)
+def _protects(path: str, why: str) -> Row:
+    return Row(path=path, state=State.PROTECTS, why=why)
 
 
 def _ignored(path: str, why: str) -> Row:
@@ -86,26 +82,25 @@ INFERENCE_JOB_ROWS: tuple[Row, ...] = (
     _ignored("spec.update", "pod changes surge, which never stops a replica first"),
     _works("spec.modelSwap", "a version that does not fit beside the old one is refused, or takes its place in a gap"),
     _works("spec.offload", "hard and overflowing requests go to another job's Service, within the residency"),
-    _ignored("spec.capture", "nothing is kept, so nothing can leak"),
+    _works("spec.capture", "a ring on disk beside the models, by the strictest redaction of job, namespace and site"),
     _ignored("spec.overrides", "the job's own values hold everywhere"),
     _works("spec.podTemplate", "merged and checked by a dry run"),
 )
 
-_FETCHABLE = "https, http and file are fetched; a model that cannot be fetched must not look released"
-
 MODEL_RELEASE_ROWS: tuple[Row, ...] = (
     _works("spec.version", "names the model"),
-    _protects("spec.artifact.uri", _FETCHABLE, prefixes=("oci:", "s3:")),
-    _protects("spec.artifact.mirrors", _FETCHABLE, prefixes=("oci:", "s3:")),
+    _works("spec.artifact.uri", "fetched by the runtime: oci, https, http, s3 and file"),
+    _works("spec.artifact.mirrors", "asked in this order when the uri fails"),
     _works("spec.artifact.digest", "verified before a model is loaded"),
-    _ignored("spec.artifact.pullSecret", "the fetch is refused by the server, which the conditions say"),
+    _works("spec.artifact.pullSecret", "mounted into the pods"),
     _works("spec.artifact.signature", "checked by the runtime before every load"),
     _works("spec.parameters", "handed to the runtime with the model"),
     _protects("spec.variants", "nodes would get an artifact made for others"),
     _protects("spec.track", "nothing would be released, and no version is known"),
     _ignored("spec.rollout.waves", "the new version goes everywhere at once, and sites keep what serves if it fails"),
     _ignored("spec.rollout.maxUnavailableSites", "a site serves the old version until the new one is warm"),
-    _ignored("spec.rollout.pace", "downloads are not paced"),
+    _works("spec.rollout.pace.bandwidth", "bounds each download"),
+    _ignored("spec.rollout.pace.concurrentDownloads", "sites download at the same time"),
     _protects("spec.rollout.activationTime", "sites could switch too early"),
     _protects("spec.rollout.windows", "sites could switch at a forbidden time"),
     _ignored("spec.rollout.deadline", "a rollout waits without a limit, and says so"),
@@ -164,14 +159,6 @@ def _at(model: BaseModel, parts: Sequence[str]) -> Iterator[Any]:
                 yield value
 
 
-def _in_use(row: Row, values: Iterable[Any]) -> bool:
-    for value in values:
-        texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, tuple) else ()
-        if not row.prefixes or any(str(text).startswith(row.prefixes) for text in texts):
-            return True
-    return False
-
-
 Spec = InferenceJobSpec | ModelReleaseSpec | SiteSpec
 
 
@@ -182,7 +169,7 @@ def unavailable(spec: Spec) -> Features:
     """
     found: dict[State, list[str]] = {State.PROTECTS: [], State.IGNORED: []}
     for row in TABLE[type(spec)]:
-        if row.state is not State.WORKS and _in_use(row, _at(spec, row.path.split(".")[1:])):
+        if row.state is not State.WORKS and any(True for _ in _at(spec, row.path.split(".")[1:])):
             found[row.state].append(row.path)
     if isinstance(spec, InferenceJobSpec) and spec.scaling is not None and spec.replica_scope == "PerSite":
         found[State.IGNORED].append("spec.scaling beside replicaScope PerSite")

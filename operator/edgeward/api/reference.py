@@ -40,9 +40,7 @@ def _row_of(path: str, rows: tuple[Row, ...]) -> Row | None:
 
 
 def _state(row: Row | None) -> str:
-    if row is None:
-        return ""
-    return f"yes, but {' and '.join(row.prefixes)} {_STATES[row.state]}" if row.prefixes else _STATES[row.state]
+    return "" if row is None else _STATES[row.state]
 
 
 def _type(schema: Mapping[str, Any]) -> str:

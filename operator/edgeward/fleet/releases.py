@@ -46,6 +46,8 @@ def read_release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Rel
             sources=(spec.artifact.uri, *spec.artifact.mirrors),
             parameters=dict(spec.parameters),
             signature=spec.artifact.signature,
+            pull_secret=spec.artifact.pull_secret or "",
+            pace=(spec.rollout.pace.bandwidth or "") if spec.rollout and spec.rollout.pace else "",
         )
     current = None
     if status.current_version and status.current_digest:
@@ -65,6 +67,8 @@ def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
             sources=tuple(told.sources),
             parameters=dict(told.parameters),
             signature=told.signature,
+            pull_secret=assignment.spec.pull_secret,
+            pace=told.download_pace or "",
         )
         if told
         else None,

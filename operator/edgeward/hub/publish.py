@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from edgeward.api.assignment import (
+    PULL,
     AssignedModel,
     AssignedNode,
     AssignedOffload,
+    AssignedSecret,
     Assignment,
     AssignmentSpec,
     Effective,
@@ -36,7 +38,8 @@ from edgeward.fleet.names import (
     derived_name,
     is_pool,
 )
-from edgeward.hub import offload
+from edgeward.fleet.redaction import Redaction
+from edgeward.hub import capture, offload
 from edgeward.placement.model import JobPlan, Plan
 from edgeward.rollout.step import RolloutStep
 
@@ -95,6 +98,7 @@ def publish(
                 namespace,
                 sites,
                 partial(_offload, job, jobs=jobs, plan=plan, sites=sites),
+                capture.allowed(fleet, job.namespace),
             )
         except ValueError as error:  # what does not fit an Assignment keeps back this job alone
             failed.append((job_plan.key, str(error)))
@@ -113,6 +117,7 @@ def _of_job(
     namespace: str,
     sites: Mapping[str, Site],
     offload_at: Callable[[str], AssignedOffload | None],
+    redaction: Redaction,
 ) -> tuple[list[Write], list[str]]:
     writes: list[Write] = []
     empty: list[str] = []
@@ -131,7 +136,8 @@ def _of_job(
         new = there is None or all(model.name != job.spec.model.name for model in there.spec.models)
         told = first if new else rollout.told(plan.key, site)
         nodes = tuple(_with_pool(node, known, sites.get(site), there) for node in nodes)
-        wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec, to=offload_at(site))
+        most = capture.allowed_at(sites.get(site), redaction, there)
+        wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec, to=offload_at(site), redaction=most)
         if there is not None and _same(there.spec, wanted):
             continue
         writes.append(_write(plan.key, wanted, there, current, namespace, tier=tiers.get(site, "")))
@@ -224,6 +230,8 @@ def _told(assignment: Assignment) -> list[ModelVersion]:
             sources=model.sources,
             parameters=dict(model.parameters),
             signature=model.signature,
+            pull_secret=assignment.spec.pull_secret,
+            pace=model.download_pace or "",
         )
         for model in assignment.spec.models
     ]
@@ -238,12 +246,17 @@ def _spec(
     *,
     keep_spec: bool,
     to: AssignedOffload | None,
+    redaction: Redaction,
 ) -> AssignmentSpec:
     reference = JobRef(namespace=job.namespace, name=job.name, uid=job.uid)
     if keep_spec and there is not None:
-        # The job asks for something that must not be done halfway: what runs is left just as it is.
-        return there.spec.model_copy(update={"job": reference})
+        # The job asks for something that must not be done halfway: what runs is left just as it is. But for what may be
+        # kept of requests: a stricter word on that holds at once.
+        there_now = there.spec.effective
+        effective = there_now.model_copy(update={"capture": capture.limited(there_now.capture, redaction)})
+        return there.spec.model_copy(update={"job": reference, "effective": effective})
     models = there.spec.models if there is not None else ()
+    secrets = there.spec.secrets if there is not None else ()
     if told is not None:
         models = (
             AssignedModel(
@@ -253,8 +266,10 @@ def _spec(
                 sources=told.sources,
                 parameters=dict(told.parameters),
                 signature=told.signature,
+                download_pace=told.pace or None,
             ),
         )
+        secrets = (AssignedSecret(name=told.pull_secret, use=PULL),) if told.pull_secret else ()
     spec = job.spec
     request = request_of(spec.resources.requests, spec.resources.limits)
     requests = {**spec.resources.requests, "cpu": format_cpu(request.cpu), "memory": format_bytes(request.memory)}
@@ -272,12 +287,13 @@ def _spec(
             expose=spec.expose,
             update=spec.update,
             model_swap=spec.model_swap,
-            capture=spec.capture,
+            capture=capture.limited(spec.capture, redaction),
         ),
         pod_template=spec.pod_template,
         nodes=nodes,
         models=models,
         offload=to,
+        secrets=secrets,
     )
 
 

@@ -204,7 +204,8 @@ def test_the_podtemplate_is_laid_over_by_name() -> None:
     pod = pod_of(told(podTemplate=over))
     assert pod["metadata"]["labels"]["team"] == "a" and "edgeward.dev/job" in pod["metadata"]["labels"]
     runtime, side = pod["spec"]["containers"]
-    assert [item["name"] for item in runtime["env"]] == ["EDGEWARD_CONFIG_DIR", "EDGEWARD_STORE", "EDGEWARD_PORT", "A"]
+    known = ["EDGEWARD_CONFIG_DIR", "EDGEWARD_STORE", "EDGEWARD_PORT", "EDGEWARD_STORE_BYTES"]
+    assert [item["name"] for item in runtime["env"]] == [*known, "A"]
     assert runtime["image"] and side["image"] == "x" and pod["spec"]["nodeSelector"] == {"disk": "ssd"}
 
 
@@ -342,6 +343,45 @@ def test_where_hard_requests_go_is_told_with_the_jobs_latency_bound() -> None:
         "latencySeconds": 0.08,
     }
     assert "offload" not in document(told())
+
+
+def test_the_runtime_is_told_what_to_keep_in_its_own_units() -> None:
+    rules = [{"when": "LowConfidence", "every": 100, "priority": 1}, {"when": "Error"}]
+    asked = {"rules": rules, "ttl": "1h30m", "maxBytes": "1Gi", "redaction": "Sketch"}
+    assert document(told(effective={"capture": asked}))["capture"] == {
+        "rules": rules,
+        "ttlSeconds": 5400,
+        "maxBytes": 2**30,
+        "redaction": "Sketch",
+    }
+    assert document(told(effective={"capture": {}}))["capture"] == {"redaction": "Features", "rules": []}
+    huge = document(told(effective={"capture": {"maxBytes": "1000Ei", "ttl": "1ms"}}))
+    assert (huge["capture"]["maxBytes"], huge["capture"]["ttlSeconds"]) == (2**53, 1)
+    assert "capture" not in document(told())
+
+
+def test_credentials_are_mounted_for_the_fetch_and_may_come_later() -> None:
+    pod = pod_of(told(secrets=[{"name": "registry", "use": "Pull"}, {"name": "other", "use": "SomethingOfLater"}]))
+    (runtime,) = pod["spec"]["containers"]
+    assert {"name": "EDGEWARD_CREDENTIALS_DIR", "value": "/etc/edgeward/credentials"} in runtime["env"]
+    assert {"name": "credentials", "mountPath": "/etc/edgeward/credentials", "readOnly": True} in runtime[
+        "volumeMounts"
+    ]
+    volumes = [volume for volume in pod["spec"]["volumes"] if "secret" in volume]
+    assert volumes == [{"name": "credentials", "secret": {"secretName": "registry", "optional": True}}]
+    (runtime,) = pod_of(told())["spec"]["containers"]
+    assert not any("credentials" in str(value).lower() for value in (runtime["env"], runtime["volumeMounts"]))
+
+
+def test_the_store_may_fill_its_volume_and_no_more() -> None:
+    (runtime,) = pod_of(told(), settings=AgentSettings(store_size="1500Mi"))["spec"]["containers"]
+    assert {"name": "EDGEWARD_STORE_BYTES", "value": str(1500 * 2**20)} in runtime["env"]
+
+
+def test_a_downloads_pace_is_told_in_bits() -> None:
+    said = document(told(models=[{**NEW[0], "downloadPace": "2M"}]))
+    assert said["models"][0]["downloadPace"] == 2_000_000
+    assert "downloadPace" not in document(told())["models"][0]
 
 
 def test_a_canary_and_what_to_do_without_memory_are_told() -> None:

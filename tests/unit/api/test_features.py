@@ -23,18 +23,14 @@ ASKING: dict[type[BaseModel], dict[str, Any]] = {
         "spec.disconnect.stopLocalAfter": "1h",
         "spec.disconnect.reconcile": "KeepOriginal",
         "spec.update": "Recreate",
-        "spec.capture": {"rules": [{"when": "Always"}]},
         "spec.overrides": [ANY_SITE],
     },
     ModelReleaseSpec: {
-        "spec.artifact.uri": "oci://registry.example/models/a",
-        "spec.artifact.mirrors": ["https://x/y", "s3://bucket/a"],
-        "spec.artifact.pullSecret": "secret",
         "spec.variants": [OTHER],
         "spec.track": {"repository": "oci://x/y", "constraint": "1.x"},
         "spec.rollout.waves": [{"name": "all"}],
         "spec.rollout.maxUnavailableSites": "10%",
-        "spec.rollout.pace": {"concurrentDownloads": 5},
+        "spec.rollout.pace.concurrentDownloads": 5,
         "spec.rollout.activationTime": "2026-01-02T03:04:05Z",
         "spec.rollout.windows": [WINDOW],
         "spec.rollout.deadline": "1h",
@@ -85,12 +81,13 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
         "version": "1",
         "artifact": {
             "uri": "https://x/y",
-            "mirrors": ["http://x/y", "file:///x"],
+            "mirrors": ["http://x/y", "file:///x", "oci://registry.example/models/a", "s3://bucket/a"],
             "digest": DIGEST,
+            "pullSecret": "secret",
             "signature": {"policy": "Require", "keys": ["PEM"]},
         },
         "parameters": {"a": 1},
-        "rollout": {},
+        "rollout": {"pace": {"bandwidth": "2M"}},
         "rollback": {"automatic": True},
         "paused": True,
     },
@@ -210,11 +207,11 @@ def test_several_are_named_in_the_order_of_the_table() -> None:
         InferenceJobSpec,
         {
             "model": {"name": "m"},
-            "capture": {"rules": [{"when": "Always"}]},
+            "overrides": [{"siteSelector": {}, "replicas": 2}],
             "update": "Recreate",
             "disconnect": {"stopLocalAfter": "1h"},
         },
     )
     assert unavailable(spec) == Features(
-        protecting=("spec.disconnect.stopLocalAfter",), ignored=("spec.update", "spec.capture")
+        protecting=("spec.disconnect.stopLocalAfter",), ignored=("spec.update", "spec.overrides")
     )

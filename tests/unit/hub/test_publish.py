@@ -42,6 +42,27 @@ def test_the_first_assignment_says_all_that_the_agent_needs() -> None:
     parse(Assignment, {**write.body, "kind": "Assignment"}, strict=True)
 
 
+def test_a_release_says_with_what_and_how_fast_to_fetch() -> None:
+    """The Secret is the job's in the Assignment, since its pods mount it."""
+    world = World()
+    world.settle(plan_of({"a1": 1}))
+    artifact = {"uri": "oci://registry/m", "digest": DIGEST}
+    for secret, pace in (("registry", "2M"), ("other", None), (None, None)):
+        world.releases = [
+            release(
+                artifact={**artifact, **({"pullSecret": secret} if secret else {})},
+                rollout={"pace": {"concurrentDownloads": 5, **({"bandwidth": pace} if pace else {})}},
+            )
+        ]
+        world.hub(plan_of({"a1": 1}))
+        (told,) = world.assignments.values()
+        assert told["spec"].get("secrets", []) == ([{"name": secret, "use": "Pull"}] if secret else [])
+        assert told["spec"]["models"][0].get("downloadPace") == pace
+        before = world.writes
+        world.hub(plan_of({"a1": 1}))
+        assert world.writes == before, "what was told is read back as it is"
+
+
 def test_a_release_says_whose_signature_is_needed_and_new_keys_reach_the_sites() -> None:
     world = World()
     world.settle(plan_of({"a1": 1}))
