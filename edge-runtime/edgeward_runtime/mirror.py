@@ -36,13 +36,18 @@ class _Copy:
 class Mirror:
     def __init__(self, *, clock: Callable[[], float] = perf_counter) -> None:
         self._clock = clock
-        self._queue: queue.Queue[_Copy | None] = queue.Queue(_QUEUE)
+        self._queue: queue.Queue[_Copy] = queue.Queue(_QUEUE)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edgeward-mirror", daemon=True)
         self._started = False
 
     def stop(self) -> None:
         self._stopping.set()
+
+    def join(self, seconds: float) -> None:
+        """Waits for the copy that runs."""
+        if self._started:
+            self._thread.join(seconds)
 
     def __call__(self, call: Call) -> None:
         """In the loop's thread, for every answered call."""
@@ -67,7 +72,6 @@ class Mirror:
                 copy = self._queue.get(timeout=1.0)
             except queue.Empty:
                 continue
-            assert copy is not None
             start = self._clock()
             run(copy.model, copy.names, copy.feeds, copy.answer)
             # Else this thread would keep the model and the tensors alive until the next copy comes.

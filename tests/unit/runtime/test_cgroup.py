@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeward_runtime.cgroup import bytes_in_flight, cpu_quota, intra_op_threads, memory_limit
+from edgeward_runtime.cgroup import bytes_in_flight, cpu_quota, intra_op_threads, memory_available, memory_limit
 
 
 def tree(root, files):
@@ -71,3 +71,63 @@ def test_memory(tmp_path):
     assert memory_limit(root=root, proc=tmp_path / "self") is None
     assert bytes_in_flight(limit=2**28, max_body=2**26) == 2**26
     assert bytes_in_flight(limit=None, max_body=2**26) == 2**27
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("proc", "files", "expected"),
+    [
+        ("0::/\n", {}, 900 * MIB),
+        ("0::/\n", {"memory.max": "max", "memory.current": f"{50 * MIB}"}, 900 * MIB),
+        ("0::/\n", {"memory.max": f"{200 * MIB}", "memory.current": f"{150 * MIB}"}, 50 * MIB),
+        # Page cache goes when memory is wanted, what is mapped (the libraries) would come back at once.
+        (
+            "0::/\n",
+            {
+                "memory.max": f"{200 * MIB}",
+                "memory.current": f"{150 * MIB}",
+                "memory.stat": f"anon 9\ninactive_file {30 * MIB}\nactive_file {20 * MIB}\nfile_mapped {10 * MIB}\n",
+            },
+            90 * MIB,
+        ),
+        ("0::/\n", {"memory.max": f"{100 * MIB}", "memory.current": f"{150 * MIB}"}, 0),
+        # The pod's limit is nearer than the container's.
+        (
+            "0::/pod/box\n",
+            {
+                "pod/memory.max": f"{300 * MIB}",
+                "pod/memory.current": f"{280 * MIB}",
+                "pod/box/memory.max": f"{200 * MIB}",
+                "pod/box/memory.current": f"{100 * MIB}",
+            },
+            20 * MIB,
+        ),
+        (
+            "2:memory:/\n",
+            {
+                "memory/memory.limit_in_bytes": f"{200 * MIB}",
+                "memory/memory.usage_in_bytes": f"{180 * MIB}",
+                "memory/memory.stat": f"total_inactive_file {8 * MIB}\ntotal_active_file 0\ntotal_mapped_file 0\n",
+            },
+            28 * MIB,
+        ),
+        (
+            "2:memory:/\n",
+            {"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": "1"},
+            900 * MIB,
+        ),
+    ],
+)
+def test_memory_that_can_still_be_had(tmp_path, proc, files, expected):
+    root = tree(tmp_path / "cgroup", files)
+    root.mkdir(exist_ok=True)
+    (tmp_path / "self").write_text(proc)
+    (tmp_path / "meminfo").write_text(f"MemTotal: 4000000 kB\nMemAvailable: {900 * 1024} kB\n")
+    assert memory_available(root=root, proc=tmp_path / "self", meminfo=tmp_path / "meminfo") == expected
+
+
+def test_memory_of_which_nothing_is_known(tmp_path):
+    nowhere = tmp_path / "none"
+    assert memory_available(root=nowhere, proc=nowhere, meminfo=nowhere) is None

@@ -5,7 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeward_runtime.errors import Refusal
-from edgeward_runtime.lifecycle import Progress, State, backoff, due, entered, failed
+from edgeward_runtime.lifecycle import (
+    STEPS,
+    Progress,
+    Room,
+    State,
+    backoff,
+    due,
+    entered,
+    failed,
+    memory_needed,
+    room,
+    step_of,
+)
 
 AWAY = Refusal(step="Fetch", reason="Unreachable", message="no route", permanent=False)
 BAD = Refusal(step="Load", reason="NotOnnx", message="rubbish", permanent=True)
@@ -60,3 +72,56 @@ def test_a_permanent_refusal_is_never_due():
 def test_serving_clears_what_was(state):
     progress = entered(failed(entered(Progress(), state, wall=0), AWAY, now=0, wall=0, jitter=0), State.SERVING, wall=9)
     assert progress == Progress(state=State.SERVING, since=9)
+
+
+def test_a_retry_shows_a_failure_until_its_step_is_passed():
+    """Schema is part of Loading, Signature of Verifying."""
+    late = Refusal(step="Golden", reason="GoldenMismatch", message="y", permanent=False)
+    progress = failed(Progress(), late, now=0, wall=1, jitter=0)
+    for state in (State.FETCHING, State.VERIFYING, State.LOADING, State.CHECKING):
+        assert entered(progress, state, wall=2) is progress
+    assert entered(progress, State.WARMING, wall=2).refused is None
+    schema = failed(
+        Progress(), Refusal(step="Schema", reason="r", message="m", permanent=False), now=0, wall=1, jitter=0
+    )
+    assert entered(schema, State.LOADING, wall=2) is schema
+    assert entered(schema, State.CHECKING, wall=2).refused is None
+
+
+def test_every_state_on_the_way_has_its_first_step():
+    way = [State.FETCHING, State.VERIFYING, State.LOADING, State.CHECKING, State.WARMING, State.MIRRORING]
+    assert [step_of(state) for state in way] == [step for step in STEPS if step not in ("Signature", "Schema")]
+
+
+def test_what_waits_for_copies_is_not_worked_on():
+    assert not due(Progress(state=State.MIRRORING), now=1e9)
+
+
+@pytest.mark.parametrize(
+    ("needed", "available", "freed", "in_gap", "found"),
+    [
+        (100, None, 50, True, Room.BESIDE),
+        (100, 0, None, False, Room.BESIDE),
+        (100, 100, 50, True, Room.BESIDE),
+        (101, 100, 50, False, None),
+        (101, 100, 50, True, Room.IN_GAP),
+        (150, 100, 50, True, Room.IN_GAP),
+        (151, 100, 50, True, None),
+    ],
+)
+def test_where_a_version_may_be_loaded(needed, available, freed, in_gap, found):
+    assert room(needed=needed, available=available, freed=freed, in_gap=in_gap) is found
+
+
+@given(st.integers(0, 2**40), st.none() | st.integers(0, 2**40), st.none() | st.integers(0, 2**40))
+def test_no_gap_unless_asked_for_and_none_for_nothing(needed, available, freed):
+    assert room(needed=needed, available=available, freed=freed, in_gap=False) is not Room.IN_GAP
+    if room(needed=needed, available=available, freed=freed, in_gap=True) is Room.IN_GAP:
+        assert available < needed <= available + freed
+
+
+def test_memory_is_what_was_measured_or_reckoned_from_the_size():
+    assert memory_needed(10**9, measured=5) == 5
+    # Peaks beside the process, as measured: see the function.
+    for size, peak in ((3.2e6, 14e6), (31.6e6, 54e6), (105e6, 156e6)):
+        assert peak <= memory_needed(int(size), measured=None) <= 2 * peak
