@@ -12,6 +12,7 @@ import asyncio
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from time import perf_counter_ns
 
 from edgeward_runtime import batch, overload
@@ -31,8 +32,16 @@ _NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Unabl
 class Worker:
     """`submit` is called in the loop's thread only, which is why `pending` and the backlog need no lock."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop, limit: int, limit_bytes: int = 2**62) -> None:
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        limit: int,
+        limit_bytes: int = 2**62,
+        out_of_memory: Callable[[], object] = lambda: None,
+    ) -> None:
         self._loop = loop
+        self._out_of_memory = out_of_memory  # told after a run for which there was not enough
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="edgeward-infer", daemon=True)
         self.backlog = Backlog(limit=limit, limit_bytes=limit_bytes)
@@ -115,6 +124,8 @@ class Worker:
             call.tensors = call.model.run(call.names, call.feeds)
         except Exception as error:
             call.error = run_error(error)
+            if call.error.status == 413:
+                self._out_of_memory()
         call.together = call.rows
         call.finished_ns = perf_counter_ns()
         self._loop.call_soon_threadsafe(self._finish, [call])
@@ -133,6 +144,13 @@ class Worker:
                 log.exception("answering")
 
 
+def _loggable(error: Exception) -> str:
+    """What went wrong without any value of the request: onnxruntime names the node first, and what it did not like in
+    the data after that."""
+    head, found, _ = " ".join(str(error).split()).partition("Status Message:")
+    return f"{type(error).__name__}: {head.strip()[:300]}" if found else type(error).__name__
+
+
 def run_error(error: Exception) -> ProtocolError:
     """What a failed run means for the client: a value the model cannot take is its fault, all else is ours."""
     text = " ".join(str(error).split())[:500]
@@ -140,5 +158,5 @@ def run_error(error: Exception) -> ProtocolError:
         return ProtocolError(413, "there is not enough memory to run this request")
     status = 400 if type(error).__name__ in _CLIENTS_FAULT else 500
     if status == 500:
-        log.error("inference failed", extra={"error": text})
+        log.error("inference failed", extra={"error": _loggable(error)})
     return ProtocolError(status, f"inference failed: {text}")
