@@ -348,7 +348,12 @@ class Connection(asyncio.Protocol):
             answer.extra,
             b"" if keep_alive else b"connection: close\r\n",
         )
-        self._transport.write(head if head_only else head + body)
+        if head_only or len(body) > SMALL_BODY:
+            self._transport.write(head)
+            if not head_only:
+                self._transport.write(body)  # a copy of it is more than a system call
+        else:
+            self._transport.write(head + body)
 
     def _too_large(self) -> Answer:
         limit = self._front.limits.body_bytes

@@ -77,9 +77,11 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     in_flight_bytes = settings.max_bytes_in_flight or cgroup.bytes_in_flight(
         limit=cgroup.memory_limit(), max_body=settings.max_body_bytes
     )
-    worker = Worker(loop=loop, limit=settings.queue, limit_bytes=in_flight_bytes)
+    bound_memory = functools.partial(memory.bound, settings.max_memory_bytes or cgroup.memory_limit())
+    worker = Worker(loop=loop, limit=settings.queue, limit_bytes=in_flight_bytes, out_of_memory=bound_memory)
     threads = settings.threads or cgroup.default_threads()
     engine = Engine(worker=worker, observers=[Mirror()])
+    registry.gap_answered = lambda: engine.gap is not None
     offload = Switch(
         engine=engine,
         loop=loop,
@@ -156,7 +158,7 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         except OSError as error:
             log.error("cannot listen", extra={"host": settings.host, "port": settings.grpc_port, "error": str(error)})
             return 1
-    memory.bound(settings.max_memory_bytes or cgroup.memory_limit())
+    bound_memory()
     if manager is not None:
         manager.start()
     # What start-up made lives for ever; the collector need not look at it again and again.

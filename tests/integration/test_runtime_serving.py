@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,9 @@ def free_port() -> int:
 class Server:
     """One edgeward-serve process. The folder holds its config and its store, so that another one can take over from it."""
 
-    def __init__(self, folder: Path, *arguments: str, port: int = 0, **settings: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, port: int = 0, launcher: Sequence[str] = (), **settings: str
+    ) -> None:
         self.folder = folder
         self.port = port or free_port()
         (folder / "config").mkdir(exist_ok=True)
@@ -62,7 +64,7 @@ class Server:
             **settings,
         }
         self.log = (folder / "log").open("ab")
-        command = [sys.executable, "-m", "edgeward_runtime.cli", *arguments]
+        command = [*launcher, sys.executable, "-m", "edgeward_runtime.cli", *arguments]
         self.process = subprocess.Popen(command, env=environment, stderr=self.log)
         self.until(lambda: self.get("/v2/health/live")[0] == 200)
 
@@ -145,8 +147,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(folder: Path, *arguments: str, port: int = 0, **settings: str) -> Iterator[Server]:
-    one = Server(folder, *arguments, port=port, **settings)
+def server(
+    folder: Path, *arguments: str, port: int = 0, launcher: Sequence[str] = (), **settings: str
+) -> Iterator[Server]:
+    one = Server(folder, *arguments, port=port, launcher=launcher, **settings)
     try:
         yield one
     finally:

@@ -151,6 +151,51 @@ def fails_on_zeros() -> bytes:
     return _model(nodes, [x], [y], weights)
 
 
+def trips(width: int = 256) -> bytes:
+    """y = x, float32[N, 1], after as many products of two matrices as the largest x says: runs last as long as asked,
+    about a millisecond a trip."""
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["before", "turn"], ["after"]),
+            helper.make_node("Identity", ["going"], ["goes"]),
+        ],
+        "trip",
+        [
+            helper.make_tensor_value_info("trip", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, [width, width]),
+        ],
+        [
+            helper.make_tensor_value_info("goes", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, [width, width]),
+        ],
+    )
+    weights = [
+        numpy_helper.from_array(np.eye(width, dtype=np.float32), "turn"),
+        numpy_helper.from_array(np.array(True), "yes"),
+        numpy_helper.from_array(np.array(0, np.float32), "nothing"),
+    ]
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["count"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["count", "yes", "turn"], ["end"], body=body),
+        helper.make_node("ReduceMax", ["end"], ["one"], keepdims=0),
+        helper.make_node("Mul", ["one", "nothing"], ["zero"]),
+        helper.make_node("Add", ["x", "zero"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
+    return _model(nodes, [x], [y], weights)
+
+
+def as_large_as_asked() -> bytes:
+    """shape int64[2] -> y float32 of that shape."""
+    shape = helper.make_tensor_value_info("shape", TensorProto.INT64, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None])
+    one = numpy_helper.from_array(np.array([0.5], np.float32))
+    return _model([helper.make_node("ConstantOfShape", ["shape"], ["y"], value=one)], [shape], [y])
+
+
 def digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
