@@ -31,10 +31,11 @@ def trim() -> None:
 def bound(limit: float | None) -> int | None:
     """Makes the allocation fail that would take this process beyond its memory limit in bytes (None: the machine's memory),
     so that one request is refused where the kernel would kill the server and all that it does. A model whose outputs
-    have the size that the request asks for needs that; so does one that is too large to load. Called once everything
-    runs: what is reserved by then but not used does not count. Called again after a run that found no memory:
-    onnxruntime's allocator loses a block that it has reserved when it finds no room for its own notes on it. Answers the limit of RLIMIT_DATA, or None if it cannot
-    be set."""
+    have the size that the request asks for needs that; so does one that is too large to load.
+
+    Called once everything runs: what is reserved by then but not used does not count. Called again after a run that
+    found no memory: onnxruntime's allocator loses a block that it has reserved when there is no room for its own notes
+    on it. Answers the limit of RLIMIT_DATA, or None if it cannot be set."""
     status = _kilobytes(Path("/proc/self/status"))
     total = limit if limit is not None else _kilobytes(Path("/proc/meminfo")).get("MemTotal", 0)
     if not total or "VmData" not in status:
