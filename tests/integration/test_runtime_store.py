@@ -230,6 +230,23 @@ def test_a_full_disk(tmp_path, source, disk):
         one.until(lambda: one.serves("3"))
 
 
+def test_a_full_disk_is_cleared_of_what_nobody_needs(tmp_path, source, disk):
+    """To the last byte, so that not even a lock file of a new name fits."""
+    store, old = Store(disk), os.urandom(2**20)
+    with store.locked(digest(old), cancelled=bool), store.partial(digest(old)) as partial:
+        partial.write(old)
+        store.commit(digest(old), partial)
+    with server(tmp_path) as one:
+        one.want(publish(source, "1", V1))
+        one.until(lambda: one.serves("1"))
+        with contextlib.suppress(OSError), (disk / "fill").open("wb", buffering=0) as fill:
+            while fill.write(b"x" * 4096):
+                pass
+        one.want(publish(source, "2", big(3.0, 2**19)), revision=2)
+        one.until(lambda: one.serves("2"))
+        assert answers(one, 3.0) and not store.has(digest(old))
+
+
 def test_a_disk_that_fills_up_on_the_way(tmp_path, source):
     """Here the process itself may write no larger files, as with a quota of the file system: nothing told before."""
     with server(tmp_path) as one:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_SOME_ROOM = 1 << 20  # bytes
 SCHEMES = ("oci", "https", "http", "s3", "file")
 _AT_ONCE = ("DiskFull", "StoreUnwritable")  # of the store, so no other source helps
 _LONG = ("DigestMismatch", "Empty")
@@ -65,6 +66,18 @@ class Fetched:
     source: str = ""  # without user, password and query
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tools:
+    store: Store
+    limits: Limits
+    access: Access
+    cancelled: Callable[[], bool]
+    stats: FetchStats | None
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    jitter: Callable[[], float]
+
+
 def fetch(
     entry: Entry,
     *,
@@ -83,9 +96,30 @@ def fetch(
     `shunned` remembers, over the attempts at one entry, the sources that are not to be asked and until when. Raises
     Refusal (permanent only if no source is ever to be asked again) or Cancelled.
     """
-    access = access or Access()
-    rates = [rate for rate in (limits.bits_per_second, entry.pace or 0) if rate]
-    pace = Pace(min(rates, default=0.0), clock=clock, sleep=sleep)
+    tools = _Tools(
+        store=store,
+        limits=limits,
+        access=access or Access(),
+        cancelled=cancelled,
+        stats=stats,
+        clock=clock,
+        sleep=sleep,
+        jitter=jitter,
+    )
+    try:
+        return _fetch(entry, tools, shunned)
+    except Refusal as refusal:
+        # Where a transfer finds too little room it makes some itself; this is for the small files around it.
+        if refusal.reason != "DiskFull" or not store.free(_SOME_ROOM):
+            raise
+    return _fetch(entry, tools, shunned)
+
+
+def _fetch(entry: Entry, tools: _Tools, shunned: dict[str, Shunned]) -> Fetched:
+    store, clock = tools.store, tools.clock
+    rates = [rate for rate in (tools.limits.bits_per_second, entry.pace) if rate]
+    pace = Pace(min(rates, default=0.0), clock=clock, sleep=tools.sleep)
+    cancelled = tools.cancelled
     with store.locked(entry.digest, cancelled=cancelled):
         path = store.find(entry.digest, cancelled=cancelled)
         if path is not None:
@@ -96,11 +130,17 @@ def fetch(
             if before is not None and clock() < before.until:
                 continue
             job = Job(
-                store=store, limits=limits, pace=pace, cancelled=cancelled, clock=clock, sleep=sleep, jitter=jitter
-            )  # fmt: skip
+                store=store,
+                limits=tools.limits,
+                pace=pace,
+                cancelled=cancelled,
+                clock=clock,
+                sleep=tools.sleep,
+                jitter=tools.jitter,
+            )
             result, start = "Cancelled", clock()
             try:
-                path = _from_source(source, entry.digest, access, job)
+                path = _from_source(source, entry.digest, tools.access, job)
                 result = "Fetched"
             except Refusal as refusal:
                 result = refusal.reason
@@ -118,9 +158,9 @@ def fetch(
                 log.info("model fetched", extra={"source": shown, "bytes": job.counts.received})
                 return Fetched(path=path, received=job.counts.received, resumed=job.counts.resumed, source=shown)
             finally:
-                if stats is not None:
+                if tools.stats is not None:
                     received, resumed = job.counts.received, job.counts.resumed
-                    stats.add(
+                    tools.stats.add(
                         refusals.shown(source), result, received=received, resumed=resumed, seconds=clock() - start
                     )
         raise _worst(entry, failures, shunned, clock())
@@ -212,5 +252,6 @@ def _manifest(repository: Repository, digest: str, job: Job) -> Manifest:
     if found != digest:
         raise refusals.mismatch(repository.address, f"has a manifest of {found}, wanted {digest}")
     manifest = manifests.parse(content, max_bytes=job.limits.max_bytes)
+    job.store.room({digest: len(content)})
     job.store.put_manifest(digest, content)
     return manifest

@@ -93,7 +93,7 @@ class Partial:
         if self.size - self._synced >= self._checkpoint:
             self.sync()
             self._synced, self._synced_hash = self.size, self._seen.copy().hexdigest()
-            self._write_note()
+            self._write_note(sync=True)
 
     def sync(self) -> None:
         with disk_errors():
@@ -158,10 +158,10 @@ class Partial:
         self._seen = hashlib.sha256()
         self._synced, self._synced_hash = 0, self._seen.hexdigest()
 
-    def _write_note(self) -> None:
+    def _write_note(self, *, sync: bool = False) -> None:
         note = _Note(origin=self.origin, boot=_boot_id(), synced=self._synced, sha256=self._synced_hash)
         with disk_errors():
-            replace(note_path(self._path), orjson.dumps(asdict(note)), sync=False)
+            replace(note_path(self._path), orjson.dumps(asdict(note)), sync=sync)
 
 
 def note_path(partial: Path) -> Path:
