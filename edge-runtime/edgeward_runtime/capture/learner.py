@@ -107,7 +107,8 @@ class Learner:
         self._sketch_at = 0.0
         self._measured = (0, 0)  # (requests, CPU ns) at the last look
         self._request_ns = 0.0
-        self.drift_ns = self.drift_samples = 0  # CPU of the looks at drift, and their number
+        self.cpu_ns = 0  # of this thread
+        self.samples = 0  # requests whose drift was looked at
 
     # -- from the event loop --------------------------------------------------------------------------------------
 
@@ -158,6 +159,7 @@ class Learner:
             self._wake.wait(max(self._sketch_at - time.monotonic(), 0.0) if pending else None)
             self._hurry.wait(_GATHER_SECONDS)
             self.step()
+            self.cpu_ns = time.thread_time_ns()
         self._keep_sketches(closed=False)
 
     def step(self) -> None:
@@ -248,8 +250,7 @@ class Learner:
             worst = tap.monitor.worst_psi()
             tap.drifted = worst is not None and worst >= tap.thresholds.drift
         spent = time.thread_time_ns() - start
-        self.drift_ns += spent
-        self.drift_samples += len(seen)
+        self.samples += len(seen)
         self._pace(tap, spent / len(seen))
 
     def _pace(self, tap: Tap, sample_ns: float) -> None:

@@ -77,5 +77,7 @@ class LearningCollector(Collector):
                 ks.add_metric(key, one.score.ks)
         yield from (psi, ks, rows, odd)
         learner = self._learning.learner
-        yield CounterMetricFamily("edgeward_drift_samples", "Requests looked at", value=learner.drift_samples)
-        yield CounterMetricFamily("edgeward_drift_cpu_seconds", "CPU of those looks", value=learner.drift_ns / 1e9)
+        yield CounterMetricFamily("edgeward_drift_samples", "Requests looked at", value=learner.samples)
+        yield CounterMetricFamily(
+            "edgeward_learning_cpu_seconds", "CPU of the thread that learns", value=learner.cpu_ns / 1e9
+        )
