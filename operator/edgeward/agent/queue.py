@@ -53,6 +53,10 @@ class KeyQueue:
                 await handle(key)
                 self._failures.pop(key, None)
             except Exception as error:  # the loop must outlive any one object
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # What failed stood in for the cancellation: asyncio.gather raises whichever came first.
+                    raise asyncio.CancelledError from error
                 self._failures[key] = self._failures.get(key, 0) + 1
                 failed(key, error)
                 delay = min(self._first_delay * 2 ** (self._failures[key] - 1), self._longest_delay)

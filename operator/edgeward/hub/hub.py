@@ -111,11 +111,11 @@ class Hub:
 
     async def run(self) -> None:
         """Until cancelled. The cache must have been seeded."""
-        reporting = asyncio.get_running_loop().create_task(self._reporter.run())
         try:
-            await self._run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._reporter.run())
+                await self._run()
         finally:
-            reporting.cancel()
             await self.planner.close()
 
     async def _run(self) -> None:
@@ -123,7 +123,8 @@ class Hub:
         pace = Pace(self._settings.coalesce)
         while True:
             try:
-                await asyncio.wait_for(self._dirty.wait(), timeout=self._settings.tick)
+                async with asyncio.timeout(self._settings.tick):  # wait_for may lose a cancellation
+                    await self._dirty.wait()
             except TimeoutError:
                 pass
             else:

@@ -8,7 +8,8 @@ import time
 
 class Pace:
     """Idle, a plan begins at once. After a plan that took T seconds to make, the next begins no sooner than 2 T later, so
-    that two thirds of the time stay for everything else, and a burst is taken in by few plans; never more than `longest`.
+    that two thirds of the time stay for everything else, and a burst is taken in by few plans; never more than `longest`,
+    or than T where plans take longer than that: half of the time must stay, or the writes of a plan wait for the next one.
     """
 
     def __init__(self, longest: float) -> None:
@@ -21,7 +22,7 @@ class Pace:
 
     def planned(self, seconds: float, *, now: float) -> None:
         """A plan that took so long to make, its writes not counted, has just been carried out."""
-        self._earliest = now + min(2 * seconds, self._longest)
+        self._earliest = now + min(2 * seconds, max(self._longest, seconds))
 
 
 class Breath:

@@ -20,7 +20,6 @@ from edgeward.api.assignment import Assignment
 from edgeward.api.common import KubeObject, Model, to_dict
 from edgeward.api.inferencejob import InferenceJob
 from edgeward.cluster.cache import Cache
-from edgeward.cluster.client import WriteRefused
 from edgeward.cluster.events import Recorder
 from edgeward.cluster.resources import INFERENCE_JOBS, MODEL_RELEASES, SITES, Object, Resource, key_of
 from edgeward.fleet.model import Job
@@ -77,7 +76,7 @@ class Reporter:
         self.failed = 0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, or until a write is refused because this process leads no more."""
         try:
             while True:
                 await self._wake.wait()
@@ -212,11 +211,7 @@ class Reporter:
         async with self._turn:
             while self._row:
                 begun = time.monotonic()
-                try:
-                    await self._write(*next(iter(self._row)))
-                except WriteRefused as error:
-                    # No leader any more: the election, or the next pass, ends the process.
-                    log.warning("a status was not written: %s", error)
+                await self._write(*next(iter(self._row)))
                 if rest:
                     await asyncio.sleep(rest * (time.monotonic() - begun))
 

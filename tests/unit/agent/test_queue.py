@@ -186,3 +186,33 @@ def test_what_can_wait_leaves_time_to_others(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("edgeward.agent.queue.time.monotonic", lambda: float(next(clock)))
     asyncio.run(play())
     assert rests == [6.0, 6.0][: len(rests)] and rests
+
+
+def test_a_failure_that_comes_with_the_end_does_not_keep_the_worker() -> None:
+    """asyncio.gather raises what a child raised and forgets that it was cancelled: an agent whose Lease was lost while a
+    write timed out went on for good, without ever being allowed to write."""
+
+    async def play() -> None:
+        queue = KeyQueue()
+
+        async def write() -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise TimeoutError from None
+
+        async def handle(key: str) -> None:
+            await asyncio.gather(write(), write())
+
+        queue.mark("a")
+        worker = asyncio.create_task(queue.work(handle, failed=lambda key, error: None))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        worker.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        ended = worker.done()
+        worker.cancel()
+        assert ended
+
+    asyncio.run(play())

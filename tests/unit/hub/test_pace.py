@@ -19,10 +19,12 @@ def test_right_after_a_plan_the_next_waits_twice_as_long_as_that_took() -> None:
     assert round(pace.wait(10.04), 6) == 0.02
 
 
-def test_however_long_plans_take_a_burst_waits_a_second_at_most() -> None:
+def test_a_burst_waits_a_second_at_most_and_no_longer_than_a_plan_takes() -> None:
     pace = Pace(1.0)
-    pace.planned(7.0, now=10.0)
+    pace.planned(0.7, now=10.0)
     assert pace.wait(10.0) == 1.0
+    pace.planned(7.0, now=10.0)
+    assert pace.wait(10.0) == 7.0, "half of the time is for what the plan wants written"
 
 
 def test_a_burst_of_a_hundred_changes_makes_a_bounded_number_of_plans() -> None:
