@@ -48,7 +48,7 @@ def until(condition: Callable[[], object]) -> None:
 
 # What a runtime does in its manager's thread, alone: quick to start and to kill.
 FETCHER = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 from pathlib import Path
 from edgeward_runtime.config import Entry
 from edgeward_runtime.fetch import Access, Limits, fetch
@@ -58,8 +58,12 @@ asked = json.loads(sys.argv[1])
 entry = Entry(name="m", version="1", digest=asked["digest"], sources=(asked["source"],))
 limits = Limits(max_bytes=1 << 30, timeout_seconds=20, total_seconds=60)
 
+def wait(seconds):
+    print("waits", flush=True)
+    time.sleep(seconds)
+
 def bring(root):
-    store = Store(Path(root))
+    store = Store(Path(root), sleep=wait)
     store.clean()
     fetch(entry, store=store, limits=limits, cancelled=bool, shunned={}, access=Access(plain_http=frozenset(asked["plain"])))
 
@@ -132,6 +136,24 @@ def test_killed_at_any_byte(tmp_path, source):
     path = Store(tmp_path).find(digest(content))
     assert path is not None and path.read_bytes() == content
     assert not list((tmp_path / "partial").iterdir())
+
+
+def test_another_pod_goes_on_where_one_was_killed(tmp_path, source):
+    content = os.urandom(2**20)
+    source.files["/m.onnx"], source.stall_at = content, 300_000
+    partial = tmp_path / "partial" / digest(content).removeprefix("sha256:")
+    asked = {"root": str(tmp_path), "digest": digest(content), "source": source.url("/m.onnx")}
+    first = start(**asked)
+    until(functools.partial(_arrived, source, 0, partial, 300_000))
+    second = start(**asked)
+    assert second.stdout is not None and second.stdout.readline() == "waits\n"
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    source.go_on.set()
+    assert second.wait(LIMIT) == 0
+    assert [headers.get("range") for headers in source.headers] == [None, "bytes=300000-"]
+    found = Store(tmp_path).find(digest(content))
+    assert found is not None and found.read_bytes() == content
 
 
 FILES = {"model.onnx": b"model" * 20_000, "weights/w.bin": b"weights" * 20_000}
