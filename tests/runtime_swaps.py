@@ -128,15 +128,17 @@ def swap_under_load(server: Server, source: Source, count: int, *, quiet: float 
     return found
 
 
-def pss_bytes(pid: int) -> int:
-    """Memory of a process, pages that it shares with others by their part."""
+def pss_bytes(pid: int, *, anonymous: bool = False) -> int:
+    """Memory of a process, pages that it shares with others by their part; `anonymous`: without those of files, whose
+    part changes when another process starts that has the same libraries."""
+    name = "Pss_Anon:" if anonymous else "Pss:"
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
-    raise ValueError("no Pss")
+    raise ValueError(f"no {name}")
 
 
-def pss_ratio(server: Server, source: Source, count: int, *, first: int = 10) -> float:
+def pss_ratio(server: Server, source: Source, count: int, *, first: int = 10, anonymous: bool = False) -> float:
     """PSS after `first` + `count` swaps over that after `first`, by when every path has been taken. Two models take
     turns under ever new version numbers."""
     contents = [stamped(factor, SIZES) for factor in (1, 2)]
@@ -147,7 +149,7 @@ def pss_ratio(server: Server, source: Source, count: int, *, first: int = 10) ->
 
     for number in range(1, first + 2):
         swap(number)
-    before = pss_bytes(server.process.pid)
+    before = pss_bytes(server.process.pid, anonymous=anonymous)
     for number in range(first + 2, first + 2 + count):
         swap(number)
-    return pss_bytes(server.process.pid) / before
+    return pss_bytes(server.process.pid, anonymous=anonymous) / before

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgeward_runtime.errors import without_values
 from edgeward_runtime.tensors import Array
 
 BOUNDS = (0.0, 0.5, 0.9, 0.95, 0.99)  # of a request's share of rows that agree; beyond the last: more
@@ -35,7 +36,7 @@ class Copies:
         self.requests += 1
 
     def raised(self, error: Exception) -> None:
-        self.error = self.error or f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        self.error = self.error or without_values(error)  # it leaves the site
         self.failed += 1
         self.buckets[0] += 1
         self.requests += 1

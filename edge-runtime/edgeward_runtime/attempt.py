@@ -121,7 +121,10 @@ class Steps:
         or none would help."""
         self.at = "Load"
         needed = lifecycle.memory_needed(slot.progress.size or 0, measured=artifact.measured.get("memoryBytes"))
-        freed = base.size if base is not None and not base.away else None
+        freed = None
+        if base is not None and not base.away:
+            measured = base.artifact.measured.get("memoryBytes") if base.artifact is not None else None
+            freed = lifecycle.memory_held(base.size, measured=measured)
         available = self._tools.memory()
         in_gap = when_too_big == OFFLOAD_IN_GAP and slot.entry.role != CANARY
         room = lifecycle.room(needed=needed, available=available, freed=freed, in_gap=in_gap)

@@ -38,3 +38,10 @@ class Refusal(Exception):
 
 class Cancelled(Exception):
     """The config changed or the server stops while a model was on its way; nothing is wrong with the model."""
+
+
+def without_values(error: Exception) -> str:
+    """What went wrong without any value of a request, for logs and statuses: onnxruntime names the node first, and after
+    that what it did not like in the data."""
+    head, found, _ = " ".join(str(error).split()).partition("Status Message:")
+    return f"{type(error).__name__}: {head.strip()[:300]}" if found else type(error).__name__

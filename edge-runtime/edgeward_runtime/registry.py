@@ -7,7 +7,7 @@ free.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from edgeward_runtime.errors import ProtocolError
 from edgeward_runtime.model import Model
@@ -21,7 +21,8 @@ class Registry:
         self.live: dict[str, Model] = {}
         self.canaries: dict[str, Model] = {}  # beside the live one of the name
         self.candidates: dict[tuple[str, str], Model] = {}  # by name and role: loaded, gets copies of requests only
-        self.gap_answered = False  # requests for a version that made room are offloaded
+        # Whether requests for a version that made room are answered from elsewhere.
+        self.gap_answered: Callable[[], bool] = lambda: False
         self.wanted: frozenset[str] = frozenset()  # names that must serve before the server is ready
         self.draining = False  # the server got SIGTERM
         self._past: list[Model] = []
@@ -36,7 +37,7 @@ class Registry:
 
     def answers(self, name: str) -> bool:
         model = self.live.get(name)
-        return model is not None and (not model.away or self.gap_answered)
+        return model is not None and (not model.away or self.gap_answered())
 
     def find(self, parts: list[str]) -> Model:
         """The live model for a path's parts after /v2/models: [N] or [N, "versions", V]. ProtocolError 404 or 503."""

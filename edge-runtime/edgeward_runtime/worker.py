@@ -17,7 +17,7 @@ from time import perf_counter_ns
 
 from edgeward_runtime import batch, overload
 from edgeward_runtime.call import Call, Done
-from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.errors import ProtocolError, without_values
 from edgeward_runtime.overload import Backlog
 from edgeward_runtime.preprocess import record
 from edgeward_runtime.waiting import Waiting
@@ -144,13 +144,6 @@ class Worker:
                 log.exception("answering")
 
 
-def _loggable(error: Exception) -> str:
-    """What went wrong without any value of the request: onnxruntime names the node first, and what it did not like in
-    the data after that."""
-    head, found, _ = " ".join(str(error).split()).partition("Status Message:")
-    return f"{type(error).__name__}: {head.strip()[:300]}" if found else type(error).__name__
-
-
 def run_error(error: Exception) -> ProtocolError:
     """What a failed run means for the client: a value the model cannot take is its fault, all else is ours."""
     text = " ".join(str(error).split())[:500]
@@ -158,5 +151,5 @@ def run_error(error: Exception) -> ProtocolError:
         return ProtocolError(413, "there is not enough memory to run this request")
     status = 400 if type(error).__name__ in _CLIENTS_FAULT else 500
     if status == 500:
-        log.error("inference failed", extra={"error": _loggable(error)})
+        log.error("inference failed", extra={"error": without_values(error)})
     return ProtocolError(status, f"inference failed: {text}")

@@ -3,19 +3,30 @@ that fails at any step changes nothing."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.test_runtime_serving import Server, publish, row, server
+from tests.cluster.registry import Registry
+from tests.integration.test_runtime_serving import Load, Server, publish, row, server
+from tests.runtime_artifacts import golden_of, push
 from tests.runtime_swaps import pss_ratio, swap_under_load
 from tests.unit.runtime.http_source import Source, serving
-from tests.unit.runtime.onnx_models import stamped
+from tests.unit.runtime.onnx_models import constant_times, stamped
 
 
 @pytest.fixture
 def source() -> Iterator[Source]:
     with serving() as one:
+        yield one
+
+
+@pytest.fixture
+def registry(tmp_path) -> Iterator[Registry]:
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    with Registry(folder) as one:
         yield one
 
 
@@ -30,7 +41,7 @@ def test_fifty_swaps_under_constant_load(tmp_path, source):
 @pytest.mark.parametrize("swaps", [30, pytest.param(200, marks=pytest.mark.full)])
 def test_native_memory_comes_back(tmp_path, source, swaps):
     with server(tmp_path) as one:
-        assert pss_ratio(one, source, swaps) < 1.2
+        assert pss_ratio(one, source, swaps, anonymous=True) < 1.2
 
 
 def state(one: Server, version: str) -> str | None:
@@ -108,6 +119,46 @@ def test_copies_before_the_flip(tmp_path, source):
         assert seen >= 10
         mirror = one.model("2")["counters"]["mirror"]
         assert mirror["requests"] >= 10 and mirror["failed"] == 0
+
+
+# -- two versions that do not fit in memory together -----------------------------------------------------------------
+
+TERABYTE = 10**12
+GAP = {"whenTooBig": "OffloadInGap"}
+
+
+def too_big(registry: Registry, version: int, memory: float, **files: bytes) -> dict[str, object]:
+    """An artifact of which somebody measured that it takes so much memory."""
+    measured = json.dumps({"memoryBytes": int(memory)}).encode()
+    content = {"model.onnx": constant_times(version), "measured.json": measured, **files}
+    pushed = push(registry.host, "shop/m", content, version=str(version))
+    return {"name": "m", "version": str(version), "digest": pushed.digest, "sources": [pushed.source]}
+
+
+def test_versions_that_do_not_fit_together(tmp_path, registry):
+    old, big = (too_big(registry, 1, TERABYTE), too_big(registry, 2, 0.6 * TERABYTE))
+    wrong = too_big(registry, 3, 0.4 * TERABYTE, **golden_of(9))
+    with server(tmp_path, EDGEWARD_PLAIN_HTTP_REGISTRIES=registry.host) as one:
+        one.want(old)
+        one.until(lambda: one.serves("1"))
+        with Load(one.port, clients=2) as load:
+            one.want(big, revision=2)
+            refused = one.until(lambda: one.refused("2"))
+            assert (refused["step"], refused["reason"]) == ("Load", "NotEnoughMemory")
+        assert load.failures == [] and {version for _at, version, _value in load.answers} == {"1"}
+        with Load(one.port, clients=2) as load:
+            # The first fails in its gap, and the old one comes back; then the next takes its place in another.
+            one.want(wrong, revision=3, modelSwap=GAP)
+            refused = one.until(lambda: one.refused("3"))
+            assert refused["step"] == "Golden"
+            one.until(lambda: one.serves("1") and one.get("/v2/health/ready")[0] == 200)
+            one.want(big, revision=4, modelSwap=GAP)
+            one.until(lambda: one.serves("2"))
+            one.until(lambda: one.get("/v2/health/ready")[0] == 200)
+        assert all(failure.startswith("503") and "being replaced" in failure for failure in load.failures)
+        assert all(value == float(version) for _at, version, value in load.answers)
+        assert {version for _at, version, _value in load.answers} == {"1", "2"}
+        assert 'edgeward_model_gap{model="m"} 0.0' in one.get("/metrics")[1]
 
 
 def versions_until(one: Server, version: str) -> int:

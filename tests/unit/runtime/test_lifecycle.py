@@ -14,6 +14,7 @@ from edgeward_runtime.lifecycle import (
     due,
     entered,
     failed,
+    memory_held,
     memory_needed,
     room,
     step_of,
@@ -122,6 +123,7 @@ def test_no_gap_unless_asked_for_and_none_for_nothing(needed, available, freed):
 
 def test_memory_is_what_was_measured_or_reckoned_from_the_size():
     assert memory_needed(10**9, measured=5) == 5
+    assert memory_held(10**9, measured=100) == 70 and memory_held(10**9, measured=None) == 10**9
     # Peaks beside the process, as measured: see the function.
     for size, peak in ((3.2e6, 14e6), (31.6e6, 54e6), (105e6, 156e6)):
         assert peak <= memory_needed(int(size), measured=None) <= 2 * peak

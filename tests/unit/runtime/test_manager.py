@@ -723,7 +723,7 @@ def test_a_version_that_fails_on_a_copy_is_refused(world):
     world.step()
     assert world.live() == "1" and old.mirrors == () and target.model.session is None
     refused = world.entry("2")["refused"]
-    assert (refused["step"], refused["reason"]) == ("Mirror", "MirrorFailed") and "index" in refused["message"]
+    assert (refused["step"], refused["reason"]) == ("Mirror", "MirrorFailed") and "ValueError" in refused["message"]
 
 
 def test_a_version_on_probation_is_given_up_for_another(world):

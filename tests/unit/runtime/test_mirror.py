@@ -135,7 +135,7 @@ def test_a_server_in_a_gap_is_ready_only_if_requests_are_taken():
     registry.flip(old)
     registry.flip(old.stand_in(), remember=False)
     assert not registry.ready() and registry.missing() == ["m"]
-    registry.gap_answered = True
+    registry.gap_answered = lambda: True
     assert registry.ready()
 
 
@@ -196,12 +196,14 @@ def test_copies_that_find_no_room_are_dropped_and_nobody_waits():
 
 def test_a_copy_that_fails_is_counted_and_one_of_a_version_given_up_is_not():
     def run(_names, _feeds):
-        raise ValueError("index out\nof range")
+        raise ValueError(
+            "Non-zero status code returned while running Gather node. Status Message: 4711 is out of range"
+        )
 
     one, feeds = model("2", run), {"x": np.ones((1, 2), np.float32)}
     mirror.run(one, ["y"], feeds, [feeds["x"]])
     assert (one.copies.requests, one.copies.failed, one.copies.buckets[0]) == (1, 1, 1)
-    assert one.copies.error == "ValueError: index out of range"
+    assert one.copies.error == "ValueError", "what it says may quote a request"
     one.release()
     mirror.run(one, ["y"], feeds, [feeds["x"]])
     assert one.copies.requests == 1
