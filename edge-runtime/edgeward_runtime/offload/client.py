@@ -91,7 +91,8 @@ class Client:
         reply, raw = self._post(packed, headers, timeout)
         arrives = self._clock()
         if reply.status != 200:
-            raise Unavailable(f"status {reply.status}: {raw[:200].decode(errors='replace')}")
+            # Not what it says: that may quote the request, and this text gets into the log.
+            raise Unavailable(f"status {reply.status}")
         length = reply.getheader("Inference-Header-Content-Length")
         if length is None or not length.isdigit():
             raise wire.WireError("the answer is not binary")
