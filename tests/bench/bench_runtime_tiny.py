@@ -1,7 +1,8 @@
 """What a request costs beyond the model, and what the server weighs; MLServer and KServe's Python server beside it.
 
-CPU per request is measured from outside: utime + stime of all the server's processes over the requests of one keep-alive
-client, the server pinned to one core and the client to another. The model is a 64-32-10 MLP, float32[1,64]; what bare session.run
+CPU per request is measured from outside: the time that the scheduler says all threads of the server's processes ran (in
+nanoseconds; utime and stime are counted in ticks) over the requests of one keep-alive client, the server pinned to one
+core and the client to another. The model is a 64-32-10 MLP, float32[1,64]; what bare session.run
 takes of it, in a loop in a process pinned the same way, is subtracted. Memory is PSS summed over processes.
 
     python -m tests.bench.bench_runtime_tiny            # prints the figures as JSON
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -33,9 +35,6 @@ REPOSITORY = Path(__file__).parents[2]
 SERVER_CORE, CLIENT_CORE = 0, 1
 WARM, REQUESTS, ROUNDS = 1000, 20_000, 5
 PEER_WARM, PEER_REQUESTS = 300, 2000
-TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
-MLSERVER = ("mlserver==1.7.1", "uvloop<0.22", "onnxruntime")  # with a newer uvloop its worker dies at start
-KSERVE = ("kserve", "onnxruntime")
 
 
 def cache() -> Path:
@@ -61,10 +60,10 @@ def tree(pid: int) -> list[int]:
 def cpu_us(pid: int) -> float:
     total = 0
     for one in tree(pid):
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-    return total * TICK_US
+        for path in Path(f"/proc/{one}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total += int(path.read_text().split()[0])
+    return total / 1000
 
 
 def pss_mb(pid: int) -> float:
@@ -211,6 +210,34 @@ print(statistics.median(rounds))
 """
 
 
+ECHO = """
+import asyncio, sys, uvloop
+answer = b"HTTP/1.1 200 OK\\r\\ncontent-length: 280\\r\\n\\r\\n" + bytes(280)
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(answer)
+
+async def main():
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", int(sys.argv[1]))
+    await server.serve_forever()
+
+asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main())
+"""
+
+
+def floor_us(folder: Path) -> float:
+    """CPU of a request at a server that does nothing but answer as many bytes: what the kernel and the event loop take of
+    each. On a virtual machine this is often most of it."""
+    (port,) = free_ports(1)
+    with running([sys.executable, "-c", ECHO, str(port)], port=port, ready="/", log=folder / "echo.log") as pid:
+        request = request_bytes(model="tiny", binary=True)
+        return cost(port, pid, request, warm=WARM, requests=REQUESTS // 2, rounds=3).cpu_us
+
+
 def bare_session_run_us(model: Path) -> float:
     command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-c", BARE, str(model)]
     return round(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout), 2)
@@ -220,7 +247,7 @@ def bare_session_run_us(model: Path) -> float:
 
 
 @contextlib.contextmanager
-def ours(model: Path, folder: Path) -> Iterator[tuple[int, int]]:
+def ours(model: Path, folder: Path, **settings: str) -> Iterator[tuple[int, int]]:
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "edgeward_runtime.cli", str(model), "--host", "127.0.0.1", "--port", str(port)]
     path = str(REPOSITORY / "edge-runtime")
@@ -231,6 +258,7 @@ def ours(model: Path, folder: Path) -> Iterator[tuple[int, int]]:
         log=folder / "ours.log",
         PYTHONPATH=path,
         EDGEWARD_DRAIN_SECONDS="0",
+        **settings,
     ) as pid:
         yield port, pid
 
@@ -251,6 +279,7 @@ def measure_ours(folder: Path) -> dict[str, Any]:
     return {
         "cpu_us_added_tiny": round(measured.cpu_us - bare, 1),
         "cpu_us_request_tiny": measured.cpu_us,
+        "cpu_us_floor": floor_us(folder),
         "wall_us_request_tiny": measured.wall_us,
         "cpu_us_session_run": bare,
         "pss_mb_runtime": pss,
@@ -261,14 +290,16 @@ def measure_ours(folder: Path) -> dict[str, Any]:
 # -- peers ------------------------------------------------------------------------------------------------------------
 
 
-def environment(name: str, packages: tuple[str, ...]) -> Path:
-    """A virtual environment of its own in the cache; its bin folder."""
-    folder = cache() / name
+def environment(name: str) -> Path:
+    """A virtual environment of its own in the cache, from requirements/bench-NAME.txt; its bin folder."""
+    requirements = REPOSITORY / "requirements" / f"bench-{name}.txt"
+    folder = cache() / f"{name}-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         uv = str(Path(sys.executable).with_name("uv"))
         subprocess.run([uv, "venv", "-q", "--python", "3.11", str(folder)], check=True, capture_output=True)
-        install = [uv, "pip", "install", "-q", "--python", str(folder / "bin" / "python"), *packages]
+        python = str(folder / "bin" / "python")
+        install = [uv, "pip", "install", "-q", "--python", python, "--require-hashes", "-r", str(requirements)]
         subprocess.run(install, check=True, capture_output=True)
         (folder / "complete").touch()
     return folder / "bin"
@@ -326,7 +357,7 @@ ModelServer(http_port=int(sys.argv[2]), enable_grpc=False).start([Tiny()])
 
 
 def measure_mlserver(folder: Path, model: Path) -> dict[str, Any]:
-    bin_folder = environment("mlserver", MLSERVER)
+    bin_folder = environment("mlserver")
     home = folder / "mlserver"
     home.mkdir()
     http, grpc, metrics = free_ports(3)
@@ -354,7 +385,7 @@ def measure_mlserver(folder: Path, model: Path) -> dict[str, Any]:
 
 
 def measure_kserve(folder: Path, model: Path) -> dict[str, Any]:
-    bin_folder = environment("kserve", KSERVE)
+    bin_folder = environment("kserve")
     script = folder / "kserve_server.py"
     script.write_text(KSERVE_SERVER)
     (http,) = free_ports(1)

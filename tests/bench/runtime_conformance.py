@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.bench_runtime_tiny import KSERVE, MLSERVER, environment, free_ports, running
+from tests.bench.bench_runtime_tiny import environment, free_ports, running
 from tests.integration.conformance.target import MODELS, VERSION, ours
 
 REPOSITORY = Path(__file__).parents[2]
@@ -161,7 +161,7 @@ def _write_models(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def mlserver(folder: Path) -> Iterator[dict[str, str]]:
-    python = environment("mlserver", MLSERVER)
+    python = environment("mlserver")
     models = _write_models(folder / "models")
     home = folder / "mlserver"
     home.mkdir()
@@ -189,7 +189,7 @@ def mlserver(folder: Path) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def kserve(folder: Path) -> Iterator[dict[str, str]]:
-    python = environment("kserve", KSERVE)
+    python = environment("kserve")
     models = _write_models(folder / "models")
     program = folder / "server.py"
     program.write_text(KSERVE_SERVER)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeward_runtime import batch, batch_check
 from edgeward_runtime.call import Call
@@ -40,6 +40,35 @@ def counts_rows() -> bytes:
     return graph([axis, zero])
 
 
+def divided_by_rows() -> bytes:
+    """The same for any three rows, another for one alone."""
+    return graph(
+        [
+            helper.make_node("Shape", ["x"], ["shape"], start=0, end=1),
+            helper.make_node("Cast", ["shape"], ["rows"], to=FLOAT),
+            helper.make_node("Div", ["x", "rows"], ["y"]),
+        ]
+    )
+
+
+def quantised_by_one_scale() -> bytes:
+    """A row's values are rounded by the largest of all rows."""
+    return graph(
+        [
+            helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+        ]
+    )
+
+
+def looks_up(words: int) -> bytes:
+    """A table of so many entries: larger indices are an error."""
+    table = numpy_helper.from_array(np.arange(words, dtype=np.float32), "table")
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, [None, 4])
+    y = helper.make_tensor_value_info("y", FLOAT, [None, 4])
+    return onnx_models._model([helper.make_node("Gather", ["table", "x"], ["y"])], [x], [y], [table])
+
+
 def keeps_no_rows() -> bytes:
     """The rows that are above zero, as many as they are."""
     return graph(
@@ -60,6 +89,9 @@ def keeps_no_rows() -> bytes:
         (onnx_models.identity(FLOAT, ()), "FixedRows"),
         (mean_over_rows(), "RowsNotIndependent"),
         (counts_rows(), "RowsNotIndependent"),
+        (divided_by_rows(), "RowsNotIndependent"),
+        (quantised_by_one_scale(), "RowsNotIndependent"),
+        (looks_up(1), "CheckFailed"),
         (keeps_no_rows(), "RowsNotKept"),
     ],
 )
@@ -80,6 +112,8 @@ def test_where_rows_may_not_run_together(tmp_path: Path, content: bytes, reason:
         onnx_models.identity(TensorProto.BOOL, (None,)),
         onnx_models.identity(TensorProto.FLOAT16, (None, 3)),
         onnx_models.widened_bfloat16((None, 3)),
+        looks_up(2),
+        looks_up(1000),
     ],
 )
 def test_where_they_may(tmp_path: Path, content: bytes) -> None:
