@@ -75,12 +75,10 @@ class Manager:
         """Asks the thread to end; False if a step that cannot be interrupted, such as loading, still runs."""
         self._stopping.set()
         self._thread.join(timeout=1)
-        if not self._thread.is_alive():
-            return True
-        # The process ends in the middle of a load because it was asked to, not because of the model.
+        # The process ends, perhaps in the middle of a load, because it was asked to, not because of a model.
         for slot in list(self._slots.values()):
             self._records.load_ended(slot.entry)
-        return False
+        return not self._thread.is_alive()
 
     def status(self) -> dict[str, object]:
         """Read from the event loop's thread; every part is replaced as a whole by ours."""
@@ -168,6 +166,9 @@ class Manager:
             else:
                 slots[entry.place] = self._new_slot(entry)
         self._slots = slots
+        for slot in before.values():
+            if all(slot.entry.key != other.entry.key for other in slots.values()):
+                self._records.load_ended(slot.entry)
         names = frozenset(name for name, _role in slots)
         self._tools.call(lambda: setattr(self._registry, "wanted", names))
         if not self._booted:
@@ -285,8 +286,9 @@ class Manager:
                     gap = True
                     self._open_gap(slot)
                 model = self._steps.prepare(slot, artifact, base)
-            finally:
+            except BaseException:
                 self._records.load_ended(slot.entry)
+                raise
         except Cancelled:
             return
         except Refusal as refusal:
@@ -300,6 +302,7 @@ class Manager:
             )
             return
         if not self._current(slot):
+            self._records.load_ended(slot.entry)
             self._live.free(model)
         elif base is not None and not base.away and slot.entry.mirror_requests and not gap:
             self._steps.enter(slot, State.MIRRORING)
@@ -349,6 +352,9 @@ class Manager:
 
     def _served(self, slot: Slot, model: Model) -> None:
         self._go_live(slot, model)
+        if slot.entry.role == STABLE:
+            # A canary is on trial as long as it is one: a process that ends under it starts without it.
+            self._records.load_ended(slot.entry)
         self._stats.swap(model.name, "Serving")
         self._remember_good()
 
@@ -376,6 +382,7 @@ class Manager:
         slot.progress = lifecycle.failed(
             slot.progress, refusal, now=self._tools.clock(), wall=self._tools.wall(), jitter=self._tools.jitter()
         )
+        self._records.load_ended(entry)
         self._stats.swap(entry.name, refusal.reason)
         log.error(
             "version refused, nothing changes for clients",
@@ -443,7 +450,7 @@ def _same(live: Entry, wanted: Entry) -> bool:
 
 
 def _crashed(entry: Entry, crashes: int, *, now: float, wall: float) -> Slot:
-    message = "the process ended while it loaded this version: out of memory, or a crash in native code"
+    message = "the process ended while it loaded or tried this version: out of memory, or a crash in native code"
     refusal = Refusal(
         step="Load", reason="LoadCrashed", message=message, permanent=False, after=lifecycle.long_backoff(crashes)
     )

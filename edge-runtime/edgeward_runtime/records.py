@@ -4,7 +4,8 @@ all; a damaged one reads as none).
     last-good.json          what serves, for a boot without network or with a config that fails
     previous.json           what served before that: its bytes stay in the store, so that going back needs no network
     refused.json            versions that are not to be tried again
-    attempting-HOST.json    loads that run; one that is still there at the next start ended the process
+    attempting-HOST.json    versions that are loaded, get copies of requests or are canaries; what is still there at the
+                            next start may have ended the process
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Records:
         return tries if type(tries) is int else 1
 
     def load_begins(self, entry: Entry, *, tries: int, wanted: Iterable[Entry]) -> None:
-        """Notes that a load runs. A note that is still there at the next start means that the load ended the process
+        """Notes that a load runs, and the trial after it. A note that is still there at the next start means that the load ended the process
         (killed for its memory, a crash in native code), and would again: then what served last has to come first.
         Not for a version that served before: nothing else could, and more likely the power went."""
         if any(good.identity == entry.identity for good in self.last_good()):

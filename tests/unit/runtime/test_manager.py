@@ -676,6 +676,46 @@ def test_a_canary_is_promoted_without_a_load(world):
     assert [(model["version"], model.get("role")) for model in world.manager.status()["models"]] == [("2", None)]
 
 
+def test_a_process_that_ends_under_a_canary_starts_without_it(world):
+    both(world, traffic="25%")
+    world.restart()
+    world.calls.clear()
+    both(world, traffic="25%")
+    assert world.live() == "1" and world.calls == ["load 1"] and world.registry.live["m"].split is None
+    assert world.entry("2")["refused"]["reason"] == "LoadCrashed"
+    world.step(60)
+    assert world.registry.live["m"].split is not None
+    world.restart()
+    both(world, traffic="25%")
+    world.step(100)
+    assert world.registry.live["m"].split is None, "the second wait is longer"
+    world.step(20)
+    assert world.registry.live["m"].split is not None
+    world.manager.start()
+    world.manager.stop()
+    world.restart()
+    both(world, traffic="25%")
+    assert world.registry.live["m"].split is not None, "nothing is held against it when the end was asked for"
+
+
+def test_a_canary_taken_back_before_the_end_is_not_held_responsible(world):
+    both(world, traffic="25%")
+    world.want("1", V1, revision=2, sources=["https://a/1"])
+    world.restart()
+    both(world, traffic="25%")
+    assert world.registry.live["m"].split is not None
+
+
+def test_a_process_that_ends_under_copies_starts_without_them(world):
+    world.want("1", V1)
+    world.want("2", V2, revision=2, mirrorRequests=3)
+    world.restart()
+    world.want("2", V2, revision=2, mirrorRequests=3)
+    assert world.live() == "1" and world.entry("2")["refused"]["reason"] == "LoadCrashed"
+    world.step(60)
+    assert world.entry("2")["state"] == "Mirroring"
+
+
 def test_a_canary_that_is_taken_back_is_freed(world):
     both(world, traffic="25%")
     canary = world.registry.canaries["m"]
