@@ -1,0 +1,333 @@
+"""One step of a rollout: pure, and safe to repeat. Whoever carries it out may die between any two steps.
+
+    Rolling --members changed--> Baking --gates passed--> Rolling (next wave) ... --> Done
+       \\______ a gate failed, too many sites refused it, the deadline, abort ______> RolledBack
+
+The way back is always the last version that finished. A site whose own checks refuse the target keeps what it serves,
+by itself; the rollout only counts it. Sites that are away are neither waited for nor counted against anybody.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgeward.rollout import gates, waves
+from edgeward.rollout.model import (
+    Decision,
+    Facts,
+    Hold,
+    Member,
+    Outcome,
+    Phase,
+    Progress,
+    Refused,
+    Told,
+    Wave,
+)
+
+_EVERYWHERE = Wave(name="all")
+
+
+def advance(facts: Facts) -> Decision:
+    """What every site is told from now on, and what is to be remembered. Applying it and asking again at the same moment
+    changes nothing."""
+    return _Step(facts).decide()
+
+
+class _Step:
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.target = facts.target
+        self.waves = facts.strategy.waves or (_EVERYWHERE,)
+        self.refused = facts.refused
+        self.stable = facts.stable if facts.stable is not None else self._what_runs()
+        self.turns: list[str] = []
+        self.waits_for = ""
+        self.progress = self._adopted()
+
+    def decide(self) -> Decision:
+        self._obey()
+        if self.progress.phase is not Phase.ROLLED_BACK and self._is_refused():
+            self._back(next(one.reason for one in self.refused if one.version == self.target), again=True)
+        # A wave that is over at once begins the next one in the same step, so the number of steps is bounded.
+        for _ in range(2 * len(self.waves) + 3):
+            before = self.progress
+            if self._held():
+                break
+            self._move()
+            if self.progress == before:
+                break
+        return Decision(
+            progress=self.progress,
+            told=self._told(),
+            stable=self.stable,
+            refused=self.refused,
+            waits_for=self.waits_for,
+            turns=tuple(self.turns),
+        )
+
+    # -- what is remembered ---------------------------------------------------------------------------------------
+
+    def _adopted(self) -> Progress:
+        """What is remembered, if it is about this target; else a beginning. A hub that has lost its memory finds out from
+        the sites whether the target is out already."""
+        facts, before = self.facts, self.facts.progress
+        if before is not None and before.target == self.target:
+            return before
+        fresh = Progress(target=self.target, started=facts.now, token=before.token if before else "")
+        connected = [one for one in facts.members if one.connected]
+        if connected and all(one.serves == self.target for one in connected):
+            self.stable = self.target
+            return replace(fresh, phase=Phase.DONE, wave=len(self.waves))
+        self.turns.append("Started")
+        return fresh
+
+    def _what_runs(self) -> str | None:
+        """Where no version ever finished, or nobody remembers: the one that most sites trust and serve. There is nothing
+        better to go back to."""
+        gone = {one.version for one in self.refused} | {self.target}
+        runs = Counter(one.base for one in self.facts.members if one.base is not None and one.base == one.serves)
+        found = [(-count, version) for version, count in runs.items() if version not in gone]
+        return min(found)[1] if found else None
+
+    def _obey(self) -> None:
+        command = self.facts.command
+        if command is None or command.token == self.progress.token:
+            return
+        self.progress = replace(self.progress, token=command.token)
+        match command.verb:
+            case "pause" if self.progress.phase in (Phase.ROLLING, Phase.BAKING):
+                self._hold(Hold.COMMAND, "paused by command")
+            case "promote" if self.progress.phase in (Phase.ROLLING, Phase.BAKING):
+                self.progress = replace(self.progress, hold=Hold.NONE, why="")
+                if self.progress.phase is Phase.BAKING:
+                    self._next_wave()
+            case "abort" if self.progress.phase in (Phase.ROLLING, Phase.BAKING) and self.stable is not None:
+                self._back("aborted by command")
+            case "retry":
+                self.refused = tuple(one for one in self.refused if one.version != self.target)
+                self.progress = Progress(target=self.target, started=self.facts.now, token=command.token)
+                self.turns.append("Retried")
+            case _:
+                return
+
+    def _is_refused(self) -> bool:
+        return self.stable not in (None, self.target) and any(one.version == self.target for one in self.refused)
+
+    def _held(self) -> bool:
+        if self.facts.strategy.paused:
+            self.waits_for = "spec.paused holds it"
+            return True
+        if self.progress.hold is not Hold.NONE:
+            self.waits_for = f"{self.progress.why}: promote, abort or retry"
+            return True
+        return False
+
+    def _hold(self, hold: Hold, why: str) -> None:
+        self.progress = replace(self.progress, hold=hold, why=why)
+        self.turns.append("Held")
+
+    # -- moves ----------------------------------------------------------------------------------------------------
+
+    def _move(self) -> None:
+        match self.progress.phase:
+            case Phase.ROLLING:
+                if not self._too_late():
+                    self._roll()
+            case Phase.BAKING:
+                if not self._too_late():
+                    self._bake()
+
+    def _too_late(self) -> bool:
+        deadline = self.facts.strategy.deadline
+        if deadline is None or self.facts.now - self.progress.started <= deadline:
+            return False
+        self._fail(f"not done within its deadline of {deadline:g} s")
+        return True
+
+    def _roll(self) -> None:
+        if self.progress.wave >= len(self.waves):
+            self._finish()
+            return
+        wave = self.waves[self.progress.wave]
+        members = self.progress.members
+        if not members:
+            members = waves.chosen(wave, self.facts.members, self.target)
+            if members:
+                self.progress = replace(self.progress, members=members)
+                self.turns.append("WaveStarted")
+        # Of a wave whose sites were all taken before, those that were.
+        mine = self._of(members) if members else [one for one in self.facts.members if one.told == self.target]
+        good = [one for one in mine if one.serves == self.target]
+        bad = [one for one in mine if one.refused and one.serves != self.target]
+        if self._too_many(bad):
+            first = bad[0]
+            self._fail(f"{len(bad)} of {len(mine)} sites refuse it, {first.name}: {first.refused}")
+            return
+        late = [one for one in mine if one.connected and one not in good and one not in bad]
+        if not members and not waves.may_be_empty(wave, self.facts.members, self.target):
+            self.waits_for = f"a site of wave {wave.name}, which are all away"
+        elif late:
+            self.waits_for = f"{len(late)} of {len(mine)} sites of wave {wave.name}"
+        elif good:
+            if wave.bake or self.facts.strategy.gates:
+                self.progress = replace(self.progress, phase=Phase.BAKING, baking_since=self.facts.now, looks=())
+                self.turns.append("Baking")
+            else:
+                self._next_wave()
+        elif bad:
+            self._fail(f"every site of wave {wave.name} refuses it, {bad[0].name}: {bad[0].refused}")
+        else:
+            self.waits_for = f"a site of wave {wave.name} that serves it"
+
+    def _of(self, names: Sequence[str]) -> list[Member]:
+        wanted = set(names)
+        return [one for one in self.facts.members if one.name in wanted]
+
+    def _anywhere(self) -> bool:
+        return any(one.serves == self.target for one in self.facts.members)
+
+    def _too_many(self, bad: Sequence[Member]) -> bool:
+        """One site that refuses may be the site's fault; more than may be unavailable are the version's. Without such a
+        limit it takes a majority of the wave."""
+        most = waves.most_unavailable(self.facts.strategy, len(self.facts.members))
+        return len(bad) > (most if most is not None else len(self.progress.members) // 2)
+
+    def _bake(self) -> None:
+        facts, progress = self.facts, self.progress
+        wave = self.waves[min(progress.wave, len(self.waves) - 1)]
+        since = progress.baking_since if progress.baking_since is not None else facts.now
+        known = {one.gate: one for one in progress.looks}
+        looks = tuple(
+            gates.looked(gate, known.get(gate.name), facts.samples.get(gate.name), since=since, now=facts.now)
+            for gate in facts.strategy.gates
+        )
+        self.progress = progress = replace(progress, looks=looks, baking_since=since)
+        for gate, look in zip(facts.strategy.gates, looks, strict=True):
+            if gates.failed(gate, look):
+                self._fail(f"gate {gate.name}: {look.message}")
+                return
+        mine = self._of(progress.members)
+        bad = [one for one in mine if one.refused and one.serves != self.target]
+        if self._too_many(bad):
+            self._fail(f"{len(bad)} of {len(mine)} sites went back, {bad[0].name}: {bad[0].refused}")
+            return
+        baked = facts.now - since >= wave.bake
+        open_ = [
+            (gate, look)
+            for gate, look in zip(facts.strategy.gates, looks, strict=True)
+            if not gates.passed(gate, look, baked=baked)
+        ]
+        if not baked:
+            self.waits_for = f"wave {wave.name} bakes for another {wave.bake - (facts.now - since):.0f} s"
+        elif open_:
+            gate, look = open_[0]
+            said = f" ({look.outcome}: {look.message})" if look.outcome is not Outcome.WAITING else ""
+            self.waits_for = f"gate {gate.name}{said}"
+        elif progress.members and not any(one.serves == self.target for one in mine):
+            self.waits_for = f"a site of wave {wave.name} that serves it"
+        else:
+            self._next_wave()
+
+    def _next_wave(self) -> None:
+        self.progress = replace(
+            self.progress,
+            phase=Phase.ROLLING,
+            wave=self.progress.wave + 1,
+            members=(),
+            baking_since=None,
+            looks=(),
+        )
+        self.turns.append("WavePassed")
+
+    def _finish(self) -> None:
+        """After the last wave: sites that came meanwhile are told as well, and the target is what the next one goes back
+        to once all that are there serve it."""
+        left = [one for one in self.facts.members if one.connected and one.serves != self.target and not one.refused]
+        if left or not self._anywhere():
+            self.waits_for = f"{len(left)} sites that came after the last wave" if left else "a site that serves it"
+            return
+        self.stable = self.target
+        self.progress = replace(self.progress, phase=Phase.DONE, why="")
+        self.turns.append("Finished")
+
+    def _fail(self, why: str) -> None:
+        if self.stable in (None, self.target):
+            self._hold(Hold.GATE_FAILED, f"{why}; there is no version to go back to")
+        elif not self.facts.strategy.automatic_rollback:
+            self._hold(Hold.GATE_FAILED, why)
+        else:
+            self._back(why)
+
+    def _back(self, why: str, *, again: bool = False) -> None:
+        if not again:
+            kept = tuple(one for one in self.refused if one.version != self.target)
+            self.refused = (*kept, Refused(version=self.target, reason=why, at=self.facts.now))
+        self.progress = replace(
+            self.progress, phase=Phase.ROLLED_BACK, members=(), baking_since=None, hold=Hold.NONE, why=why
+        )
+        self.turns.append("RolledBack")
+
+    # -- what sites are told --------------------------------------------------------------------------------------
+
+    def _told(self) -> dict[str, Told]:
+        members, progress = self.facts.members, self.progress
+        if self.stable is None and progress.hold is Hold.NONE and not self.facts.strategy.paused:
+            # The first version of all: nothing serves that it could harm, and nothing could be told instead.
+            return {
+                one.name: Told(version=self.target if one.connected or one.told is None else one.told)
+                for one in members
+            }
+        if progress.phase is Phase.ROLLED_BACK:
+            return {one.name: Told(version=self.stable) for one in members}
+        wave = self.waves[progress.wave] if progress.wave < len(self.waves) else None
+        told = {one.name: self._as_before(one) for one in members}
+        if self._stands_still():
+            return told
+        tellable = set(progress.members) if wave is not None else {one.name for one in members}
+        free, risk = waves.room(self.facts.strategy, wave, members, self.target)
+        waiting = [
+            one
+            for one in waves.order(members, self.target)
+            if one.name in tellable and one.connected and one.told != self.target
+        ]
+        for one in waiting:
+            if one.serves != self.target:  # else there is nothing to fetch and nothing to change
+                takes_risk = not waves.unavailable(one)
+                if free <= 0 or (takes_risk and risk <= 0):
+                    continue
+                free -= 1
+                risk -= takes_risk
+            told[one.name] = self._new(one, wave)
+        return told
+
+    def _new(self, member: Member, wave: Wave | None) -> Told:
+        """The target, alone or as a canary until its wave has passed."""
+        base = member.base if member.base != self.target else self.stable
+        watched = (
+            wave is not None and member.name in self.progress.members and (wave.traffic is not None or wave.mirror)
+        )
+        if not watched or base is None or wave is None:
+            return Told(version=self.target)
+        return Told(version=base, beside=self.target, traffic=wave.traffic or 0, mirror=wave.mirror)
+
+    def _stands_still(self) -> bool:
+        return self.facts.strategy.paused or self.progress.hold is not Hold.NONE
+
+    def _kept(self, member: Member) -> str | None:
+        """The version before, and whatever else it is told that nobody refused."""
+        gone = {one.version for one in self.refused} | {self.target}
+        return self.stable if member.base is None or member.base in gone else member.base
+
+    def _as_before(self, member: Member) -> Told:
+        progress = self.progress
+        if member.told == self.target:
+            paced = self.facts.strategy.concurrent is not None and not self._stands_still()
+            if paced and not member.connected and waves.on_its_way(member, self.target) and member.base != self.target:
+                # It would fetch unasked when it is back, whoever else does by then.
+                return Told(version=self._kept(member))
+            wave = self.waves[progress.wave] if progress.wave < len(self.waves) else None
+            return self._new(member, wave) if member.base != self.target else Told(version=self.target)
+        return Told(version=self._kept(member))

@@ -1,0 +1,213 @@
+"""The rollout of one release as plain data: what is wanted, what is so, what was decided before.
+
+A version is named here by its identity (digest, parameters and variants as one string); nothing else about it matters
+to a rollout. Times are seconds since the epoch, durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    ROLLING = "Rolling"
+    """members of the wave are being told, and change"""
+    BAKING = "Baking"
+    """they have changed, and are watched"""
+    DONE = "Done"
+    """every site that is there serves the target; those that come back go straight to it"""
+    ROLLED_BACK = "RolledBack"
+    """the target is refused; sites are told the version before"""
+
+
+class Hold(StrEnum):
+    """Why nothing moves although something is left to do. Empty: nothing holds it."""
+
+    NONE = ""
+    COMMAND = "Command"
+    GATE_FAILED = "GateFailed"
+    """a gate failed and nobody may go back without asking (rollback.automatic: false)"""
+
+
+class Outcome(StrEnum):
+    WAITING = "Waiting"
+    PASSED = "Passed"
+    FAILED = "Failed"
+    NO_DATA = "NoData"
+    ERROR = "Error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """Exactly one of count, percent, selects and names, or none of them: all sites that remain."""
+
+    name: str
+    count: int | None = None
+    percent: int | None = None
+    """of the connected sites, together with the waves before, rounded up"""
+    selects: Callable[[Mapping[str, str]], bool] | None = None
+    names: frozenset[str] | None = None
+    traffic: int | None = None
+    """per cent of the requests that the new version answers until the bake is over; None: all"""
+    mirror: int = 0
+    bake: float = 0.0
+    max_concurrent: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    name: str
+    max: float | None = None
+    min: float | None = None
+    baseline: bool = False
+    """the bounds are ratios to the old version's value"""
+    initial_delay: float = 0.0
+    interval: float = 30.0
+    count: int = 1
+    """looks that are needed; 0: until the bake ends"""
+    min_samples: int = 0
+    passes_needed: int = 1
+    """in a row"""
+    failure_limit: int = 0
+    """failed looks that are tolerated; what cannot be asked counts as one"""
+    no_data_fails: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    waves: tuple[Wave, ...] = ()
+    """none: everywhere at once"""
+    gates: tuple[Gate, ...] = ()
+    max_unavailable: int | None = None
+    max_unavailable_percent: int | None = None
+    concurrent: int | None = None
+    """downloads at the same time"""
+    deadline: float | None = None
+    automatic_rollback: bool = True
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A site that should serve the release's model."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    connected: bool = True
+    told: str | None = None
+    """version it was told last, be it beside another one"""
+    base: str | None = None
+    """version that it was told to trust; another than `told` while that is its canary"""
+    serves: str | None = None
+    """version that answers there; None: none, or several"""
+    refused: str = ""
+    """why it refuses the target by its own checks; empty: it does not"""
+    available: bool = True
+    """it has a ready replica; a swap in place changes nothing about it"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What a gate's question came to, over the sites of the wave."""
+
+    at: float
+    value: float | None = None
+    """None: no data"""
+    baseline: float | None = None
+    samples: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How a gate stands: its last look, and what counts towards its verdict."""
+
+    gate: str
+    outcome: Outcome = Outcome.WAITING
+    at: float = 0.0
+    looks: int = 0
+    passes: int = 0
+    """in a row"""
+    failures: int = 0
+    value: float | None = None
+    bound: str = ""
+    """what it was held against, for a person"""
+    samples: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A version that is not tried again until somebody says retry."""
+
+    version: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """All that a rollout remembers. Kept in the release's status, so that whoever leads goes on from it."""
+
+    target: str = ""
+    phase: Phase = Phase.ROLLING
+    wave: int = 0
+    members: tuple[str, ...] = ()
+    """of this wave, as it began"""
+    started: float = 0.0
+    baking_since: float | None = None
+    hold: Hold = Hold.NONE
+    looks: tuple[Look, ...] = ()
+    token: str = ""
+    """of the last command that was acted on"""
+    why: str = ""
+    """of RolledBack, or of a hold"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    verb: str
+    """pause | promote | abort | retry"""
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that one step of a rollout is decided on."""
+
+    now: float
+    target: str
+    stable: str | None
+    """the last version that finished; None before the first"""
+    strategy: Strategy = field(default_factory=Strategy)
+    members: tuple[Member, ...] = ()
+    progress: Progress | None = None
+    """None: nothing is remembered of this release"""
+    refused: tuple[Refused, ...] = ()
+    samples: Mapping[str, Sample] = field(default_factory=dict)
+    """by gate"""
+    command: Command | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    version: str | None
+    """None: nothing that could be told is known"""
+    beside: str | None = None
+    """the new version as a canary beside `version`, with its share of the requests"""
+    traffic: int = 0
+    mirror: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    progress: Progress
+    told: Mapping[str, Told]
+    stable: str | None
+    refused: tuple[Refused, ...]
+    waits_for: str = ""
+    """one sentence: what the next move hangs on; empty when nothing is waited for"""
+    turns: tuple[str, ...] = ()
+    """what happened in this step, for Events"""

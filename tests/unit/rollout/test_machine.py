@@ -1,0 +1,532 @@
+"""The rollout's state machine: its rules one by one, then anything that can happen to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeward.rollout.machine import advance
+from edgeward.rollout.model import Command, Gate, Hold, Phase, Refused, Strategy, Wave
+
+from .simulation import ERRORS, Site, World, town
+
+WAVES = (Wave(name="canary", count=1, bake=60), Wave(name="half", percent=50), Wave(name="all"))
+
+
+def told(world: World, version: str = "v1") -> int:
+    return sum(1 for site in world.sites.values() if version in (site.told, site.beside))
+
+
+# -- waves ------------------------------------------------------------------------------------------------------------
+
+
+def test_without_waves_everybody_is_told_at_once() -> None:
+    world = town(5)
+    world.operator()
+    assert told(world) == 5
+    assert world.settle().progress.phase is Phase.DONE and world.stable == "v1"
+
+
+def test_a_canary_then_half_then_all() -> None:
+    world = town(10, strategy=Strategy(waves=WAVES))
+    seen = []
+    for _ in range(40):
+        world.operator()
+        if told(world) not in seen:
+            seen.append(told(world))
+        for site in world.sites.values():
+            site.change()
+        world.now += 10
+    assert seen == [1, 5, 10]
+    assert world.progress is not None and world.progress.phase is Phase.DONE
+
+
+def test_per_cent_is_of_the_connected_sites_cumulative_and_rounded_up() -> None:
+    waves = (Wave(name="a", percent=25, bake=1e9), Wave(name="b"))
+    world = town(9, strategy=Strategy(waves=waves))
+    for name in ("s07", "s08"):
+        world.sites[name].connected = False
+    world.settle()
+    assert told(world) == 2  # a quarter of seven
+
+
+def test_a_waves_sites_are_frozen_when_it_begins() -> None:
+    world = town(4, strategy=Strategy(waves=(Wave(name="a", percent=50, bake=1e9), Wave(name="b"))))
+    world.settle()
+    first = {name for name, site in world.sites.items() if site.serves == "v1"}
+    for index in range(20, 40):
+        world.sites[f"s{index}"] = Site(told="v0", serves="v0")
+    world.settle()
+    assert {name for name, site in world.sites.items() if site.serves == "v1"} == first
+
+
+def test_named_and_selected_sites() -> None:
+    waves = (Wave(name="named", names=frozenset({"s03"})), Wave(name="rest", bake=1e9))
+    world = town(5, strategy=Strategy(waves=waves))
+    world.operator()
+    assert [name for name, site in world.sites.items() if site.told == "v1"] == ["s03"]
+
+
+def test_at_most_so_many_change_at_once() -> None:
+    world = town(10, strategy=Strategy(waves=(Wave(name="all", max_concurrent=3),)))
+    world.operator()
+    world.operator()
+    assert told(world) == 3
+    assert world.settle().progress.phase is Phase.DONE
+
+
+def test_a_wave_without_a_successful_site_never_passes() -> None:
+    world = town(3, strategy=Strategy(waves=(Wave(name="far", names=frozenset({"s00"})), Wave(name="all"))))
+    world.sites["s00"].connected = False
+    decision = world.settle()
+    assert told(world) == 0 and "wave far" in decision.waits_for
+    world.sites["s00"].connected = True
+    assert world.settle().progress.phase is Phase.DONE
+
+
+def test_a_wave_whose_sites_were_taken_before_is_over() -> None:
+    world = town(1, strategy=Strategy(waves=(Wave(name="a", count=1), Wave(name="b", count=5), Wave(name="c"))))
+    assert world.settle().progress.phase is Phase.DONE
+
+
+def test_another_version_begins_with_another_site() -> None:
+    firsts = set()
+    for version in range(20):
+        world = town(10, strategy=Strategy(waves=WAVES), target=f"w{version}")
+        world.operator()
+        firsts |= {name for name, site in world.sites.items() if site.told == f"w{version}"}
+    assert len(firsts) > 4
+
+
+# -- sites that are away ----------------------------------------------------------------------------------------------
+
+
+def test_a_site_that_is_away_is_not_in_the_way_and_goes_straight_to_the_newest_when_it_is_back() -> None:
+    world = town(4, strategy=Strategy(waves=WAVES, gates=(ERRORS,)))
+    world.sites["s02"].connected = False
+    for version in ("v1", "v2", "v3"):
+        world.target = version
+        assert world.settle().progress.phase is Phase.DONE
+    assert world.sites["s02"].serves == "v0"
+    world.sites["s02"].connected = True
+    world.operator()
+    assert world.sites["s02"].told == "v3", "no wave, no other version between"
+
+
+def test_downloads_are_paced_also_for_those_that_come_back() -> None:
+    world = town(12, strategy=Strategy(concurrent=2))
+    for site in list(world.sites.values())[4:]:
+        site.connected = False
+    world.settle()
+    for site in world.sites.values():
+        site.connected = True
+    for _ in range(30):
+        world.operator()
+        on_the_way = [site for site in world.sites.values() if site.told == "v1" and site.serves != "v1"]
+        assert len(on_the_way) <= 2
+        for site in world.sites.values():
+            site.change()
+    assert world.serving() == {"v1": 12}
+
+
+# -- gates ------------------------------------------------------------------------------------------------------------
+
+
+def gated(**more: Any) -> World:
+    return town(6, strategy=replace(Strategy(waves=WAVES, gates=(ERRORS,)), **more))
+
+
+def test_a_gate_that_fails_takes_everybody_back_to_the_version_that_finished() -> None:
+    world = gated()
+    for _ in range(3):
+        world.operator()
+        for site in world.sites.values():
+            site.change()
+    world.now += 15
+    world.look(9.0)
+    decision = world.operator()
+    assert (
+        decision.progress.phase is Phase.ROLLED_BACK and "gate errors: 9, allowed is at most 2" in decision.progress.why
+    )
+    assert told(world) == 0 and world.refused[0].version == "v1"
+    assert world.settle().progress.phase is Phase.ROLLED_BACK
+    assert world.serving() == {"v0": 6}, "the spec still asks for v1, and it is not tried again"
+
+
+def test_no_data_never_promotes_and_errors_are_failures() -> None:
+    world = gated()
+    for _ in range(20):
+        world.now += 10
+        world.look(None)
+        for site in world.sites.values():
+            site.change()
+        decision = world.operator()
+    assert told(world) == 1 and decision.progress.phase is Phase.BAKING
+    assert "gate errors (NoData" in decision.waits_for
+    world.now += 10
+    world.look(None, error="connection refused")
+    assert world.operator().progress.phase is Phase.ROLLED_BACK
+
+
+def test_too_few_samples_are_no_data() -> None:
+    world = gated(gates=(replace(ERRORS, min_samples=100),))
+    for _ in range(20):
+        world.now += 10
+        world.look(1.0, samples=99)
+        for site in world.sites.values():
+            site.change()
+        world.operator()
+    assert told(world) == 1
+
+
+def test_on_no_data_fail() -> None:
+    world = gated(gates=(replace(ERRORS, no_data_fails=True),))
+    for _ in range(20):
+        world.now += 10
+        world.look(None)
+        for site in world.sites.values():
+            site.change()
+        world.operator()
+    assert world.progress is not None and world.progress.phase is Phase.ROLLED_BACK
+
+
+def test_the_warm_up_is_not_looked_at_and_one_sample_counts_once() -> None:
+    world = gated(gates=(replace(ERRORS, initial_delay=40.0),))
+    world.operator()
+    for site in world.sites.values():
+        site.change()
+    world.operator()
+    since = world.now
+    world.now += 30
+    world.look(99.0)
+    assert world.operator().progress.phase is Phase.BAKING
+    world.now = since + 45
+    world.look(1.0)
+    for _ in range(3):
+        decision = world.operator()
+    assert decision.progress.looks[0].looks == 1
+
+
+@pytest.mark.parametrize(("values", "phase"), [((1, 9, 1, 1), "passes"), ((9, 9), Phase.ROLLED_BACK)])
+def test_failures_within_the_limit_need_new_passes_in_a_row(values: tuple[float, ...], phase: Any) -> None:
+    world = gated(gates=(replace(ERRORS, failure_limit=1, passes_needed=2),))
+    world.operator()
+    for site in world.sites.values():
+        site.change()
+    world.operator()
+    for value in values:
+        world.now += 20
+        world.look(value)
+        decision = world.operator()
+    assert (decision.progress.wave > 0) if phase == "passes" else decision.progress.phase is phase
+
+
+def test_against_the_version_before() -> None:
+    gate = Gate(name="errors", max=1.05, baseline=True)
+    world = gated(gates=(gate,))
+    world.operator()
+    for site in world.sites.values():
+        site.change()
+    world.operator()
+    world.now += 61
+    world.look(1.06)  # the baseline is 1
+    assert "1.06, allowed is at most 1.05" in world.operator().progress.why
+
+
+def test_traffic_lasts_through_the_bake_of_its_wave() -> None:
+    world = town(
+        4, strategy=Strategy(waves=(Wave(name="canary", count=1, traffic=10, mirror=5, bake=60), Wave(name="all")))
+    )
+    decision = world.operator()
+    (canary,) = [name for name, site in world.sites.items() if site.beside == "v1"]
+    assert (decision.told[canary].version, decision.told[canary].traffic, decision.told[canary].mirror) == ("v0", 10, 5)
+    for _ in range(5):
+        world.now += 10
+        for site in world.sites.values():
+            site.change()
+        world.operator()
+        assert world.sites[canary].beside == "v1" and told(world) == 1
+    world.now += 30
+    world.operator()
+    assert world.sites[canary] == Site(told="v1", serves="v1")
+    assert told(world) == 4
+
+
+# -- back -------------------------------------------------------------------------------------------------------------
+
+
+def test_one_site_that_refuses_keeps_what_it_serves_and_is_counted() -> None:
+    world = town(6, strategy=Strategy(waves=(Wave(name="half", percent=50), Wave(name="all"))))
+    world.sites["s03"].refuses = {"v1"}
+    assert world.settle().progress.phase is Phase.DONE
+    assert world.serving() == {"v0": 1, "v1": 5}
+
+
+def test_most_sites_that_refuse_take_all_back() -> None:
+    world = town(6, strategy=Strategy(waves=(Wave(name="half", percent=50), Wave(name="all"))))
+    for site in world.sites.values():
+        site.refuses = {"v1"}
+    decision = world.settle()
+    assert decision.progress.phase is Phase.ROLLED_BACK and "sites refuse it" in decision.progress.why
+
+
+def test_without_automatic_rollback_it_waits_for_a_person() -> None:
+    world = gated(automatic_rollback=False)
+    world.settle(steps=3, passing=False)
+    world.now += 20
+    world.look(9.0)
+    decision = world.operator()
+    assert decision.progress.hold is Hold.GATE_FAILED and "promote, abort or retry" in decision.waits_for
+    assert told(world) == 1
+    world.command = Command(verb="abort", token="t1")
+    assert world.operator().progress.phase is Phase.ROLLED_BACK
+    assert world.settle().progress.phase is Phase.ROLLED_BACK and world.serving() == {"v0": 6}
+
+
+def test_the_first_version_of_all_has_no_way_back_and_goes_everywhere() -> None:
+    world = World(sites={f"s{index}": Site() for index in range(3)}, strategy=Strategy(waves=WAVES, gates=(ERRORS,)))
+    world.operator()
+    assert told(world) == 3
+    for site in world.sites.values():
+        site.change()
+    world.operator()
+    world.now += 20
+    world.look(9.0)
+    decision = world.operator()
+    assert decision.progress.hold is Hold.GATE_FAILED and "no version to go back to" in decision.progress.why
+    assert world.serving() == {"v1": 3}
+
+
+def test_a_version_that_comes_in_the_middle_begins_anew_and_the_way_back_stays() -> None:
+    world = gated()
+    world.settle(steps=4)
+    assert world.serving()["v1"] == 1
+    world.target = "v2"
+    decision = world.operator()
+    assert decision.progress.target == "v2" and decision.progress.wave == 0 and decision.progress.looks == ()
+    world.settle(steps=2, passing=False)
+    world.now += 20
+    world.look(9.0)
+    world.operator()
+    assert world.progress is not None and world.progress.phase is Phase.ROLLED_BACK
+    world.settle()
+    assert world.stable == "v0" and "v2" not in world.serving()
+
+
+def test_a_release_deleted_and_made_again_after_a_rollback_does_not_try_it_again() -> None:
+    """Its status is gone; what the sites trust, and what they were told to refuse, is not."""
+    world = gated()
+    world.settle(steps=3, passing=False)
+    world.now += 20
+    world.look(9.0)
+    world.operator()
+    world.settle()
+    world.progress = world.stable = None
+    world.settle()
+    assert world.stable is None or world.stable == "v0"
+    assert world.serving() == {"v0": 6}
+    world.command = Command(verb="retry", token="again")
+    assert world.settle().progress.phase is Phase.DONE and world.serving() == {"v1": 6}
+
+
+def test_a_hub_that_lost_its_memory_finds_a_finished_rollout_finished() -> None:
+    world = gated()
+    world.settle()
+    world.progress = world.stable = None
+    decision = world.operator()
+    assert decision.progress.phase is Phase.DONE and decision.stable == "v1" and decision.turns == ()
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_pause_and_promote() -> None:
+    world = gated()
+    world.command = Command(verb="pause", token="1")
+    decision = world.settle()
+    assert told(world) == 0 and "paused by command" in decision.waits_for
+    world.command = Command(verb="promote", token="2")
+    assert world.settle().progress.phase is Phase.DONE
+
+
+def test_promote_passes_the_wave_that_bakes() -> None:
+    world = town(6, strategy=Strategy(waves=(Wave(name="canary", count=1, bake=1e9), Wave(name="all"))))
+    world.settle()
+    assert told(world) == 1
+    world.command = Command(verb="promote", token="1")
+    assert world.settle().progress.phase is Phase.DONE
+
+
+def test_a_command_is_acted_on_once() -> None:
+    world = gated()
+    world.command = Command(verb="abort", token="1")
+    assert world.operator().progress.phase is Phase.ROLLED_BACK
+    world.refused = ()
+    world.progress = replace(world.progress, phase=Phase.ROLLING) if world.progress else None
+    assert world.operator().progress.phase is not Phase.ROLLED_BACK
+
+
+def test_spec_paused_always_holds() -> None:
+    world = gated(paused=True)
+    world.command = Command(verb="promote", token="1")
+    world.settle()
+    assert told(world) == 0
+
+
+def test_a_deadline_takes_back() -> None:
+    world = gated(deadline=100.0)
+    world.sites["s00"].connected = True
+    for _ in range(20):
+        world.now += 10
+        world.operator()
+    assert world.progress is not None and world.progress.phase is Phase.ROLLED_BACK
+    assert "deadline of 100 s" in world.progress.why
+
+
+# -- anything that can happen -----------------------------------------------------------------------------------------
+
+strategies = st.builds(
+    Strategy,
+    waves=st.sampled_from(
+        [
+            (),
+            WAVES,
+            (Wave(name="two", count=2, traffic=10, bake=30), Wave(name="all", max_concurrent=2)),
+            (Wave(name="named", names=frozenset({"s00", "s01"})), Wave(name="most", percent=80, bake=20)),
+        ]
+    ),
+    gates=st.sampled_from(
+        [(), (ERRORS,), (replace(ERRORS, failure_limit=1), Gate(name="late", min=0.5, initial_delay=30))]
+    ),
+    max_unavailable=st.sampled_from([None, 1, 2]),
+    concurrent=st.sampled_from([None, 1, 2]),
+    deadline=st.sampled_from([None, 500.0]),
+    automatic_rollback=st.booleans(),
+)
+names = st.sampled_from([f"s{index:02}" for index in range(5)])
+events = st.one_of(
+    st.tuples(st.just("leaves"), names),
+    st.tuples(st.just("returns"), names),
+    st.tuples(st.just("changes"), names),
+    st.tuples(st.just("refuses"), names),
+    st.tuples(st.just("breaks"), names),
+    st.tuples(st.just("operator"), st.none()),
+    st.tuples(st.just("dies"), st.integers(0, 6)),
+    st.tuples(st.just("clock"), st.floats(-30, 120)),
+    st.tuples(st.just("look"), st.sampled_from([1.0, 9.0, None, 0.2])),
+    st.tuples(st.just("version"), st.sampled_from(["v1", "v2", "v3"])),
+    st.tuples(st.just("command"), st.sampled_from(["pause", "promote", "abort", "retry"])),
+    st.tuples(st.just("forgets"), st.none()),
+)
+
+
+def happen(world: World, kind: str, what: Any, number: int) -> None:
+    match kind:
+        case "leaves":
+            world.sites[what].connected = False
+        case "returns":
+            world.sites[what].connected = True
+        case "changes":
+            world.sites[what].change()
+        case "refuses":
+            world.sites[what].refuses.add(world.target)
+        case "breaks":
+            world.sites[what].broken = not world.sites[what].broken
+        case "operator":
+            world.operator()
+        case "dies":
+            world.operator(dies_after=what)
+        case "clock":
+            world.now += what
+        case "look":
+            world.look(what)
+        case "version":
+            world.target = what
+        case "command":
+            world.command = Command(verb=what, token=f"token-{number}")
+        case "forgets":
+            world.progress = None
+
+
+def check(world: World) -> None:
+    """What holds after every whole step of the operator."""
+    facts = world.facts()
+    decision = advance(facts)
+    world.progress, world.stable, world.refused = decision.progress, decision.stable, decision.refused
+    before = {one.name: one for one in facts.members}
+    gone = {one.version for one in decision.refused}
+    newly = [
+        name
+        for name, one in decision.told.items()
+        if world.target in (one.version, one.beside) and before[name].told != world.target
+    ]
+    if decision.progress.phase is Phase.ROLLED_BACK:
+        assert not newly
+        assert all(one.beside is None and one.version not in gone for one in decision.told.values())
+    if (
+        world.strategy.waves
+        and decision.stable not in (None, world.target)
+        and decision.progress.phase is not Phase.DONE
+    ):
+        wave = decision.progress.wave
+        allowed = decision.progress.members if wave < len(world.strategy.waves) else before
+        assert all(name in allowed or before[name].serves == world.target for name in newly), "out of its wave"
+    if decision.stable not in (None, world.target):
+        going = [
+            one.name
+            for one in facts.members
+            if (one.told == world.target or one.name in newly) and one.serves != world.target and not one.refused
+        ]
+        unavailable = {one.name for one in facts.members if one.connected and not one.available}
+        at_risk = [name for name in newly if name not in unavailable and before[name].serves != world.target]
+        if at_risk and world.strategy.max_unavailable is not None:
+            assert len(unavailable | set(going)) <= world.strategy.max_unavailable
+    for name, one in decision.told.items():
+        assert one.version is not None or before[name].told is None or decision.stable is None
+        world.tell(name, one)
+    again = advance(world.facts())
+    assert again.progress == decision.progress and again.told == decision.told, (
+        "a step that is repeated changes nothing"
+    )
+
+
+@given(strategies, st.lists(events, max_size=40), st.integers(1, 5))
+def test_whatever_happens_its_rules_hold_and_it_ends(
+    strategy: Strategy, story: list[tuple[str, Any]], count: int
+) -> None:
+    world = town(count, strategy=strategy)
+    for number, (kind, what) in enumerate(story):
+        if isinstance(what, str) and what.startswith("s") and what not in world.sites:
+            continue
+        happen(world, kind, what, number)
+        if kind in ("operator", "dies"):
+            check(world)
+    # From here on everybody is there and all is well: whoever is not held ends on the target or on the way back.
+    world.command = (
+        Command(verb="retry", token="end") if world.progress and world.progress.hold is not Hold.NONE else None
+    )
+    world.strategy = replace(world.strategy, deadline=None)
+    for site in world.sites.values():
+        site.connected, site.broken = True, False
+    decision = world.settle(steps=120, seconds=30.0)
+    if decision.progress.hold is Hold.NONE:
+        assert decision.progress.phase in (Phase.DONE, Phase.ROLLED_BACK), decision.waits_for
+        ends = world.target if decision.progress.phase is Phase.DONE else decision.stable
+        for site in world.sites.values():
+            assert site.serves == ends or site.told in site.refuses or site.beside in site.refuses or ends is None
+
+
+@given(st.lists(events, max_size=25))
+def test_no_version_that_failed_comes_back_by_itself(story: list[tuple[str, Any]]) -> None:
+    world = town(4, strategy=Strategy(waves=WAVES, gates=(ERRORS,)))
+    world.refused = (Refused(version="v1", reason="gate errors", at=0.0),)
+    for number, (kind, what) in enumerate(story):
+        if kind in ("version", "command") or (isinstance(what, str) and what not in world.sites):
+            continue
+        happen(world, kind, what, number)
+        world.operator()
+        assert told(world) == 0 and "v1" not in world.serving()
