@@ -67,11 +67,14 @@ class Tokens:
 
 
 class Guard:
-    """`tokens`, `certificates`: what is asked for. `open_to`: names of OPEN_PATHS that need neither."""
+    """`tokens`, `certificates`: what is asked for. `open_to`: names of OPEN_PATHS that need neither. `refused`: counts by
+    HTTP status, for the metrics."""
 
-    def __init__(self, *, tokens: Tokens | None, certificates: bool, open_to: Iterable[str] = ()) -> None:
+    def __init__(
+        self, *, tokens: Tokens | None, certificates: bool, refused: dict[int, int], open_to: Iterable[str] = ()
+    ) -> None:
         self.certificates = certificates
-        self.refused = 0
+        self._refused = refused
         self._tokens = tokens
         self._open = frozenset(path for name in open_to for path in OPEN_PATHS[name])
 
@@ -79,7 +82,7 @@ class Guard:
         """`certified`: the client showed a certificate that was verified."""
         if path in self._open or self.trusts(authorization, certified=certified):
             return True
-        self.refused += 1
+        self._refused[401] = self._refused.get(401, 0) + 1
         return False
 
     def trusts(self, authorization: bytes | None, *, certified: bool) -> bool:

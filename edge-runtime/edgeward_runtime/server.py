@@ -128,7 +128,7 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         )
     )
     try:
-        guard, tls = _protection(settings)
+        guard, tls = _protection(settings, stats)
     except (OSError, ValueError) as error:
         log.error("cannot protect the port", extra={"error": str(error)})
         return 1
@@ -189,13 +189,13 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     return 0
 
 
-def _protection(settings: Settings) -> tuple[Guard | None, Tls | None]:
+def _protection(settings: Settings, stats: ServerStats) -> tuple[Guard | None, Tls | None]:
     """OSError or ValueError if a file is not what it should be."""
     guard = tls = None
     certificates = settings.tls_client_ca_file is not None
     if settings.token_file is not None or certificates:
         tokens = Tokens(settings.token_file) if settings.token_file is not None else None
-        guard = Guard(tokens=tokens, certificates=certificates, open_to=settings.open)
+        guard = Guard(tokens=tokens, certificates=certificates, refused=stats.unrouted, open_to=settings.open)
     if settings.tls_cert_file is not None and settings.tls_key_file is not None:
         from edgeward_runtime.tls import Tls
 

@@ -43,6 +43,7 @@ def test_a_token_is_asked_for_and_may_change(tmp_path: Path, model: str) -> None
             if status == 401:
                 assert headers["www-authenticate"] == "Bearer"
                 assert "token" in json.loads(body)["error"]
+        assert 'edgeward_unrouted_errors_total{code="401"} 4.0' in one.get("/metrics")[1]
         # A head that was let in once is no way in for another, nor after the token has changed.
         (tmp_path / "new").write_text("second\n")
         os.replace(tmp_path / "new", token)

@@ -76,16 +76,17 @@ def test_what_is_asked_for_all_of_it(tmp_path: Path, clock: Clock) -> None:
         (True, b"Bearer first", False, False),
         (True, None, True, False),
     ):
-        guard = Guard(tokens=one, certificates=certificates)
+        guard = Guard(tokens=one, certificates=certificates, refused={})
         assert guard.allows("/v2", authorization=token, certified=certified) is right
-    only = Guard(tokens=None, certificates=True)
+    refused: dict[int, int] = {401: 1}
+    only = Guard(tokens=None, certificates=True, refused=refused)
     assert only.allows("/v2", authorization=None, certified=True)
     assert not only.allows("/v2", authorization=None, certified=False)
-    assert only.refused == 1
+    assert refused == {401: 2}
 
 
 def test_only_what_is_named_is_open(tmp_path: Path, clock: Clock) -> None:
-    guard = Guard(tokens=tokens(tmp_path / "t", clock), certificates=False, open_to=["health"])
+    guard = Guard(tokens=tokens(tmp_path / "t", clock), certificates=False, refused={}, open_to=["health"])
     for path, right in (
         ("/v2/health/live", True),
         ("/v2/health/ready", True),
