@@ -13,34 +13,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edgeward_runtime import lifecycle, status
 from edgeward_runtime.attempt import Steps, Tools, opened
 from edgeward_runtime.config import CANARY, REFUSE, STABLE, Config, ConfigError, Entry, job_of, parse
 from edgeward_runtime.errors import Cancelled, Refusal
+from edgeward_runtime.gap import Gaps
 from edgeward_runtime.lifecycle import Progress, Room, Slot, State
 from edgeward_runtime.live import Live
 from edgeward_runtime.metrics import ServerStats
 from edgeward_runtime.model import Model
 from edgeward_runtime.records import Records
 from edgeward_runtime.registry import Registry
+from edgeward_runtime.slots import Refusals, same
 from edgeward_runtime.store import Store
 
 log = logging.getLogger(__name__)
 
 _BUSY_POLL = 0.05  # seconds between looks while a version drains or is mirrored
-_REFUSED_KEPT = 64  # entries
 _CANCEL_CHECK = 0.5  # seconds between looks at the config while a step runs
-
-
-@dataclass(slots=True)
-class _Gap:
-    """The version that made room, to be loaded again unless the new one serves first."""
-
-    entry: Entry
-    failures: int = 0
-    retry_at: float = 0.0  # monotonic seconds
 
 
 class Manager:
@@ -54,14 +46,14 @@ class Manager:
         self._steps = Steps(store=store, stats=stats, tools=tools)
         self._live = Live(registry=registry, tools=tools)
         self._records = Records(store=store, host=tools.host, build=tools.build)
+        self._refusals = Refusals(self._records)
+        self._gaps = Gaps(live=self._live, tools=tools)
         self._poll_seconds = poll_seconds
         self._config: Config | None = None
         self._when_too_big = REFUSE
         self._unadopted: bytes | None = None  # a config whose adoption failed, tried again
         self._config_refused: status.ConfigRefused | None = None
         self._slots: dict[tuple[str, str], Slot] = {}
-        self._gaps: dict[str, _Gap] = {}
-        self._refused: dict[str, Progress] = {}  # by key of the entry, for one that is wanted again later
         self._stood_in: frozenset[str] = frozenset()  # digests that were tried
         self._booted = False
         self._looked_at = 0.0
@@ -88,7 +80,7 @@ class Manager:
             serving=dict(self._live.serving),
             config_refused=self._config_refused,
             versions={(model.name, model.version): model for model, _state in self._registry.versions()},
-            gaps=frozenset(self._gaps),
+            gaps=self._gaps.names,
         )
 
     def _run(self) -> None:
@@ -113,7 +105,8 @@ class Manager:
                 self._mirrored(slot)
             elif lifecycle.due(slot.progress, now=self._tools.clock()) and self._has_base(slot):
                 self._attempt(slot)
-        self._close_gaps()
+        if not self._stopping.is_set():
+            self._gaps.close(self._bring_back)
         self._live.free_drained()
         self._hold()
 
@@ -164,7 +157,9 @@ class Manager:
                 slot.entry = entry  # its traffic may be another
                 slots[entry.place] = slot
             else:
-                slots[entry.place] = self._new_slot(entry)
+                slots[entry.place] = self._refusals.slot(
+                    entry, self._live.serving.get(entry.place), now=self._tools.clock(), wall=self._tools.wall()
+                )
         self._slots = slots
         for slot in before.values():
             if all(slot.entry.key != other.entry.key for other in slots.values()):
@@ -181,33 +176,16 @@ class Manager:
         for place in list(self._registry.candidates):
             if place not in slots or slots[place].progress.state is not State.MIRRORING:
                 self._live.give_up(place)
-        self._gaps = {name: gap for name, gap in self._gaps.items() if name in names}
+        self._gaps.keep(names)
         self._live.relink(slots.values())
         self._tools.adopted(config)
         self._config = config  # last: its revision in the status says that all this is done
-
-    def _new_slot(self, entry: Entry) -> Slot:
-        wall = self._tools.wall()
-        live = self._live.serving.get(entry.place)
-        if live is not None and _same(live.entry, entry):
-            # A rollback to what serves, or only other sources.
-            return Slot(entry=entry, progress=live.progress)
-        if entry.key in self._refused:
-            return Slot(entry=entry, progress=self._refused[entry.key])
-        refused = self._records.refused(entry, wall=wall)
-        if refused is not None:
-            progress = Progress(state=State.FAILED, since=refused.at, refused=refused, permanent=True)
-            return Slot(entry=entry, progress=progress)
-        crashes = self._records.crashes(entry)
-        if crashes:
-            return _crashed(entry, crashes, now=self._tools.clock(), wall=wall)
-        return Slot(entry=entry, progress=Progress(since=wall))
 
     def _promote(self, slot: Slot) -> None:
         """A canary that is now wanted as stable is loaded and warm already, and has seen real requests."""
         name, role = slot.entry.place
         canary = self._live.serving.get((name, CANARY))
-        if role != STABLE or canary is None or not _same(canary.entry, slot.entry):
+        if role != STABLE or canary is None or not same(canary.entry, slot.entry):
             return
         if slot.progress.state is not State.SERVING:
             self._served(slot, self._live.take_canary(name))
@@ -284,7 +262,10 @@ class Manager:
             try:
                 if room is Room.IN_GAP:
                     gap = True
-                    self._open_gap(slot)
+                    try:
+                        self._gaps.open(slot, cancelled=self._cancelled(slot), wait=self._stopping.wait)
+                    finally:
+                        self._live.relink(self._slots.values())
                 model = self._steps.prepare(slot, artifact, base)
             except BaseException:
                 self._records.load_ended(slot.entry)
@@ -367,7 +348,7 @@ class Manager:
         self._live.go_live(slot, model)
         self._live.relink(self._slots.values())
         if slot.entry.role == STABLE:
-            self._gaps = {name: gap for name, gap in self._gaps.items() if name != model.name}
+            self._gaps.keep(self._gaps.names - {model.name})
 
     def _fail(self, slot: Slot, refusal: Refusal, *, gap: bool = False) -> None:
         entry = slot.entry
@@ -377,8 +358,6 @@ class Manager:
             refusal = Refusal(
                 step=refusal.step, reason=refusal.reason, message=refusal.message, permanent=False, after=wait
             )
-        if refusal.reason == "LoadCrashed":
-            slot.crashes += 1
         slot.progress = lifecycle.failed(
             slot.progress, refusal, now=self._tools.clock(), wall=self._tools.wall(), jitter=self._tools.jitter()
         )
@@ -394,65 +373,4 @@ class Manager:
                 "error": refusal.message,
             },
         )
-        # Whether inputs and outputs changed hangs on what serves by then.
-        if refusal.permanent and refusal.step != "Schema":
-            kept = list(self._refused.items())[1 - _REFUSED_KEPT :]
-            self._refused = {**dict(kept), entry.key: slot.progress}
-            if refusal.reason in lifecycle.REMEMBERED:
-                assert slot.progress.refused is not None
-                self._records.remember_refused(entry, slot.progress.refused)
-
-    # -- a version that makes room --------------------------------------------------------------------------------
-
-    def _open_gap(self, slot: Slot) -> None:
-        """Unloads what serves. Refusal if it does not get free; then it serves on."""
-        name = slot.entry.name
-        serving = self._live.serving[name, STABLE]
-        log.warning(
-            "the versions do not fit in memory together, the old one makes room",
-            extra={"model": name, "version": serving.entry.version, "for": slot.entry.version},
-        )
-        # Noted first: whatever happens from here on, the old version is brought back.
-        self._gaps = {**self._gaps, name: _Gap(serving.entry)}
-        room = self._live.make_room(name, cancelled=self._cancelled(slot), wait=self._stopping.wait)
-        self._live.relink(self._slots.values())
-        if not room:
-            self._gaps = {other: gap for other, gap in self._gaps.items() if other != name}
-            if not self._current(slot):
-                raise Cancelled
-            message = "the version that serves does not get free of requests, so it cannot make room"
-            raise Refusal(step="Load", reason="NotEnoughMemory", message=message, permanent=False)
-
-    def _close_gaps(self) -> None:
-        """Loads again what made room for a version that then failed, until it serves or another does."""
-        for name, gap in list(self._gaps.items()):
-            if self._tools.clock() < gap.retry_at or self._stopping.is_set():
-                continue
-            error: object = "its blob is not in the store"
-            try:
-                if self._bring_back(gap.entry):
-                    log.info("the old version is back", extra={"model": name, "version": gap.entry.version})
-                    continue
-            except Exception as failure:
-                error = failure
-            gap.failures += 1
-            gap.retry_at = self._tools.clock() + lifecycle.backoff(gap.failures, self._tools.jitter())
-            log.error(
-                "the old version does not load again",
-                extra={"model": name, "version": gap.entry.version, "error": str(error)},
-            )
-
-
-def _same(live: Entry, wanted: Entry) -> bool:
-    """Whether a version that serves is all that is wanted. Where its signature is asked for in another way, it has to
-    be looked at again, while it serves on."""
-    return live.identity == wanted.identity and live.signature == wanted.signature
-
-
-def _crashed(entry: Entry, crashes: int, *, now: float, wall: float) -> Slot:
-    message = "the process ended while it loaded or tried this version: out of memory, or a crash in native code"
-    refusal = Refusal(
-        step="Load", reason="LoadCrashed", message=message, permanent=False, after=lifecycle.long_backoff(crashes)
-    )
-    progress = lifecycle.failed(Progress(since=wall), refusal, now=now, wall=wall, jitter=0.0)
-    return Slot(entry=entry, progress=progress, crashes=crashes)
+        self._refusals.remember(slot)

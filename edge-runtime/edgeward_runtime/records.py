@@ -93,9 +93,9 @@ class Records:
         return tries if type(tries) is int else 1
 
     def load_begins(self, entry: Entry, *, tries: int, wanted: Iterable[Entry]) -> None:
-        """Notes that a load runs, and the trial after it. A note that is still there at the next start means that the load ended the process
-        (killed for its memory, a crash in native code), and would again: then what served last has to come first.
-        Not for a version that served before: nothing else could, and more likely the power went."""
+        """Notes that a load runs, and the trial after it. A note that is still there at the next start means that it ended
+        the process (killed for its memory, a crash in native code), and would again: then what served last has to come
+        first. Not for a version that served before: nothing else could, and more likely the power went."""
         if any(good.identity == entry.identity for good in self.last_good()):
             return
         keys = {_short(one.key) for one in wanted}
