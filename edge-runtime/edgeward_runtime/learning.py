@@ -78,6 +78,7 @@ class Learning:
             scores=model.scores,
             parameters=model.parameters,
             artifact=model.artifact,
+            accuracy=self.accuracy,
         )
         with self._lock:
             tap.follow(self.policy)

@@ -125,4 +125,6 @@ def counters(model: Model) -> dict[str, object]:
                 "sum": round(copies.score, 6),
             },
         }
+    if model.tap is not None:
+        counted |= model.tap.counters()
     return counted

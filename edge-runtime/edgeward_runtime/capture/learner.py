@@ -37,6 +37,8 @@ MOST_HANDED = 2048
 MOST_HANDED_BYTES = 32 * 2**20
 REMEMBERED = 8192  # answers that a label finds without the ring
 _GATHER_SECONDS = 0.1
+_GATHER_DRIFT_SECONDS = 1.0  # where nothing but drift is looked at: the fewer wake-ups, the less a look costs
+_ENOUGH = 512  # handed over, and it does not gather any longer
 _SKETCH_SECONDS = 1800.0  # less than the window's slots keep
 _DRIFT_SECONDS = 10.0
 # Of the CPU that the process spends on a request, for looking at its drift. With what the event loop spends on letting
@@ -108,6 +110,7 @@ class Learner:
         self._measured = (0, 0)  # (requests, CPU ns) at the last look
         self._request_ns = 0.0
         self.cpu_ns = 0  # of this thread
+        self._accounted_ns = 0
         self.samples = 0  # requests whose drift was looked at
 
     # -- from the event loop --------------------------------------------------------------------------------------
@@ -133,6 +136,8 @@ class Learner:
         queue.append(seen)
         if len(queue) == 1:
             self._wake.set()
+        elif len(queue) == _ENOUGH:
+            self._hurry.set()
 
     def ask(self, asked: Asked) -> None:
         """asked.answer is called once, in another thread."""
@@ -157,7 +162,8 @@ class Learner:
         while not self._stopping:
             pending = any(tap.sketched is False for tap in self._taps.values())
             self._wake.wait(max(self._sketch_at - time.monotonic(), 0.0) if pending else None)
-            self._hurry.wait(_GATHER_SECONDS)
+            learns = self._policy is not None and self._policy.redaction > Redaction.NONE
+            self._hurry.wait(_GATHER_SECONDS if learns else _GATHER_DRIFT_SECONDS)
             self.step()
             self.cpu_ns = time.thread_time_ns()
         self._keep_sketches(closed=False)
@@ -249,7 +255,10 @@ class Learner:
             tap.looked_at = now
             worst = tap.monitor.worst_psi()
             tap.drifted = worst is not None and worst >= tap.thresholds.drift
-        spent = time.thread_time_ns() - start
+        # Where the thread does nothing else, all that it took since the last look is the price of this one.
+        now_ns = time.thread_time_ns()
+        spent = now_ns - (start if tap.everything else self._accounted_ns)
+        self._accounted_ns = now_ns
         self.samples += len(seen)
         self._pace(tap, spent / len(seen))
 

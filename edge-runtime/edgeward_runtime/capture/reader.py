@@ -40,7 +40,7 @@ def records(folder: Path, *, after: int = -1) -> Iterator[Record]:
         " WHERE r.key > ? ORDER BY r.key LIMIT ?"
     )
     with _reading(folder) as db:
-        while some := db.execute(query, (after, _AT_ONCE)).fetchall():
+        while _begun(db) and (some := db.execute(query, (after, _AT_ONCE)).fetchall()):
             for key, at, body, label in some:
                 decoded = decode(body)
                 yield Record(key, at, decoded.header, decoded.tensors, None if label is None else orjson.loads(label))
@@ -50,7 +50,8 @@ def records(folder: Path, *, after: int = -1) -> Iterator[Record]:
 def sketches(folder: Path) -> Iterator[tuple[str, str, int, Mapping[str, Any]]]:
     """(model, digest, unix milliseconds, histograms as in reference.json), oldest first."""
     with _reading(folder) as db:
-        rows = db.execute("SELECT model, digest, at, body FROM sketches ORDER BY at").fetchall()
+        query = "SELECT model, digest, at, body FROM sketches ORDER BY at"
+        rows = db.execute(query).fetchall() if _begun(db) else []
     for model, digest, at, body in rows:
         yield model, digest, at, orjson.loads(body)
 
@@ -59,3 +60,8 @@ def sketches(folder: Path) -> Iterator[tuple[str, str, int, Mapping[str, Any]]]:
 def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(f"file:{folder / FILE}?mode=ro", uri=True, isolation_level=None)) as db:
         yield db
+
+
+def _begun(db: sqlite3.Connection) -> bool:
+    """Whether its tables are there; in the moment in which a ring is made they are not yet."""
+    return bool(db.execute("PRAGMA user_version").fetchone()[0])

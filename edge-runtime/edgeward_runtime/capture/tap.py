@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edgeward_runtime.artifact import reference
 from edgeward_runtime.artifact.reader import Artifact
+from edgeward_runtime.capture.feedback import Accuracy
 from edgeward_runtime.capture.policy import LOW_CONFIDENCE, Policy, Redaction, Sampler
 from edgeward_runtime.confidence import Scores
 from edgeward_runtime.drift.monitor import Monitor
@@ -16,7 +17,7 @@ from edgeward_runtime.errors import Refusal
 from edgeward_runtime.tensors import TensorSpec
 
 _LOW_CONFIDENCE, _DRIFT = 0.6, 0.25
-_FIRST_STRIDE = 64
+_FIRST_STRIDE = 256
 _MOST_LABEL_BYTES = 2**20
 
 
@@ -60,6 +61,7 @@ class Tap:
 
     __slots__ = (
         "__weakref__",
+        "accuracy",
         "drifted",
         "due_ns",
         "everything",
@@ -88,9 +90,11 @@ class Tap:
         scores: Scores | None,
         parameters: Mapping[str, object],
         artifact: Artifact | None,
+        accuracy: Accuracy,
     ) -> None:
         """Refusal for parameters or a reference that make no sense."""
         self.version = version
+        self.accuracy = accuracy
         self.inputs, self.outputs, self.scores = inputs, outputs, scores
         self.thresholds = thresholds(parameters)
         self.reference = reference.read(artifact.reference) if artifact and artifact.reference else None
@@ -125,6 +129,26 @@ class Tap:
         elif not learns and self.reference is None:
             self.monitor = None
             self.drifted = False
+
+    def counters(self) -> dict[str, object]:
+        """Of this version, for who decides whether it may go on: labels told, and the tensor that is furthest off."""
+        counted: dict[str, object] = {}
+        rows = self.accuracy.rows.get(self.version)
+        if rows is not None:
+            counted["feedback"] = {result.lower(): count for result, count in rows.items()}
+        known = [one for one in self.monitor.state() if one.score is not None] if self.monitor is not None else []
+        if known:
+            worst = max(known, key=lambda one: one.score.psi if one.score is not None else 0.0)
+            assert worst.score is not None
+            counted["drift"] = {
+                "psi": round(worst.score.psi, 4),
+                "ks": round(worst.score.ks, 4),
+                "of": worst.of,
+                "name": worst.name,
+                "rows": worst.rows,
+                "reference": worst.reference,
+            }
+        return counted
 
     @property
     def idle(self) -> bool:

@@ -143,7 +143,15 @@ def test_thresholds_that_make_no_sense_refuse_the_version(asked):
 def test_labels_of_the_artifact(tmp_path):
     (tmp_path / "labels.txt").write_text("cat\ndog\n\ncat\n")
     artifact = Artifact(digest="d", root=tmp_path, model=tmp_path / "m", labels=tmp_path / "labels.txt")
-    tap = Tap(version=("m", "1", "d"), inputs={}, outputs={}, scores=None, parameters={}, artifact=artifact)
+    tap = Tap(
+        version=("m", "1", "d"),
+        inputs={},
+        outputs={},
+        scores=None,
+        parameters={},
+        artifact=artifact,
+        accuracy=feedback.Accuracy(),
+    )
     assert tap.labels == {"cat": 0, "dog": 1}
 
 

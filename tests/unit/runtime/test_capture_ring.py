@@ -291,3 +291,8 @@ def test_the_id_itself_is_not_in_the_index(tmp_path):
     one.label("CANARY-id", json.dumps([1]).encode(), at_ms=1)
     one.close()
     assert not any(b"CANARY" in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_a_ring_that_is_just_being_made_is_empty(tmp_path):
+    sqlite3.connect(tmp_path / FILE).execute("PRAGMA journal_mode = WAL")
+    assert list(reader.records(tmp_path)) == list(reader.sketches(tmp_path)) == []
