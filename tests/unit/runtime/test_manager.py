@@ -400,6 +400,59 @@ def test_restart_with_a_config_of_a_newer_contract(world):
     assert world.live() == "2"
 
 
+def damage(world, content: bytes) -> None:
+    path = world.store.blob_path(digest(content))
+    path.chmod(0o644)
+    path.write_bytes(b"damaged")
+
+
+def test_the_version_before_stands_in_for_a_damaged_one(world):
+    world.want("1", V1)
+    world.want("2", V2, revision=2)
+    damage(world, V2)
+    world.offline = True
+    world.restart()
+    world.want("2", V2, revision=2)
+    assert world.live() == "1" and world.registry.ready()
+    assert world.entry("2")["refused"]["reason"] == "Unreachable" and world.entry("1")["serving"]
+    world.offline = False
+    world.step(5)
+    assert world.live() == "2" and len(world.manager.status()["models"]) == 1
+    world.restart()
+    world.want("2", V2, revision=2)
+    assert world.live() == "2", "what stood in is not what served last"
+
+
+def test_a_version_that_was_given_up_does_not_stand_in(world):
+    world.want("1", V1)
+    world.want("2", V2, revision=2)
+    world.want("1", V1, revision=3)
+    damage(world, V1)
+    world.offline = True
+    world.restart()
+    world.want("1", V1, revision=3)
+    assert world.live() is None
+    world.offline = False
+    world.step(5)
+    assert world.live() == "1"
+
+
+def test_other_pods_keep_what_is_wanted_or_serves_here(world):
+    world.want("1", V1)
+    other = Store(world.root)
+    world.fetch_error = refusal("Unreachable", "Fetch", permanent=False)
+    world.want("2", V2, revision=2)
+    for name in ("last-good", "previous"):
+        world.store.write_record("shop", "job", name, {})
+    assert other.free(1) == 0 and world.store.find(digest(V1)) is not None
+    world.fetch_error = None
+    world.step(5)
+    world.want("3", V3, revision=3)
+    for name in ("last-good", "previous"):
+        world.store.write_record("shop", "job", name, {})
+    assert other.free(10**6) == len(V1) + len(V2) and world.store.find(digest(V3)) is not None
+
+
 def test_restart_with_a_damaged_blob(world):
     world.want("1", V1)
     path = world.store.blob_path(digest(V1))
