@@ -15,6 +15,7 @@ from edgeward.placement.ledger import Ledger
 from edgeward.placement.order import turns
 from edgeward.placement.settings import PlanSettings
 from edgeward.placement.solve import Limits, bounded, solve
+from edgeward.placement.solve import bound as bound_module
 from edgeward.placement.solve.bound import Dual, tight_bound
 from edgeward.placement.solve.knapsack import COARSE, FINE, divided, whole
 from edgeward.placement.solve.lp import relax
@@ -183,3 +184,18 @@ def test_knapsacks_take_what_is_best(seed: int) -> None:
         assert size[chosen].sum() <= levels[one]
         assert amounts[mine] @ size[mine] <= levels[one] + 1e-6
     assert len(set(taken.tolist())) == len(taken)
+
+
+def test_a_bound_in_parts_is_the_bound_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a tier gets that is too large for more than one look."""
+    monkeypatch.setattr(bound_module, "PART", 7)
+    ledger = Ledger(placement_fleets.fleet(20, 50, 1), SETTINGS)
+    order = turns(placement_fleets.fleet(20, 50, 1), SETTINGS)
+    wants = wants_of([begin(turn, ledger, SETTINGS) for turn in order], ledger)
+    tier = tier_of(wants, ledger)
+    prices = relax(tier, ledger, LIMITS, lambda: 0.0).prices
+    known = Dual(tier, prices, ledger)
+    most = known.choose(known.begin).bound
+    assert Dual(tier, prices, ledger, once=True).bound_in_parts() == pytest.approx(most, abs=1e-9)
+    monkeypatch.setattr(bound_module, "PLACES", 0)
+    assert tight(tier, prices, ledger) == pytest.approx(most, abs=1e-9)

@@ -43,7 +43,9 @@ so low that they would matter; the first with no more than PAIRS of them"""
 DRAWN = 0.4
 """how far the next prices go from the best ones to the master's"""
 PAIRS = 80_000
-"""pairs at most; a tier with more is left to the bound of relax.py"""
+"""pairs at most; a tier with more gets one bound, at the prices to begin with"""
+PLACES, PART = 60_000, 40_000
+"""wants times nodes from which on a tier is too large for rounds, and pairs at a time then"""
 WORK, BEHIND = 240_000, 400_000
 """pairs times rounds: for the choices that advice waits for, and for the bound, which is computed behind it"""
 FEWEST = 4
@@ -72,15 +74,18 @@ def tight_bound(tier: Tier, prices: Prices, ledger: Ledger, *, rounds: int, iter
     would not help; `iterations` of the simplex method for each."""
     if not tier.wants:
         return 0.0
-    dual = Dual(tier, prices, ledger)
-    size = len(dual.pairs.node)
-    if size > PAIRS:
-        return math.inf
-    return dual.better(_rounds(rounds, size, BEHIND) or 1, iterations, learn_last=False)
+    if _places(tier) <= PLACES:
+        dual = Dual(tier, prices, ledger)
+        size = len(dual.pairs.node)
+        if size <= PAIRS:
+            return dual.better(_rounds(rounds, size, BEHIND) or 1, iterations, learn_last=False)
+    return Dual(tier, prices, ledger, once=True).bound_in_parts()
 
 
 def choices_of_nodes(tier: Tier, prices: Prices, ledger: Ledger, *, rounds: int, iterations: int) -> Where | None:
     """What the nodes choose at prices that fit together, in whole replicas; None for a tier that is too large."""
+    if _places(tier) > PLACES:
+        return None
     dual = Dual(tier, prices, ledger)
     size = len(dual.pairs.node)
     few = _rounds(rounds, size, WORK) if size <= PAIRS else 0
@@ -93,6 +98,10 @@ def choices_of_nodes(tier: Tier, prices: Prices, ledger: Ledger, *, rounds: int,
     return [nodes[: want.count] for want, nodes in zip(tier.wants, where, strict=True)]
 
 
+def _places(tier: Tier) -> int:
+    return sum(len(want.rows) for want in tier.wants)
+
+
 def _rounds(rounds: int, size: int, work: int) -> int:
     """As many as a bounded work allows; 0 when those are too few to come to anything."""
     rounds = min(rounds, work // max(1, size))
@@ -100,15 +109,16 @@ def _rounds(rounds: int, size: int, work: int) -> int:
 
 
 class Dual:
-    def __init__(self, tier: Tier, prices: Prices, ledger: Ledger) -> None:
+    def __init__(self, tier: Tier, prices: Prices, ledger: Ledger, *, once: bool = False) -> None:
+        """`once`: for `bound_in_parts`, which has no other prices than those to begin with."""
         self.tier, self.ledger = tier, ledger
         self.sites = ledger.columns.site
         self._learned: list[tuple[Rows, Rows, Floats, Rows]] = []
         """of each round: by entry the choice, the pair and the amount; and by choice the node"""
         self.counts = np.array([want.count for want in tier.wants], dtype=np.float64)
         self._spots(prices)
-        self.pairs = self._candidates()
-        if len(self.pairs.node) > PAIRS:
+        self.pairs = self._candidates(once)
+        if once or len(self.pairs.node) > PAIRS:
             return
         self.groups = groups_of(self.pairs, tier, ledger)
         demand = np.zeros((len(OTHERS), tier.nodes))
@@ -188,8 +198,9 @@ class Dual:
         """What the site adds for sure; more for the first one there is the bonus."""
         return want.site_first if want.count == 1 else want.site_further
 
-    def _candidates(self) -> Pairs:
-        """All pairs whose value comes near its price; what the others would bring at most is kept by want and site."""
+    def _candidates(self, once: bool) -> Pairs:
+        """All pairs whose value comes near its price; what the others would bring at most is kept by want and site.
+        `once`: all that bring anything at the prices to begin with."""
         held: dict[int, list[int]] = {}
         for state in self.ledger.states:
             for job, mine in state.held.items():
@@ -201,7 +212,11 @@ class Dual:
             for index, (want, spot) in enumerate(zip(self.tier.wants, self.spot_of, strict=True))
         ]
         sizes = [sum(int(np.count_nonzero(one > -margin)) for one in over) for margin in MARGINS]
-        margin = next((m for m, size in zip(MARGINS, sizes, strict=True) if size <= PAIRS), MARGINS[-1])
+        margin = (
+            MARGINS[-1]
+            if once
+            else next((m for m, size in zip(MARGINS, sizes, strict=True) if size <= PAIRS), MARGINS[-1])
+        )
         self.outside = np.full(len(self.bonus), -np.inf)
         columns: list[tuple[NDArray[Any], ...]] = []
         for index, (want, spot) in enumerate(zip(self.tier.wants, self.spot_of, strict=True)):
@@ -241,19 +256,45 @@ class Dual:
 
     def choose(self, prices: Multipliers) -> Choice:
         pairs = self.pairs
-        paid = prices.want[pairs.want] - prices.spot[pairs.spot] + prices.limit[pairs.spot]
-        paid = paid + np.sum(pairs.others * prices.node[:, pairs.node], axis=0)
-        left = pairs.value - paid
-        total = float(prices.want @ self.counts + np.sum(prices.node)) + DIGITS * float(np.sum(self.counts))
-        total += float(np.sum(np.maximum(self.bonus - prices.spot, 0.0)))
-        bounded = np.isfinite(self.limits)
-        total += float(prices.limit[bounded] @ self.limits[bounded])
+        left = pairs.value - self._paid(pairs, prices)
+        total = self._brought_in(prices)
         amounts, worth = np.zeros(len(left)), np.zeros(self.tier.nodes)
         for group in self.groups:
             mine, much = group.hold(left, pairs)
             worth[group.nodes] = mine
             amounts[group.pairs] = much
         return Choice(total + float(np.sum(worth)), amounts, worth)
+
+    def bound_in_parts(self) -> float:
+        """The bound at the prices to begin with, some nodes at a time, since a large tier would need too much memory."""
+        pairs, prices = self.pairs, self.begin
+        left = pairs.value - self._paid(pairs, prices)
+        total = self._brought_in(prices)
+        ends = np.searchsorted(pairs.node, np.arange(self.tier.nodes), side="right")
+        start = 0
+        while start < len(left):
+            # Whole nodes, at least one.
+            end = int(ends[np.searchsorted(ends, start + PART, side="right") - 1])
+            end = end if end > start else int(ends[pairs.node[start]])
+            part = pairs.some(slice(start, end))
+            for group in groups_of(part, self.tier, self.ledger):
+                worth, _ = group.hold(left[start:end], part)
+                total += float(np.sum(worth))
+            start = end
+        return total
+
+    def _paid(self, pairs: Pairs, prices: Multipliers) -> Floats:
+        """By pair, what a replica costs there."""
+        paid = prices.want[pairs.want] - prices.spot[pairs.spot] + prices.limit[pairs.spot]
+        costs: Floats = paid + np.sum(pairs.others * prices.node[:, pairs.node], axis=0)
+        return costs
+
+    def _brought_in(self, prices: Multipliers) -> float:
+        """What the prices bring in, whatever the nodes choose."""
+        total = float(prices.want @ self.counts + np.sum(prices.node)) + DIGITS * float(np.sum(self.counts))
+        total += float(np.sum(np.maximum(self.bonus - prices.spot, 0.0)))
+        bounded = np.isfinite(self.limits)
+        return total + float(prices.limit[bounded] @ self.limits[bounded])
 
     def learn(self, choice: Choice, prices: Multipliers, iterations: int) -> tuple[float, Multipliers] | None:
         """Gives the master what each node chose."""

@@ -39,6 +39,19 @@ class Pairs:
     others: Floats
     """shares of what is free: [OTHERS, pairs]"""
 
+    def some(self, which: slice) -> Pairs:
+        return Pairs(
+            self.want[which],
+            self.node[which],
+            self.spot[which],
+            self.value[which],
+            self.drop[which],
+            self.most[which],
+            self.request[which],
+            self.loose[which],
+            self.others[:, which],
+        )
+
 
 @dataclass(slots=True)
 class Group:

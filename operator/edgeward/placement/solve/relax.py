@@ -195,7 +195,7 @@ class Limits:
 
     candidates: int = 24
     """nodes per want in the LP, and three for each replica beyond the first"""
-    columns: int = 12_000
+    columns: int = 20_000
     """of all lists together; a larger tier gets shorter lists and only one LP"""
     rounds: int = 1
     """times that nodes which turn out cheap are added to the lists"""
@@ -208,6 +208,6 @@ class Limits:
     prices: int = 30
     """the same for the bound, which nobody waits for"""
     trials: int = 600
-    """steps of the local search, per tier"""
+    """steps of the local search, per tier, and half of one more for each replica"""
     seconds: float = 50.0
     """the backstop"""

@@ -77,7 +77,7 @@ def bounded(fleet: Fleet, settings: PlanSettings, advice: Guidance, *, limits: L
         share = known.get(tier)
         if share is None:
             continue
-        most = _bound(decisions, ledger, limits)
+        most = _bound(decisions, ledger, limits, advice)
         tiers.append(replace(share, bound=max(most, share.score)))
         for decision in decisions:
             spots = advice.targets.get(decision.turn.job.key, ())
@@ -89,12 +89,17 @@ def bounded(fleet: Fleet, settings: PlanSettings, advice: Guidance, *, limits: L
     return replace(advice, tiers=tuple(tiers))
 
 
-def _bound(decisions: list[Decision], ledger: Ledger, limits: Limits) -> float:
+def _bound(decisions: list[Decision], ledger: Ledger, limits: Limits, advice: Guidance) -> float:
     wants = wants_of(decisions, ledger)
     if not wants:
         return 0.0
+    where: Where = []
+    for want in wants:
+        spots = advice.targets.get(want.decision.turn.job.key, ())
+        found = (ledger.find(site, node) for site, node, _ in spots)
+        where.append([state.index for state in found if state is not None])
     tier = tier_of(wants, ledger)
-    prices = relax(tier, ledger, limits, no_time).prices
+    prices = relax(tier, ledger, limits, no_time, where).prices
     sites, nothing = ledger.columns.site, Prices.nothing(tier.nodes)
     return min(
         bound(tier, prices, sites),
@@ -146,7 +151,7 @@ def _solve_tier(decisions: list[Decision], ledger: Ledger, limits: Limits, since
     if score > best[0] + 1e-9:
         best = score, where
     where = put(best[1], wants, ledger)
-    improve(where, tier, ledger, limits.trials)
+    improve(where, tier, ledger, limits.trials + sum(want.count for want in wants) // 2)
     outcome.where, outcome.score = where, score_of(where, wants, ledger)
     for want, nodes in zip(wants, where, strict=True):
         settle_at(want.decision, [ledger.states[node] for node in nodes], ledger.now)
