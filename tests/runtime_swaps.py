@@ -147,9 +147,14 @@ def pss_ratio(server: Server, source: Source, count: int, *, first: int = 10, an
         server.want(publish(source, str(number), contents[number % 2]), revision=number)
         server.until(lambda: server.serves(str(number)) and len(server.status()["models"]) == 1)
 
+    def settled(swaps: int) -> int:
+        """Once all replaced versions are freed."""
+        server.until(lambda: sum("drained" in line["message"] for line in server.lines()) == swaps)
+        return pss_bytes(server.process.pid, anonymous=anonymous)
+
     for number in range(1, first + 2):
         swap(number)
-    before = pss_bytes(server.process.pid, anonymous=anonymous)
+    before = settled(first)
     for number in range(first + 2, first + 2 + count):
         swap(number)
-    return pss_bytes(server.process.pid, anonymous=anonymous) / before
+    return settled(first + count) / before
