@@ -17,13 +17,12 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgeward_runtime.artifact import manifest as manifests
 from edgeward_runtime.artifact.manifest import Manifest
 from edgeward_runtime.config import Entry
 from edgeward_runtime.errors import Refusal
-from edgeward_runtime.fetch import local, refusals
+from edgeward_runtime.fetch import http, local, oci, refusals, s3
 from edgeward_runtime.fetch.access import Access, Limits
 from edgeward_runtime.fetch.pace import Pace
 from edgeward_runtime.fetch.source import Source
@@ -31,9 +30,6 @@ from edgeward_runtime.fetch.stats import FetchStats
 from edgeward_runtime.fetch.transfer import Job, Wanted, transfer
 from edgeward_runtime.lifecycle import Shunned, long_backoff
 from edgeward_runtime.store import Store
-
-if TYPE_CHECKING:
-    from edgeward_runtime.fetch.oci import Repository
 
 log = logging.getLogger(__name__)
 
@@ -215,8 +211,6 @@ def _from_source(source: str, digest: str, access: Access, job: Job) -> Path:
 def _plain_source(scheme: str, address: str, access: Access, job: Job) -> Source:
     if scheme == "file":
         return local.source(address)
-    from edgeward_runtime.fetch import http, s3
-
     client = http.Client(timeout=job.limits.timeout_seconds, ca_bundle=access.ca_bundle)
     if scheme == "s3":
         return s3.source(address, client=client, access=access)
@@ -225,8 +219,6 @@ def _plain_source(scheme: str, address: str, access: Access, job: Job) -> Source
 
 def _artifact(source: str, digest: str, access: Access, job: Job) -> Path:
     """The manifest, then each layer that is not there yet, then the folder."""
-    from edgeward_runtime.fetch import http, oci
-
     client = http.Client(timeout=job.limits.timeout_seconds, ca_bundle=access.ca_bundle)
     repository = oci.Repository(source, digest=digest, client=client, access=access)
     store = job.store
@@ -245,7 +237,7 @@ def _artifact(source: str, digest: str, access: Access, job: Job) -> Path:
         return store.release(digest, manifest)
 
 
-def _manifest(repository: Repository, digest: str, job: Job) -> Manifest:
+def _manifest(repository: oci.Repository, digest: str, job: Job) -> Manifest:
     content = repository.manifest(digest)
     job.counts.received += len(content)
     found = f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,5 +1,4 @@
-"""GET over http and https: redirects, ranges, refusals. Imported only when a source needs it: ssl and urllib.request
-take 4 MB that a server with its model on disk never uses."""
+"""GET over http and https: redirects, ranges, refusals."""
 
 from __future__ import annotations
 

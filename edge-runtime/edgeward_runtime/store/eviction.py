@@ -1,7 +1,7 @@
 """Makes room: removes what nobody needs, the least recently used first.
 
 Needed is what a job's record names (current and previous, of every job that shares the store) and what a running
-process holds. The rest goes in this order: halves of downloads that nobody is at, then models by their last use.
+process holds. The rest goes in this order: halves of downloads that nobody wants, then models by their last use.
 
 Last use is the mtime of a model's file or manifest, but no wall clock is trusted with it: touch() writes a time later
 than any other in the store, so the order is right whatever the clock does.
@@ -63,8 +63,9 @@ class Eviction:
         """Removes until `wanted` bytes are free or nothing is left that may go; answers the bytes freed."""
         pinned = {layout.name_of(digest) for digest in self._records.pinned()} | self._held()
         freed = 0
+        wanted_soon = pinned | self._layers(path for path in self._files(layout.MANIFESTS) if path.name in pinned)
         for path in sorted(self._partials(), key=_modified):
-            if freed < wanted:
+            if freed < wanted and path.name not in wanted_soon:
                 freed += self._remove_partial(path)
         for path in sorted(self._models(), key=_modified):
             if freed >= wanted:
@@ -104,8 +105,12 @@ class Eviction:
         return {name for path in paths for name in layers_of(path)}
 
     def _remove_partial(self, path: Path) -> int:
-        with contextlib.suppress(OSError, Refusal), self._locks.try_alone(path.name + layout.WRITE) as mine:
-            if mine:
+        with (
+            contextlib.suppress(OSError, Refusal),
+            self._locks.try_alone(path.name + layout.WRITE) as unwritten,
+            self._locks.try_alone(path.name + layout.USE) as unwanted,
+        ):
+            if unwritten and unwanted:
                 size = _size(path)
                 for one in (path, note_path(path)):
                     one.unlink(missing_ok=True)

@@ -12,9 +12,10 @@ import pytest
 
 from edgeward_runtime.config import Entry
 from edgeward_runtime.errors import Refusal
-from edgeward_runtime.fetch import Access, Credentials, FetchStats, Limits, StoreCollector, fetch
+from edgeward_runtime.fetch import Access, Credentials, FetchStats, Limits, StoreCollector, fetch, http
 from edgeward_runtime.fetch.http import retry_after
 from edgeward_runtime.store import Store
+from edgeward_runtime.store.partial import Origin
 from tests.unit.runtime.http_source import serving
 from tests.unit.runtime.onnx_models import digest
 
@@ -82,6 +83,35 @@ def test_a_mounted_login_does_not_go_over_the_wire_in_the_open(store, source, tm
     (tmp_path / "config.json").write_text(json.dumps({"auths": {host: {"username": "user", "password": "passw0rd"}}}))
     get(store, source.url("/m.onnx"), access=Access(credentials=Credentials(folder=tmp_path)))
     assert logins(source) == [None]
+
+
+@pytest.mark.parametrize(
+    ("address", "login"),
+    [
+        ("https://models.example.com/m.onnx", "Basic bTpwdw=="),
+        ("https://models.example.com/team/m.onnx", "Basic dDpwdw=="),
+        ("https://models.example.com:8443/m.onnx", None),
+        ("http://models.example.com/m.onnx", None),
+        ("https://u:p%40@models.example.com/m.onnx", "Basic dTpwQA=="),
+    ],
+)
+def test_which_login_goes_to_a_server(tmp_path, address, login):
+    auths = {"models.example.com": ("m", "pw"), "models.example.com/team": ("t", "pw")}
+    config = {"auths": {at: {"username": user, "password": word} for at, (user, word) in auths.items()}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    asked = []
+
+    class Client(http.Client):
+        def request(self, address, **options):
+            asked.append((address, options))
+            raise ConnectionError
+
+    source = http.source(address, client=Client(timeout=1), access=Access(credentials=Credentials(folder=tmp_path)))
+    with pytest.raises(ConnectionError), source.open(0, Origin()):
+        pass
+    ((plain, options),) = asked
+    assert "@" not in plain and options["headers"] == {}
+    assert options["private"] == ({"Authorization": login} if login else {})
 
 
 def test_redirects_end(store, source):

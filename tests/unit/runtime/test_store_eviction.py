@@ -108,6 +108,21 @@ def test_halves_that_nobody_is_at_go_before_models(tmp_path):
     ]
 
 
+def test_halves_of_what_is_wanted_wait_for_the_next_try(tmp_path):
+    """A plain model's and an artifact's, of this pod and of others."""
+    store, other = Store(tmp_path), Store(tmp_path)
+    built = made({"model.onnx": letter("l")})
+    store.put_manifest(built.digest, built.manifest)
+    for name in "almn":
+        with store.partial(digest(letter(name))) as partial:
+            partial.write(letter(name)[:500])
+    store.hold(frozenset({digest(letter("a")), built.digest}))
+    other.hold(frozenset({digest(letter("m"))}))
+    assert store.free(10**9) == 500
+    left = {path.name for path in (tmp_path / "partial").iterdir()}
+    assert left == {digest(letter(name)).removeprefix("sha256:") for name in "alm"}
+
+
 def test_an_artifact_goes_as_a_whole_and_what_others_share_stays(tmp_path):
     store = Store(tmp_path)
     shared = letter("s")
