@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import resource
 import signal
 import sqlite3
 from pathlib import Path
@@ -372,6 +373,26 @@ def test_a_store_that_cannot_be_written_hurts_no_answer(server):
     assert 'edgeward_capture_off{reason="Unwritable"} 1.0' in metrics
     assert 'edgeward_capture_failures_total{reason="Unwritable"}' in metrics
     assert tell(server, {"id": "unknown", "label": 1})[0] == 503
+
+
+def test_a_disk_that_takes_no_more_hurts_no_answer(server):
+    """A limit of the process on the size of files does what a full disk does: writes fail beyond it."""
+    want(server, entry(server.folder, softmax_model()), captured("Raw", maxBytes=64 * MIB))
+    ask(server, [[1, 2, 3, 4]], "first")
+    kept(server, 1)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+
+    def off() -> bool:
+        ask(server, [[1, 2, 3, 4]] * 500, "large")
+        return bool(stats(server)["off"])
+
+    server.until(off, 60)
+    assert stats(server)["off"] in ("DiskFull", "Unwritable")
+    ask(server, [[1, 2, 3, 4]], "after")
+    assert server.get("/v2/health/ready")[0] == 200
+    # What was kept before can be read.
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert "first" in [record.header["id"] for record in reader.records(ring(server))]
 
 
 def test_a_kill_leaves_a_ring_that_goes_on(server):
