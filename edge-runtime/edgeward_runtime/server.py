@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import functools
 import gc
 import logging
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from edgeward_runtime.tls import Tls
 
 log = logging.getLogger(__name__)
+
+_SIGNATURE_SECONDS = 5.0  # for one read from a source of signatures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -296,10 +299,13 @@ def _load(artifact: Artifact, entry: Entry, *, threads: int, learning: Learning)
 
 
 def _signatures(settings: Settings, store: Store) -> Signatures:
+    limits = fetch.limits_of(settings)
+    # A few hundred bytes. Under policy Warn a boot on a network that swallows everything waits for this and then serves.
+    limits = dataclasses.replace(limits, timeout_seconds=min(limits.timeout_seconds, _SIGNATURE_SECONDS))
     return Signatures(
         saved=store.signature,
         save=store.put_signature,
-        fetched=functools.partial(signatures, limits=fetch.limits_of(settings), access=fetch.access_of(settings)),
+        fetched=functools.partial(signatures, limits=limits, access=fetch.access_of(settings)),
     )
 
 

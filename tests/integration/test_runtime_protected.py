@@ -8,6 +8,8 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.certificates import Authority
-from tests.integration.test_runtime_serving import LIMIT, Server, free_port, server
+from tests.integration.test_runtime_serving import LIMIT, REPOSITORY, Server, free_port, server
 from tests.unit.runtime.onnx_models import constant_times, write
 
 X = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}).encode()
@@ -74,6 +76,17 @@ def test_a_stranger_is_refused_before_the_body(tmp_path: Path, model: str) -> No
             assert everything.count(b"HTTP/1.1 401 ") == 1
 
 
+@pytest.mark.parametrize("broken", ["token", "key"])
+def test_a_server_that_cannot_protect_itself_does_not_start(tmp_path: Path, model: str, broken: str) -> None:
+    settings = Pki(tmp_path / "pki").broken() if broken == "key" else {"EDGEWARD_TOKEN_FILE": str(tmp_path / "token")}
+    (tmp_path / "token").write_text("\n")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "edge-runtime"), "EDGEWARD_PORT": "0", **settings}
+    command = [sys.executable, "-m", "edgeward_runtime.cli", model]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 1
+    assert "cannot protect the port" in done.stderr
+
+
 class Secured(Server):
     """Speaks TLS. `context` is the client's side."""
 
@@ -116,6 +129,13 @@ class Pki:
             "EDGEWARD_TLS_KEY_FILE": str(self.folder / "key"),
             "EDGEWARD_TLS_CLIENT_CA_FILE": str(self.folder / "clients"),
         }
+
+    def broken(self) -> dict[str, str]:
+        """A key that is not the certificate's."""
+        mine = self.authority()
+        settings = self.install(mine, mine)
+        Path(settings["EDGEWARD_TLS_KEY_FILE"]).write_bytes(mine.issue("other", user="other").key.read_bytes())
+        return settings
 
 
 def client(server: Authority, mine: Authority | None = None) -> ssl.SSLContext:
