@@ -39,7 +39,7 @@ from edgeward.fleet.names import (
     derived_name,
     is_pool,
 )
-from edgeward.fleet.redaction import DEFAULT
+from edgeward.fleet.redaction import DEFAULT, Redaction, strictest
 from edgeward.placement.formulas import priority_tier
 
 from .merge import overlay
@@ -122,7 +122,7 @@ def children(
         node.name: not is_pool(node.name) and claimed.get(placement_name(assignment, node.name), persistent)
         for node in spec.nodes
     }
-    wanted = [Child(CONFIG_MAPS, _config_map(assignment, config))]
+    wanted = [Child(CONFIG_MAPS, _config_map(assignment, config, settings))]
     wanted += [
         Child(VOLUME_CLAIMS, _claim(assignment, node.name, settings)) for node in spec.nodes if stores[node.name]
     ]
@@ -189,7 +189,7 @@ def _own(assignment: Assignment) -> dict[str, str]:
     return {LABEL_ASSIGNMENT: assignment.metadata.name, LABEL_SITE: site_of(assignment)}
 
 
-def models_document(assignment: Assignment) -> Object:
+def models_document(assignment: Assignment, settings: AgentSettings) -> Object:
     """The contract's config without its revision. Schema: edge-runtime/contract/config.schema.json"""
     job = assignment.spec.job
     return {
@@ -211,7 +211,7 @@ def models_document(assignment: Assignment) -> Object:
         ],
         **_model_swap(assignment.spec.effective.model_swap),
         **_offload(assignment.spec),
-        **_capture(assignment.spec.effective.capture),
+        **_capture(assignment.spec.effective.capture, settings.redaction),
     }
 
 
@@ -237,12 +237,12 @@ def _offload(spec: AssignmentSpec) -> Object:
     return {"offload": told}
 
 
-def _capture(asked: Capture | None) -> Object:
-    """What is not said is the runtime's default."""
+def _capture(asked: Capture | None, most: Redaction) -> Object:
+    """With the last word on redaction this cluster's own. What is not said is the runtime's default."""
     if asked is None:
         return {}
     told: Object = {
-        "redaction": asked.redaction or DEFAULT,
+        "redaction": strictest([asked.redaction or DEFAULT, most]),
         "rules": [to_dict(rule) for rule in asked.rules],
     }
     if asked.ttl is not None:
@@ -267,8 +267,8 @@ def config_revision(config: Object | None) -> int:
         return 0
 
 
-def _config_map(assignment: Assignment, present: Object | None) -> Object:
-    document = models_document(assignment)
+def _config_map(assignment: Assignment, present: Object | None, settings: AgentSettings) -> Object:
+    document = models_document(assignment, settings)
     # Never lower than what the pods have read: a hub that was restored from a backup counts from further back.
     revision = max(assignment.spec.revision, config_revision(present) + 1)
     if present:

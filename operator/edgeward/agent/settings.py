@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeward.fleet.redaction import Redaction
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
@@ -14,6 +16,8 @@ class AgentSettings:
     store_class: str = "local-path"
     """a node-local StorageClass for the model store; without such a class the store is an emptyDir"""
     store_size: str = "2Gi"
+    redaction: Redaction = "Raw"
+    """the most that runtimes of this cluster keep of requests, whatever the hub says"""
     settled_poll: float = 15.0
     """seconds between two looks at a runtime that serves what it should"""
     unsettled_poll: float = 1.0

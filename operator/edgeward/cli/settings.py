@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from edgeward.agent.settings import AgentSettings
 from edgeward.cluster.lease import LeaseSettings
+from edgeward.fleet.redaction import Redaction
 from edgeward.fleet.settings import BuildSettings
 from edgeward.hub.hub import HubSettings
 from edgeward.hub.planner import PlannerSettings
@@ -72,6 +73,7 @@ class RuntimeSettings(_Section):
     image: str = AgentSettings().runtime_image
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     architectures: tuple[str, ...] = ("amd64", "arm64")
+    redaction: Redaction = "Raw"
 
 
 class StoreSettings(_Section):
@@ -197,6 +199,7 @@ class OperatorSettings(_Section):
             image_pull_policy=self.runtime.pull_policy,
             store_class=self.store.storage_class_name,
             store_size=self.store.size,
+            redaction=self.runtime.redaction,
         )
 
     def lease(self) -> LeaseSettings:

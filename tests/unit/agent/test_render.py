@@ -360,6 +360,16 @@ def test_the_runtime_is_told_what_to_keep_in_its_own_units() -> None:
     assert "capture" not in document(told())
 
 
+@pytest.mark.parametrize(
+    ("hub", "site", "kept"), [("Raw", "Sketch", "Sketch"), ("None", "Raw", "None"), (None, "None", "None")]
+)
+def test_the_cluster_has_the_last_word_on_what_is_kept(hub: str | None, site: Any, kept: str) -> None:
+    asked = {} if hub is None else {"redaction": hub}
+    children_ = render(told(effective={"capture": asked}), settings=AgentSettings(redaction=site))
+    (found,) = kinds(children_, "ConfigMap")
+    assert json.loads(found["data"]["models.json"])["capture"]["redaction"] == kept
+
+
 def test_credentials_are_mounted_for_the_fetch_and_may_come_later() -> None:
     pod = pod_of(told(secrets=[{"name": "registry", "use": "Pull"}, {"name": "other", "use": "SomethingOfLater"}]))
     (runtime,) = pod["spec"]["containers"]
