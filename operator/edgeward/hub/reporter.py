@@ -28,7 +28,10 @@ from edgeward.placement.model import JobPlan
 from .narrate import tell_jobs, tell_releases
 from .observe import Facts, Observed
 from .pace import Breath
-from .status import job_status, release_status, site_status, unreadable_status
+from .release_status import release_status
+from .site_status import site_status
+from .status import job_status
+from .verdict import unreadable_status
 from .writer import Writer
 
 log = logging.getLogger(__name__)

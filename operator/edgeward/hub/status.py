@@ -1,4 +1,4 @@
-"""What the hub says about jobs, releases and sites. Pure: the same facts give the same status, so nothing is written.
+"""What the hub says about jobs. Pure: the same facts give the same status, so nothing is written.
 
 Scores, ages and the explanation are those of the last decision. They are kept as they were until another decision is
 made: figures that drift with every sample are no news.
@@ -7,55 +7,34 @@ made: figures that drift with every sample are no news.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 from edgeward.api.assignment import Assignment
-from edgeward.api.common import Condition, format_decimal, format_duration, format_time
+from edgeward.api.common import Condition, format_time
 from edgeward.api.conditions import ConditionType, Reason, is_true, remove_condition, set_condition, set_outcome
 from edgeward.api.features import unavailable
 from edgeward.api.inferencejob import (
     Decision,
     Exclusion,
-    Explanation,
-    Figures,
     InferenceJob,
     InferenceJobStatus,
     Moves,
     Nomination,
     PriorityStatus,
     ProposedMove,
-    Rejected,
-    RunnerUp,
     ScalingStatus,
     SitesStatus,
-    Term,
 )
-from edgeward.api.modelrelease import ModelRelease, ModelReleaseStatus, ReleaseException, ReleaseSites
-from edgeward.api.site import Counts, SiteStatus
-from edgeward.api.site import Site as SiteObject
-from edgeward.fleet.model import OWN_CLUSTER, Fleet, Job, Release
+from edgeward.fleet.model import OWN_CLUSTER, Fleet, Job
 from edgeward.fleet.names import LABEL_JOB, site_of_pool
 from edgeward.hub import offload
 from edgeward.placement import model as plan_model
 from edgeward.placement.model import JobPlan, Plan
-from edgeward.rollout.step import ReleaseStep, SiteState
 
+from .explanation import LONGEST_MESSAGE, decimal, explanation, per_mille
 from .learned import learned
+from .verdict import Verdict
 
 LISTED_SITES = 200
-LISTED_EXCEPTIONS = 50
-LONGEST_MESSAGE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Why a job is or is not Ready."""
-
-    reason: Reason
-    message: str
-
-
-# Jobs --------------------------------------------------------------------------------------------------------------
 
 
 def job_status(
@@ -97,7 +76,7 @@ def job_status(
         decisions=decisions,
         decisions_omitted=omitted,
         exclusions=_exclusions(plan, fleet),
-        explanation=_explanation(plan, now=now)
+        explanation=explanation(plan, now=now)
         if decided_anew and (plan.explanation.order or before.explanation is None)
         else before.explanation,
         moves=Moves(window_start=format_time(plan.moves.window_start), count=plan.moves.count)
@@ -151,8 +130,8 @@ def _scaling(job: InferenceJob, plan: JobPlan) -> ScalingStatus | None:
     scaled = sizing.scaled
     said = ScalingStatus(
         replicas=scaled.replicas,
-        arrivals=None if sizing.arrivals is None else _decimal(sizing.arrivals),
-        throughput=None if sizing.throughput is None else _decimal(sizing.throughput),
+        arrivals=None if sizing.arrivals is None else decimal(sizing.arrivals),
+        throughput=None if sizing.throughput is None else decimal(sizing.throughput),
         measured_at=None if sizing.measured_at is None else format_time(sizing.measured_at),
         low_since=None if scaled.low_since is None else format_time(scaled.low_since),
         low_peak=scaled.low_peak,
@@ -170,21 +149,6 @@ def _overruled(job: InferenceJob) -> str:
     if not writers or job.spec.replicas == 0:
         return ""
     return f"; spec.replicas, which {', '.join(writers)} set, is only the start value beside spec.scaling"
-
-
-def unreadable_status(raw_status: Mapping[str, object], facts: Job | Release, *, now: float) -> dict[str, object]:
-    """The status of a job or release whose spec cannot be read: what was known, and which field is wrong."""
-    try:
-        known = [Condition.model_validate(item) for item in raw_status.get("conditions") or ()]  # type: ignore[attr-defined]
-    except ValueError:
-        known = []
-    message = facts.problem.message if facts.problem else ""
-    conditions = set_outcome(known, reason=Reason.INVALID_SPEC, message=message, generation=facts.generation, now=now)
-    return {
-        **raw_status,
-        "observedGeneration": facts.generation,
-        "conditions": [item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in conditions],
-    }
 
 
 def judge(
@@ -337,7 +301,7 @@ def _decisions(plan: JobPlan, current: list[Assignment], clusters: Mapping[str, 
             nodes=tuple(sorted(item.node for item in group)),
             replicas=sum(item.replicas for item in group),
             ready_replicas=sum(min(ready.get((site, item.node), 0), item.replicas) for item in group),
-            score=max(_per_mille(item.score) for item in group),
+            score=max(per_mille(item.score) for item in group),
             since=format_time(max(item.since for item in group)),
         )
         for site, group in sites.items()
@@ -422,238 +386,4 @@ def _exclusions(plan: JobPlan, fleet: Fleet) -> tuple[Exclusion, ...]:
             until=format_time(item.until),
         )
         for item in plan.exclusions[:100]
-    )
-
-
-def _explanation(plan: JobPlan, *, now: float) -> Explanation:
-    said = plan.explanation
-    return Explanation(
-        node=said.node,
-        decided_at=format_time(now),
-        figures=_figures(said.figures, now=now),
-        notes=tuple(note[:512] for note in said.notes[:10]),
-        summary=summary(said),
-        terms=_terms(said.terms),
-        share_of_bound=None if said.share_of_bound is None else _per_mille(said.share_of_bound),
-        runners_up=tuple(
-            RunnerUp(
-                node=item.node,
-                site=item.site,
-                score=_per_mille(item.score),
-                reason=item.why[:256],
-                terms=_terms(item.terms),
-                figures=_figures(item.figures, now=now),
-            )
-            for item in said.runners_up[:3]
-        ),
-        rejected=tuple(
-            Rejected(reason=item.reason, count=item.count, nearest_miss=item.nearest_miss[:256])
-            for item in said.rejected[:10]
-        ),
-        data_age=format_duration(max(round(said.data_age), 0)) if said.data_age is not None else None,
-        order=said.order[:256],
-        message=plan.message[:LONGEST_MESSAGE],
-    )
-
-
-def summary(said: plan_model.Explanation) -> tuple[str, ...]:
-    """The decision in lines that a person can read off `kubectl describe`."""
-    lines = []
-    if said.node:
-        lines.append(f"{said.node}: {_sum(said.terms)}{_live(said.figures)}")
-    lines += [f"not {item.node}: {item.score:.3f}, {item.why}{_live(item.figures)}" for item in said.runners_up[:3]]
-    lines += [
-        f"not {item.count} {'node' if item.count == 1 else 'nodes'}: {item.reason}, {item.nearest_miss}"
-        for item in said.rejected[:10]
-    ]
-    return tuple(line[:512] for line in lines)
-
-
-def _sum(terms: Iterable[plan_model.Term]) -> str:
-    shown = list(terms)
-    total = sum(item.weight * item.value for item in shown)
-    parts = " + ".join(f"{item.name} {item.weight:.3f} x {item.value:.3f}" for item in shown if item.weight)
-    return f"{total:.3f} = {parts}"
-
-
-def _live(figures: plan_model.Figures | None) -> str:
-    if figures is None:
-        return ""
-    if figures.live_cores is None or figures.live_age is None:
-        return f"; live cpu unknown, {figures.requested.cpu / 1000:g} of {figures.cores:g} cores requested"
-    used = f"{figures.live_cores:.2f} of {figures.cores:g} cores in use {figures.live_age:.0f} s before"
-    return f"; {used}, {figures.requested.cpu / 1000:g} requested"
-
-
-def _terms(terms: Iterable[plan_model.Term]) -> tuple[Term, ...]:
-    return tuple(Term(name=item.name, weight=_per_mille(item.weight), value=_per_mille(item.value)) for item in terms)
-
-
-def _figures(figures: plan_model.Figures | None, *, now: float) -> Figures | None:
-    if figures is None:
-        return None
-    measured = None if figures.live_age is None else format_time(now - figures.live_age)
-    return Figures(
-        cores=_decimal(figures.cores),
-        free_cores=_decimal(figures.free_cores),
-        requested_cores=_decimal(figures.requested.cpu / 1000),
-        in_flight_cores=_decimal(figures.in_flight_cores),
-        live_cores=None if figures.live_cores is None else _decimal(figures.live_cores),
-        live_at=measured,
-        confidence=_per_mille(figures.confidence),
-        load=_per_mille(figures.load),
-        capability=_per_mille(figures.capability_share),
-        transfer_seconds=None if figures.transfer_seconds is None else _decimal(figures.transfer_seconds),
-        completion_seconds=None if figures.completion_seconds is None else _decimal(figures.completion_seconds),
-    )
-
-
-def _decimal(value: float) -> str:
-    return format_decimal(round(max(value, 0.0), 4))
-
-
-def _per_mille(value: float) -> int:
-    return min(max(round(value * 1000), 0), 1000)
-
-
-# Releases ----------------------------------------------------------------------------------------------------------
-
-
-def release_status(release: ModelRelease, problem: str, step: ReleaseStep, *, now: float) -> ModelReleaseStatus:
-    """The status of a release that can be read. `problem` is a reason and a message, empty when there is none."""
-    before = release.status
-    counts = {state: step.count(state) for state in SiteState}
-    if problem:
-        reason, _, message = problem.partition(" ")
-        verdict = Verdict(Reason(reason), message)
-    else:
-        verdict = judge_release(release, step, counts)
-    target = step.target
-    current = step.current
-    return ModelReleaseStatus(
-        observed_generation=release.generation,
-        conditions=set_outcome(
-            before.conditions, reason=verdict.reason, message=verdict.message, generation=release.generation, now=now
-        ),
-        current_version=current.version if current else None,
-        current_digest=current.digest if current else None,
-        target_version=target.version if target else None,
-        target_digest=target.digest if target else None,
-        sites=ReleaseSites(
-            total=sum(counts.values()),
-            updated=counts[SiteState.UPDATED],
-            pending=counts[SiteState.PENDING],
-            failed=counts[SiteState.FAILED],
-            offline=counts[SiteState.OFFLINE],
-        ),
-        exceptions=_exceptions(step),
-    )
-
-
-def judge_release(release: ModelRelease, step: ReleaseStep, counts: Mapping[SiteState, int]) -> Verdict:
-    total = sum(counts.values())
-    version = release.spec.version or ""
-    told = f"{counts[SiteState.UPDATED]}/{total} sites serve {version}"
-    if counts[SiteState.FAILED]:
-        worst = next(item for item in step.sites if item.state is SiteState.FAILED)
-        keeps = f"; {worst.site} keeps {worst.serves.version}" if worst.serves else ""
-        return Verdict(Reason(worst.reason), f"{told}; {worst.site}: {worst.message}{keeps}")
-    if release.spec.paused and counts[SiteState.PENDING]:
-        return Verdict(Reason.PAUSED, f"{told}; spec.paused holds the others")
-    if counts[SiteState.PENDING]:
-        return Verdict(Reason.ROLLING_OUT, told)
-    offline = f", {counts[SiteState.OFFLINE]} offline catch up by themselves" if counts[SiteState.OFFLINE] else ""
-    if total == 0:
-        return Verdict(Reason.NOTHING_WANTED, "no job serves this model yet")
-    warned = next((item for item in step.sites if item.serves and item.serves.warning), None)
-    warning = f"; {warned.site}: {warned.serves.warning}" if warned and warned.serves else ""
-    return Verdict(Reason.RELEASED, told + offline + warning)
-
-
-def _exceptions(step: ReleaseStep) -> tuple[ReleaseException, ...]:
-    found = [
-        ReleaseException(
-            site=item.site,
-            job=item.job.partition("/")[2],
-            version=item.serves.version if item.serves else None,
-            digest=item.serves.digest if item.serves else None,
-            state=item.state.value,
-            reason=item.reason,
-            message=item.message[:1024],
-        )
-        for item in step.sites
-        if item.state is not SiteState.UPDATED
-    ]
-    order = {"Failed": 0, "Pending": 1, "Offline": 2}
-    return tuple(sorted(found, key=lambda item: (order[item.state], item.site, item.job))[:LISTED_EXCEPTIONS])
-
-
-# Sites -------------------------------------------------------------------------------------------------------------
-
-
-def site_status(site: SiteObject, *, plan: Plan, fleet: Fleet, overlaps: tuple[str, ...], version: str) -> SiteStatus:
-    """The status of a Site object. Default sites, which are nodes' labels only, have no object and no status."""
-    nodes = [node for node in fleet.nodes if node.site == site.name]
-    up = [node for node in nodes if node.ready]
-    elastic = site.spec.nodes == "Elastic"
-    placements = [item for job in plan.jobs for item in job.placements if item.site == site.name]
-    holders = {job.key for job in plan.jobs if any(item.site == site.name for item in job.placements)}
-    ready = sum(min(item.ready, item.replicas) for job in fleet.jobs for item in job.placed if item.site == site.name)
-    now, generation = fleet.now, site.generation
-    conditions = set_condition(
-        site.status.conditions,
-        type=ConditionType.CONNECTED,
-        # An elastic site may be scaled down to nothing, and is no less there.
-        status=bool(up) or elastic,
-        reason=Reason.LOCAL if up or elastic else Reason.DISCONNECTED,
-        message=""
-        if up or elastic
-        else "no node of this site is ready"
-        if nodes
-        else "no node belongs to this site; see spec.nodeSelector",
-        generation=generation,
-        now=now,
-    )
-    protecting = unavailable(site.spec).protecting
-    if protecting:
-        text = f"{', '.join(protecting)}: this version cannot honour it; nothing new is placed here"
-        conditions = set_outcome(
-            conditions, reason=Reason.FEATURE_NOT_YET_AVAILABLE, message=text, generation=generation, now=now
-        )
-    else:
-        for kind in (ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED):
-            conditions = remove_condition(conditions, kind)
-    fresh = (bool(up) or elastic) and all(node.live.cpu is not None for node in up) and not fleet.metrics_problem
-    conditions = set_condition(
-        conditions,
-        type=ConditionType.METRICS_FRESH,
-        status=fresh,
-        reason=Reason.FRESH if fresh else Reason.NO_METRICS,
-        message=fleet.metrics_problem,
-        generation=generation,
-        now=now,
-    )
-    if overlaps:
-        conditions = set_condition(
-            conditions,
-            type=ConditionType.NODES_OVERLAP,
-            status=True,
-            reason=Reason.OVERLAP,
-            message=f"an older Site holds {', '.join(overlaps[:5])}; make the node selectors disjoint",
-            generation=generation,
-            now=now,
-        )
-    else:
-        conditions = remove_condition(conditions, ConditionType.NODES_OVERLAP)
-    return SiteStatus(
-        observed_generation=generation,
-        conditions=conditions,
-        counts=Counts(
-            nodes=len(nodes),
-            nodes_ready=len(up),
-            jobs=len(holders),
-            replicas=sum(item.replicas for item in placements),
-            ready_replicas=ready,
-        ),
-        agent_version=version,
     )

@@ -10,7 +10,8 @@ from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.site import Site as SiteObject
 from edgeward.fleet.model import Fleet
 from edgeward.hub.publish import Published, publish
-from edgeward.hub.status import pod_selector, site_status
+from edgeward.hub.site_status import site_status
+from edgeward.hub.status import pod_selector
 from edgeward.placement import Plan, plan
 from edgeward.rollout.step import step
 from tests.unit.fleet.objects import Raw, assignment, fleet, job, node, release, site

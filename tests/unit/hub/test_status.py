@@ -18,7 +18,8 @@ from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.fleet.model import Fleet, Live, Sample
 from edgeward.hub.narrate import job_events, release_events
-from edgeward.hub.status import freshness, job_status, release_status
+from edgeward.hub.release_status import release_status
+from edgeward.hub.status import freshness, job_status
 from edgeward.placement.model import JobPlan, Placement, Plan
 from edgeward.placement.plan import plan as make_plan
 from edgeward.rollout.step import step

@@ -1,0 +1,119 @@
+"""What the hub says about releases. Pure, as status.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgeward.api.conditions import Reason, set_outcome
+from edgeward.api.modelrelease import ModelRelease, ModelReleaseStatus, ReleaseException, ReleaseSites, RolloutStatus
+from edgeward.rollout.step import ReleaseStep, SiteState
+
+from .verdict import Verdict
+
+LISTED_EXCEPTIONS = 50
+
+
+def release_status(release: ModelRelease, problem: str, step: ReleaseStep, *, now: float) -> ModelReleaseStatus:
+    """The status of a release that can be read. `problem` is a reason and a message, empty when there is none."""
+    before = release.status
+    counts = {state: step.count(state) for state in SiteState}
+    if problem:
+        reason, _, message = problem.partition(" ")
+        verdict = Verdict(Reason(reason), message)
+    else:
+        verdict = judge_release(release, step, counts)
+    target = step.target
+    current = step.current
+    return ModelReleaseStatus(
+        observed_generation=release.generation,
+        conditions=set_outcome(
+            before.conditions, reason=verdict.reason, message=verdict.message, generation=release.generation, now=now
+        ),
+        current_version=current.version if current else None,
+        current_digest=current.digest if current else None,
+        target_version=target.version if target else None,
+        target_digest=target.digest if target else None,
+        sites=ReleaseSites(
+            total=sum(counts.values()),
+            updated=counts[SiteState.UPDATED],
+            pending=counts[SiteState.PENDING],
+            failed=counts[SiteState.FAILED],
+            offline=counts[SiteState.OFFLINE],
+        ),
+        exceptions=_exceptions(step),
+        wave=_wave(release, step),
+        rollout=step.remembered,
+        refused=step.refused,
+        history=step.history,
+    )
+
+
+def _wave(release: ModelRelease, step: ReleaseStep) -> str | None:
+    """Name of the wave that is on its way."""
+    said = step.remembered
+    waves = release.spec.rollout.waves if release.spec.rollout else ()
+    if said is None or said.phase not in ("Rolling", "Baking") or said.wave >= len(waves):
+        return None
+    return waves[said.wave].name
+
+
+def judge_release(release: ModelRelease, step: ReleaseStep, counts: Mapping[SiteState, int]) -> Verdict:
+    total = sum(counts.values())
+    version = release.spec.version or ""
+    told = f"{counts[SiteState.UPDATED]}/{total} sites serve {version}"
+    if step.remembered is not None and total:
+        of_rollout = _of_rollout(release, step, step.remembered, told)
+        if of_rollout is not None:
+            return of_rollout
+    if counts[SiteState.FAILED]:
+        worst = next(item for item in step.sites if item.state is SiteState.FAILED)
+        keeps = f"; {worst.site} keeps {worst.serves.version}" if worst.serves else ""
+        return Verdict(Reason(worst.reason), f"{told}; {worst.site}: {worst.message}{keeps}")
+    if release.spec.paused and counts[SiteState.PENDING]:
+        return Verdict(Reason.PAUSED, f"{told}; spec.paused holds the others")
+    if counts[SiteState.PENDING]:
+        return Verdict(Reason.ROLLING_OUT, told)
+    offline = f", {counts[SiteState.OFFLINE]} offline catch up by themselves" if counts[SiteState.OFFLINE] else ""
+    if total == 0:
+        return Verdict(Reason.NOTHING_WANTED, "no job serves this model yet")
+    warned = next((item for item in step.sites if item.serves and item.serves.warning), None)
+    warning = f"; {warned.site}: {warned.serves.warning}" if warned and warned.serves else ""
+    return Verdict(Reason.RELEASED, told + offline + warning)
+
+
+def _of_rollout(release: ModelRelease, step: ReleaseStep, said: RolloutStatus, told: str) -> Verdict | None:
+    """What a rollout in waves says for itself; None where it is done and the sites have the word."""
+    if said.phase == "RolledBack":
+        back = f"; {step.current.version} serves" if step.current else ""
+        return Verdict(Reason.ROLLED_BACK, f"{said.why}{back}")
+    if release.spec.paused and said.phase != "Done":
+        return Verdict(Reason.PAUSED, f"{told}; spec.paused holds the others")
+    if said.hold:
+        return Verdict(Reason.PAUSED, f"{told}; {said.waits_for}")
+    if said.phase == "Done":
+        return None
+    wave = _wave(release, step)
+    place = (
+        f"wave {wave} ({said.wave + 1} of {len(release.spec.rollout.waves)})" if wave and release.spec.rollout else ""
+    )
+    return Verdict(
+        Reason.ROLLING_OUT, ", ".join(part for part in (told, place) if part) + f"; waits for {said.waits_for}"
+    )
+
+
+def _exceptions(step: ReleaseStep) -> tuple[ReleaseException, ...]:
+    found = [
+        ReleaseException(
+            site=item.site,
+            job=item.job.partition("/")[2],
+            version=item.serves.version if item.serves else None,
+            digest=item.serves.digest if item.serves else None,
+            state=item.state.value,
+            reason=item.reason,
+            message=item.message[:1024],
+        )
+        for item in step.sites
+        if item.state is not SiteState.UPDATED
+    ]
+    order = {"Failed": 0, "Pending": 1, "Offline": 2}
+    return tuple(sorted(found, key=lambda item: (order[item.state], item.site, item.job))[:LISTED_EXCEPTIONS])
