@@ -346,6 +346,34 @@ def test_a_quota_shared_by_two_jobs(tmp_path, source):
         assert f'edgeward_fetches_total{{result="Fetched",source="{source.address}"}} 5.0' in metrics
 
 
+@pytest.mark.parametrize("years", [-30, 70])
+def test_a_clock_that_jumps(tmp_path, source, years):
+    """Between two starts of the process; the disk's own times stay as they are. What served serves, a source that was
+    away is asked again soon, and the oldest model goes first."""
+    versions = {str(number): constant_times(float(number)) for number in range(1, 5)}
+    quota = {"EDGEWARD_STORE_BYTES": str(3 * len(V1) + 10)}
+    with server(tmp_path, **quota) as one:
+        for number in ("1", "2"):
+            one.want(publish(source, number, versions[number]), revision=int(number))
+            one.until(functools.partial(one.serves, number))
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import time\nseconds, nanoseconds, jump = time.time, time.time_ns, {years} * 31_557_600\n"
+        "time.time = lambda: seconds() + jump\ntime.time_ns = lambda: nanoseconds() + jump * 10**9\n"
+    )
+    source.status = 503
+    with server(tmp_path, **quota, PYTHONPATH=f"{tmp_path}:{REPOSITORY / 'edge-runtime'}") as one:
+        one.until(lambda: one.serves("2"))
+        assert abs(int(one.model("2")["since"][:4]) - time.gmtime().tm_year - years) <= 1, "the clock is wrong indeed"
+        one.want(publish(source, "3", versions["3"]), revision=3)
+        one.until(lambda: one.refused("3"))
+        source.status = None
+        for number in ("3", "4"):
+            one.want(publish(source, number, versions[number]), revision=int(number))
+            one.until(functools.partial(one.serves, number))
+    kept = {path.read_bytes() for path in (tmp_path / "store" / "blobs" / "sha256").iterdir()}
+    assert kept == {versions[number] for number in ("2", "3", "4")}
+
+
 def test_no_network_at_all(tmp_path, source):
     """In a network of its own that has not even a loopback device: what is on disk serves at once. Nobody can ask it, so
     its log has to tell."""
