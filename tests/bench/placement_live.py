@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 import shutil
 import signal
@@ -41,6 +42,7 @@ CORES = 4.0
 REQUEST = {"cpu": "500m", "memory": "64Mi"}
 USE = 0.3
 """cores that a replica really uses"""
+PARTS = ("hot", "moves")
 KEEPER = "keeper"
 """a job of no replicas that stays: with none left at once, the hub would take the others for lost"""
 JOBS_PATH = f"/apis/edgeward.dev/v1alpha1/namespaces/{NAMESPACE}/inferencejobs"
@@ -304,15 +306,43 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=8.0, help="of each of the two runs that count moves")
     parser.add_argument("--kill-every", type=float, default=20.0)
     parser.add_argument("--write", default="placement-live", help="results/NAME.json")
+    parser.add_argument("--only", choices=PARTS, help="one part; the figures of the other stay as they are")
     asked = parser.parse_args()
-    notes: dict[str, str] = {}
+    figures, notes = known(asked.write) if asked.only else ({}, {})
+    if asked.only != "moves":
+        hot_part(asked, figures, notes)
+    if asked.only != "hot":
+        moves_part(asked, figures, notes)
+    path = report.write(asked.write, versions={}, figures=figures, notes=notes)
+    print(path.read_text())
+    return 0
+
+
+def known(name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Figures and notes of the run before."""
+    path = report.RESULTS / f"{name}.json"
+    content = json.loads(path.read_text()) if path.exists() else {"figures": {}, "notes": {}}
+    return content["figures"], content["notes"]
+
+
+def hot_part(asked: argparse.Namespace, figures: dict[str, Any], notes: dict[str, str]) -> None:
     print(f"hot replicas and a burst on {asked.nodes} nodes", flush=True)
-    figures = attempt(
-        lambda: hot_and_bound(nodes=asked.nodes, replicas=asked.replicas, burst=asked.burst), notes, "hot"
+    notes.pop("hot", None)
+    found = attempt(lambda: hot_and_bound(nodes=asked.nodes, replicas=asked.replicas, burst=asked.burst), notes, "hot")
+    figures |= found
+    figures["load_average_hot"] = round(os.getloadavg()[1], 1)
+    size = f"{asked.nodes} nodes, {asked.replicas} replicas; what Prometheus would say is served by the bench"
+    notes["hot_replicas_edgeward"] = f"{size}; 3 nodes of 10 above 90% live without requests"
+    notes["bound_per_second_ratio"] = (
+        f"{asked.burst} at once on {asked.nodes} nodes, post of the first to bind of the last"
     )
+
+
+def moves_part(asked: argparse.Namespace, figures: dict[str, Any], notes: dict[str, str]) -> None:
     runs: dict[str, dict[str, Any]] = {}
     for name, every in (("undisturbed", None), ("killed", asked.kill_every)):
         print(f"moves in {asked.minutes:g} minutes, {name}", flush=True)
+        notes.pop(name, None)
         runs[name] = attempt(lambda every=every: moves(minutes=asked.minutes, kill_every=every), notes, name)
     calm, killed = runs["undisturbed"], runs["killed"]
     if calm:
@@ -322,19 +352,12 @@ def main() -> int:
         figures["moves_leader_killed"], figures["leader_kills"] = killed["all"], killed["kills"]
     both = bool(calm and killed and calm["all"])
     figures["moves_leader_killed_ratio"] = round(killed["all"] / calm["all"], 3) if both else None
-    size = f"{asked.nodes} nodes, {asked.replicas} replicas; what Prometheus would say is served by the bench"
-    notes["hot_replicas_edgeward"] = f"{size}; 3 nodes of 10 above 90% live without requests"
-    notes["bound_per_second_ratio"] = (
-        f"{asked.burst} at once on {asked.nodes} nodes, post of the first to bind of the last"
-    )
+    figures["load_average_moves"] = round(os.getloadavg()[1], 1)
     notes["moves_leader_killed_ratio"] = (
-        f"{asked.minutes:g} minutes each instead of 10, killed every {asked.kill_every:g} s; dwell 60 s and evaluations 10 s "
+        f"{asked.minutes:g} minutes each, killed every {asked.kill_every:g} s; dwell 60 s and evaluations 10 s "
         "apart instead of 600 and 15, so that there is something to count; half of the nodes in use overloaded at half time"
     )
     notes["moves_per_hour_noisy"] = "the first half of the undisturbed run: noise of a tenth of a node, nothing else"
-    path = report.write(asked.write, versions={}, figures=figures, notes=notes)
-    print(path.read_text())
-    return 0
 
 
 def attempt(measure: Callable[[], dict[str, Any]], notes: dict[str, str], name: str) -> dict[str, Any]:
