@@ -101,7 +101,7 @@ image: venv ## build the operator's and the runtime's image
 	$(STEP) "images" env $(RUN) -m tests.cluster images $(if $(BASE),--base $(BASE))
 
 .PHONY: bench
-bench: bench-main bench-placement ## all figures
+bench: bench-main bench-placement bench-runtime ## all figures
 
 .PHONY: bench-main
 bench-main: venv ## the main job's figures, into tests/bench/results/main.json
@@ -118,6 +118,12 @@ bench-placement-live: venv ## the whole operator's placement figures, 25 minutes
 	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages $(PLANE_PACKAGES)
 	$(STEP) "programs for the bench" env $(RUN) -m tests.cluster build control-plane kwok
 	$(STEP) "bench placement, the whole operator" env $(RUN) -m tests.bench.placement_live
+
+.PHONY: bench-runtime
+bench-runtime: venv ## the runtime's figures, MLServer's and KServe's beside them, half an hour, into tests/bench/results/runtime.json
+	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages node
+	$(STEP) "bench runtime" env $(RUN) -m tests.bench.bench_runtime
+	$(STEP) "benchmark page" env $(RUN) -m tests.bench.page
 
 .PHONY: clean
 clean: ## remove what was built inside the tree

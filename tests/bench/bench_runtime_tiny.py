@@ -229,13 +229,13 @@ asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main())
 """
 
 
-def floor_us(folder: Path) -> float:
+def floor_us(folder: Path, *, requests: int) -> float:
     """CPU of a request at a server that does nothing but answer as many bytes: what the kernel and the event loop take of
     each. On a virtual machine this is often most of it."""
     (port,) = free_ports(1)
     with running([sys.executable, "-c", ECHO, str(port)], port=port, ready="/", log=folder / "echo.log") as pid:
         request = request_bytes(model="tiny", binary=True)
-        return cost(port, pid, request, warm=WARM, requests=REQUESTS // 2, rounds=3).cpu_us
+        return cost(port, pid, request, warm=WARM, requests=requests, rounds=3).cpu_us
 
 
 def bare_session_run_us(model: Path) -> float:
@@ -263,13 +263,13 @@ def ours(model: Path, folder: Path, **settings: str) -> Iterator[tuple[int, int]
         yield port, pid
 
 
-def measure_ours(folder: Path) -> dict[str, Any]:
+def measure_ours(folder: Path, *, requests: int = REQUESTS) -> dict[str, Any]:
     tiny = onnx_models.write(folder / "tiny.onnx", onnx_models.mlp(batch=1))
     three = onnx_models.write(folder / "three.onnx", onnx_models.mlp((784, 900, 64, 10)))
     bare = bare_session_run_us(tiny)
     with ours(tiny, folder) as (port, pid):
         measured = cost(
-            port, pid, request_bytes(model="tiny", binary=True), warm=WARM, requests=REQUESTS, rounds=ROUNDS
+            port, pid, request_bytes(model="tiny", binary=True), warm=WARM, requests=requests, rounds=ROUNDS
         )
     with ours(three, folder) as (port, pid):
         request = request_bytes(model="three", binary=True, width=784)
@@ -279,7 +279,7 @@ def measure_ours(folder: Path) -> dict[str, Any]:
     return {
         "cpu_us_added_tiny": round(measured.cpu_us - bare, 1),
         "cpu_us_request_tiny": measured.cpu_us,
-        "cpu_us_floor": floor_us(folder),
+        "cpu_us_floor": floor_us(folder, requests=requests // 2),
         "wall_us_request_tiny": measured.wall_us,
         "cpu_us_session_run": bare,
         "pss_mb_runtime": pss,
@@ -356,7 +356,7 @@ ModelServer(http_port=int(sys.argv[2]), enable_grpc=False).start([Tiny()])
 """
 
 
-def measure_mlserver(folder: Path, model: Path) -> dict[str, Any]:
+def measure_mlserver(folder: Path, model: Path, *, requests: int = PEER_REQUESTS) -> dict[str, Any]:
     bin_folder = environment("mlserver")
     home = folder / "mlserver"
     home.mkdir()
@@ -372,7 +372,7 @@ def measure_mlserver(folder: Path, model: Path) -> dict[str, Any]:
         PATH=f"{bin_folder}:{os.environ['PATH']}",
     ) as pid:  # fmt: skip
         request = request_bytes(model="tiny", binary=False)
-        measured = cost(http, pid, request, warm=PEER_WARM, requests=PEER_REQUESTS, rounds=3)
+        measured = cost(http, pid, request, warm=PEER_WARM, requests=requests, rounds=3)
         pss = pss_mb(pid)
     return {
         "cpu_us_request": measured.cpu_us,
@@ -384,7 +384,7 @@ def measure_mlserver(folder: Path, model: Path) -> dict[str, Any]:
     }
 
 
-def measure_kserve(folder: Path, model: Path) -> dict[str, Any]:
+def measure_kserve(folder: Path, model: Path, *, requests: int = PEER_REQUESTS) -> dict[str, Any]:
     bin_folder = environment("kserve")
     script = folder / "kserve_server.py"
     script.write_text(KSERVE_SERVER)
@@ -392,7 +392,7 @@ def measure_kserve(folder: Path, model: Path) -> dict[str, Any]:
     command = [str(bin_folder / "python"), str(script), str(model), str(http)]
     with running(command, port=http, ready="/v2/models/tiny/ready", log=folder / "kserve.log") as pid:
         request = request_bytes(model="tiny", binary=True)
-        measured = cost(http, pid, request, warm=PEER_WARM, requests=PEER_REQUESTS, rounds=3)
+        measured = cost(http, pid, request, warm=PEER_WARM, requests=requests, rounds=3)
         pss = pss_mb(pid)
     return {
         "cpu_us_request": measured.cpu_us,
