@@ -39,16 +39,29 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def build(files: Iterable[File], *, name: str, version: str, annotations: Mapping[str, str] | None = None) -> Built:
-    """The same files give the same manifest, whatever their order. Refusal if the runtime would not take it."""
+def build(
+    files: Iterable[File],
+    *,
+    name: str,
+    version: str,
+    annotations: Mapping[str, str] | None = None,
+    chunks: bytes = b"",
+) -> Built:
+    """The same files give the same manifest, whatever their order. `chunks`: their index, see chunks.py; b"" for none.
+    Refusal if the runtime would not take it."""
     listed = sorted(files, key=lambda file: file.path)
     layout.model_path(file.path for file in listed)
+    layers = [_layer(layout.media_type(file.path), file) for file in listed]
+    if chunks:
+        # Has a path too, for tools that put every layer into a file.
+        index = File(path=layout.CHUNKS, digest=digest_of(chunks), size=len(chunks))
+        layers.append(_layer(manifest.CHUNKS, index))
     # A raw layer is its own content, so the ids of the unpacked layers are the layers' digests.
     config = _dumps(
         {
             "descriptor": {"name": name, "version": version},
             "config": {"format": "onnx"},
-            "modelfs": {"type": "layers", "diffIds": [file.digest for file in listed]},
+            "modelfs": {"type": "layers", "diffIds": [layer["digest"] for layer in layers]},
         }
     )
     document = _dumps(
@@ -57,15 +70,7 @@ def build(files: Iterable[File], *, name: str, version: str, annotations: Mappin
             "mediaType": manifest.MEDIA_TYPE,
             "artifactType": manifest.ARTIFACT_TYPE,
             "config": {"mediaType": manifest.CONFIG_TYPE, "digest": digest_of(config), "size": len(config)},
-            "layers": [
-                {
-                    "mediaType": layout.media_type(file.path),
-                    "digest": file.digest,
-                    "size": file.size,
-                    "annotations": {manifest.FILEPATH: file.path},
-                }
-                for file in listed
-            ],
+            "layers": layers,
             "annotations": {
                 "org.opencontainers.image.title": name,
                 "org.opencontainers.image.version": version,
@@ -75,6 +80,15 @@ def build(files: Iterable[File], *, name: str, version: str, annotations: Mappin
     )
     manifest.parse(document, max_bytes=sum(file.size for file in listed))
     return Built(manifest=document, config=config)
+
+
+def _layer(media_type: str, file: File) -> dict[str, object]:
+    return {
+        "mediaType": media_type,
+        "digest": file.digest,
+        "size": file.size,
+        "annotations": {manifest.FILEPATH: file.path},
+    }
 
 
 def _dumps(document: Mapping[str, object]) -> bytes:

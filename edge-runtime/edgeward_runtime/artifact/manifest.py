@@ -31,6 +31,8 @@ DATASET = "application/vnd.cncf.model.dataset.v1.raw"
 DOC = "application/vnd.cncf.model.doc.v1.raw"
 CODE = "application/vnd.cncf.model.code.v1.raw"
 _RAW = frozenset({WEIGHT, WEIGHT_CONFIG, DATASET, DOC, CODE})
+# No file of the model: where the bytes of its files may be cut, see chunks.py.
+CHUNKS = "application/vnd.edgeward.model.chunks.v1"
 # Of no use to a runtime that runs no code: never fetched, in whatever form they are packed.
 _SKIPPED = ("application/vnd.cncf.model.doc.v1.", "application/vnd.cncf.model.code.v1.")
 _PREFIX = "application/vnd.cncf.model."
@@ -42,6 +44,7 @@ TITLE = "org.opencontainers.image.title"
 # A registry may refuse a manifest above 4 MiB (OCI distribution-spec), so none is larger.
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_LAYERS = 256
+MAX_CHUNKS_BYTES = 64 * 2**20  # of a chunk index: one of 400 GB
 _MAX_PATH = 512  # characters
 _MAX_DEPTH = 8
 _MAX_SIZE = 2**50  # bytes, of one layer
@@ -67,6 +70,7 @@ class Manifest:
     config: Layer
     layers: tuple[Layer, ...]  # what a runtime needs, in the order of the manifest; documentation and code left out
     annotations: Mapping[str, str]
+    chunks: Layer | None = None  # the index of their chunks, for who has other versions of them; path ""
 
     @property
     def size(self) -> int:
@@ -94,7 +98,10 @@ def parse(data: bytes, *, max_bytes: int) -> Manifest:
     if not layers:
         raise _unsupported("the manifest holds documentation or code only, no model")
     _check_paths(layers)
-    manifest = Manifest(config=config, layers=tuple(layers), annotations=_annotations(document))
+    # It only saves bytes, so one that is too large to be worth it, or a second one, is no reason to refuse a model.
+    indexes = [_blob(one, f"layers[{index}]") for index, one in enumerate(raw) if _is_chunks(one)]
+    chunks = indexes[0] if len(indexes) == 1 and indexes[0].size <= MAX_CHUNKS_BYTES else None
+    manifest = Manifest(config=config, layers=tuple(layers), annotations=_annotations(document), chunks=chunks)
     if manifest.size > max_bytes:
         raise _too_large(f"the artifact has {manifest.size} bytes, the limit is {max_bytes}")
     return manifest
@@ -151,10 +158,14 @@ def _blob(raw: object, where: str, path: str = "") -> Layer:
     return Layer(digest=digest, size=size, media_type=media_type, path=path)
 
 
+def _is_chunks(raw: object) -> bool:
+    return isinstance(raw, dict) and raw.get("mediaType") == CHUNKS
+
+
 def _layer(raw: object, where: str) -> Layer | None:
     blob = _blob(raw, where)
     media_type = blob.media_type
-    if media_type.startswith(_SKIPPED):
+    if media_type.startswith(_SKIPPED) or media_type == CHUNKS:
         return None
     if media_type not in _RAW:
         archived = "; publish each file as a raw layer" if media_type.startswith(_PREFIX) else ""

@@ -42,12 +42,14 @@ class Client:
         headers: Mapping[str, str],
         private: Mapping[str, str] | None = None,
         data: bytes | None = None,
+        method: str | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """The answer, whatever its status. Redirects of a GET are followed. `private` headers are credentials: they go
-        to the address's own scheme, host and port and nowhere else. Refusal Unreachable if nobody answers."""
+        """The answer, whatever its status. `method` is GET, or POST with `data`, unless it is given. Redirects of what
+        has no data are followed. `private` headers are credentials: they go to the address's own scheme, host and port
+        and nowhere else. Refusal Unreachable if nobody answers."""
         here, secret = address, dict(private or {})
         for _ in range(_MAX_REDIRECTS):
-            response = self._open(here, {**headers, **secret}, data, address)
+            response = self._open(here, {**headers, **secret}, data, address, method)
             with response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location or data is not None:
@@ -56,18 +58,18 @@ class Client:
             there = urllib.parse.urljoin(here, location)
             if not there.startswith(("http://", "https://")):
                 raise unreachable(address, "redirects to an address that is not http or https")
-            if _origin(there) != _origin(here):
+            if origin(there) != origin(here):
                 secret = {}
             here = there
         raise unreachable(address, f"redirects more than {_MAX_REDIRECTS} times")
 
     def _open(
-        self, address: str, headers: Mapping[str, str], data: bytes | None, asked: str
+        self, address: str, headers: Mapping[str, str], data: bytes | None, asked: str, method: str | None
     ) -> http.client.HTTPResponse:
         try:
             # identity: the digest is that of the file, not of a compressed transfer.
             fixed = {"Accept-Encoding": "identity", "User-Agent": "edgeward-runtime"}
-            request = urllib.request.Request(address, headers={**fixed, **headers}, data=data)
+            request = urllib.request.Request(address, headers={**fixed, **headers}, data=data, method=method)
             scheme = request.type
             if scheme not in self._openers:
                 self._openers[scheme] = self._opener(scheme)
@@ -94,7 +96,7 @@ class Client:
         return context
 
 
-def _origin(address: str) -> tuple[str, str, int]:
+def origin(address: str) -> tuple[str, str, int]:
     parts = urllib.parse.urlsplit(address)
     try:
         port = parts.port

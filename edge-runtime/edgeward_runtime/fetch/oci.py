@@ -6,7 +6,7 @@ from __future__ import annotations
 import http.client
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import orjson
@@ -32,14 +32,16 @@ _MAX_TOKEN_BYTES = 1 << 20
 
 
 class Repository:
-    """One repository of a registry, for the time of one fetch: a token is kept that long."""
+    """One repository of a registry, for the time of one fetch or push: a token is kept that long. `digest`: what the
+    address may name, if it names one."""
 
-    def __init__(self, address: str, *, digest: str, client: web.Client, access: Access) -> None:
+    def __init__(self, address: str, *, digest: str | None, client: web.Client, access: Access) -> None:
         found = _REFERENCE.fullmatch(address)
         if found is None:
             raise refusals.unsupported(address, "is not oci://REGISTRY/REPOSITORY")
         if found["digest"] not in (None, digest):
-            raise refusals.unsupported(address, f"names another digest than {digest}")
+            wanted = f"another digest than {digest}" if digest else "a digest"
+            raise refusals.unsupported(address, f"names {wanted}")
         self.address = f"oci://{found['host']}/{found['repository']}"
         self._host, self._repository = found["host"], found["repository"]
         self._plain = self._host in access.plain_http
@@ -49,8 +51,8 @@ class Repository:
         self._authorization: str | None = None
 
     def manifest(self, digest: str) -> bytes:
-        """Its bytes, not yet compared with the digest. A tag is never asked for: it may have moved."""
-        with self._get(f"manifests/{digest}", {"Accept": MEDIA_TYPE}) as response:
+        """Its bytes, not yet compared with the digest. Who fetches a model never asks for a tag: it may have moved."""
+        with self.ask(f"manifests/{digest}", {"Accept": MEDIA_TYPE}) as response:
             if response.status != 200:
                 raise web.refused(self.address, response)
             try:
@@ -67,7 +69,7 @@ class Repository:
         @contextmanager
         def open_(offset: int, origin: Origin) -> Iterator[Opened]:
             for start in dict.fromkeys((offset, 0)):
-                with self._get(f"blobs/{digest}", web.range_headers(address, start, origin)) as response:
+                with self.ask(f"blobs/{digest}", web.range_headers(address, start, origin)) as response:
                     answer = web.opened(address, response, start)
                     if answer is not None:
                         yield answer
@@ -77,13 +79,20 @@ class Repository:
         return Source(address=address, open=open_)
 
     @contextmanager
-    def _get(self, path: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
-        """Asks as who we are so far; told to show more, gets that and asks once more."""
-        address = f"{self._base}/{path}"
+    def ask(
+        self, path: str, headers: Mapping[str, str], *, method: str | None = None, data: bytes | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Asks as who we are so far; told to show more, gets that and asks once more. `path` is below the repository, or
+        an address that the registry gave: to another host than its own no login goes."""
+        address = urllib.parse.urljoin(f"{self._base}/", path)
+        if not self._plain and address.startswith("http://"):
+            # A registry behind a proxy that ends TLS does not always know that it is asked with TLS.
+            address = f"https://{address.removeprefix('http://')}"
+        own = web.origin(address) == web.origin(self._base)
         for again in (False, True):
-            private = {"Authorization": self._authorization} if self._authorization else {}
-            with self._client.request(address, headers=headers, private=private) as response:
-                if again or response.status != 401:
+            private = {"Authorization": self._authorization} if self._authorization and own else {}
+            with self._client.request(address, headers=headers, private=private, method=method, data=data) as response:
+                if again or response.status != 401 or not own:
                     yield response
                     return
                 challenges = response.headers.get_all("WWW-Authenticate") or []

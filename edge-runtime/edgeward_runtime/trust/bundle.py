@@ -110,25 +110,31 @@ def pointers(text: bytes) -> tuple[Pointer, ...]:
     return tuple(found)
 
 
-def build_manifest(signed: Iterable[Signed]) -> tuple[bytes, list[bytes]]:
-    """The manifest to push under tag(), and the blobs that it needs: config and payloads."""
-    config = b"{}"
+def build_manifest(signed: Iterable[Signed], *, onto: bytes | None = None) -> tuple[bytes, list[bytes]]:
+    """The manifest to push under tag(), and the blobs that it needs: config and payloads. `onto` is the one that is
+    there: what others put into it stays as it is. Refusal SignatureInvalid if that is no such manifest."""
     listed = list(signed)
+    layers = [
+        {
+            "mediaType": PAYLOAD_TYPE,
+            "digest": digest_of(one.payload),
+            "size": len(one.payload),
+            "annotations": {ANNOTATION: _encoded(one.signature)},
+        }
+        for one in listed
+    ]
+    payloads = [one.payload for one in listed]
+    if onto is not None:
+        before = _list(onto, "layers", "the signature manifest")
+        return orjson.dumps({**orjson.loads(onto), "layers": [*before, *layers]}), payloads
+    config = b"{}"
     document = {
         "schemaVersion": 2,
         "mediaType": manifest.MEDIA_TYPE,
         "config": {"mediaType": manifest.EMPTY_TYPE, "digest": digest_of(config), "size": len(config)},
-        "layers": [
-            {
-                "mediaType": PAYLOAD_TYPE,
-                "digest": digest_of(one.payload),
-                "size": len(one.payload),
-                "annotations": {ANNOTATION: _encoded(one.signature)},
-            }
-            for one in listed
-        ],
+        "layers": layers,
     }
-    return orjson.dumps(document), [config, *(one.payload for one in listed)]
+    return orjson.dumps(document), [config, *payloads]
 
 
 def _list(text: bytes, key: str, what: str) -> list[dict[str, Any]]:

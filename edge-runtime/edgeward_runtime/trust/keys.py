@@ -10,10 +10,11 @@ from edgeward_runtime.errors import Refusal
 from edgeward_runtime.trust.bundle import Signed, payload, signed_digest
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
     PublicKey = Ed25519PublicKey | EllipticCurvePublicKey
+    PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 
 
 def verify(digest: str, signed: Sequence[Signed], keys: Sequence[str]) -> None:
@@ -42,20 +43,37 @@ def verify(digest: str, signed: Sequence[Signed], keys: Sequence[str]) -> None:
 
 def sign(digest: str, private_key: bytes) -> Signed:
     """What `verify` takes for `digest`, made with a private key in PEM without password. ValueError for another."""
-    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    text = payload(digest)
+    key = _private_key(private_key)
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return Signed(text, key.sign(text, ec.ECDSA(hashes.SHA256())))
+    return Signed(text, key.sign(text))
+
+
+def public_of(private_key: bytes) -> str:
+    """The public key in PEM that belongs to a private one, for signature.keys. ValueError as `sign`."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public = _private_key(private_key).public_key()
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def _private_key(text: bytes) -> PrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    text = payload(digest)
     try:
-        key = load_pem_private_key(private_key, password=None)
+        key = load_pem_private_key(text, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError("no private key in PEM without password") from None
     if isinstance(key, ed25519.Ed25519PrivateKey):
-        return Signed(text, key.sign(text))
+        return key
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
-        return Signed(text, key.sign(text, ec.ECDSA(hashes.SHA256())))
+        return key
     raise ValueError("neither an Ed25519 nor an ECDSA P-256 key")
 
 
