@@ -43,7 +43,7 @@ from .placement_policies import (
 
 SETTINGS = PlanSettings()
 LARGEST = SIZES[-1]
-SEEDS_AT = {SIZES[-2]: 6, LARGEST: 2}
+SEEDS_AT = {SIZES[-2]: 6, LARGEST: 1}
 """of 20, where one instance takes a quarter of a minute or minutes"""
 MILP_SEEDS = 3
 STALE_SEEDS = 3

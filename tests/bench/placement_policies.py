@@ -70,7 +70,7 @@ def _greedily(decision: Decision, ledger: Ledger) -> list[int]:
 
 
 def _by_choice(decision: Decision, ledger: Ledger, choice: Choice) -> list[int]:
-    rows = np.array([state.index for state in decision.allowed], dtype=np.intp)
+    rows = decision.rows
     nodes: list[int] = []
     for need in decision.needs:
         while need.count > 0 and len(rows):

@@ -53,10 +53,6 @@ class Decision:
     scorer: Scorer
     static: StaticMisses
     """why nodes do not pass what cannot change during a plan, by index"""
-    allowed: list[NodeState] = field(default_factory=list)
-    """nodes that pass it"""
-    rows: Rows = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
-    """the same as indices of Ledger.states"""
     standings: list[Standing] = field(default_factory=list)
     misplaced: list[Standing] = field(default_factory=list)
     """what is where the job does not allow it any more; their replacements are among the needs"""
@@ -88,6 +84,13 @@ class Decision:
     nomination: Nomination | None = None
     gives_way: tuple[GivesWay, ...] = ()
 
+    @property
+    def rows(self) -> Rows:
+        """Nodes that pass what cannot change, as indices of Ledger.states; none for a job that has a problem."""
+        if self.turn.job.problem is not None:
+            return np.zeros(0, dtype=np.intp)
+        return np.flatnonzero(self.static.passes)
+
 
 def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
     """What stays, what is too much, and how many replicas want a place."""
@@ -102,9 +105,6 @@ def begin(turn: Turn, ledger: Ledger, settings: PlanSettings) -> Decision:
         if job.per_site:
             decision.wanted = sum(standing.count for standing in decision.standings)
         return decision
-
-    decision.rows = np.nonzero(static.passes)[0]
-    decision.allowed = [ledger.states[row] for row in decision.rows.tolist()]
 
     if job.per_site:
         surplus = _share_by_site(decision, ledger, settings)
@@ -187,6 +187,7 @@ def finish(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_
         # The dearest part of a decision by far, and for most jobs of most plans the same as ever.
         _explain(decision, ledger, settings, fleet_notes)
     decision.placements = _placements(decision)
+    decision.scorer.rest()
 
 
 def follow(decision: Decision, advice: Guidance, ledger: Ledger) -> None:
@@ -409,7 +410,11 @@ def consider_move(
     verdict = judge(
         decision.turn.job,
         decision.standings,
-        (state for state in decision.allowed if first_miss(ask, state, MOVE_CHECKS) is None),
+        (
+            state
+            for state in map(ledger.states.__getitem__, decision.rows)
+            if first_miss(ask, state, MOVE_CHECKS) is None
+        ),
         scorer=decision.scorer,
         now=ledger.now,
         budget=budget,

@@ -194,7 +194,7 @@ class _Board:
         promising = self._holders.promising(decision, shielded=False)
         ranked = self._ledger.ranked(
             state
-            for state in decision.allowed
+            for state in map(self._ledger.states.__getitem__, decision.rows)
             if state.index in promising and state.node.name != barred and {None, state.site.name} & sites
         )
         return self._by_quota(decision, ranked)
@@ -368,7 +368,9 @@ class _Board:
     def _shielded_places(self, decision: Decision, barred: str) -> Iterable[NodeState]:
         promising = self._holders.promising(decision, shielded=True)
         frozen = [s for s in self._ledger.states if s.site.frozen and s.index in decision.static]
-        places = self._ledger.ranked(s for s in [*decision.allowed, *frozen] if s.index in promising)
+        places = self._ledger.ranked(
+            s for s in [*map(self._ledger.states.__getitem__, decision.rows), *frozen] if s.index in promising
+        )
         for state in self._by_quota(decision, [place for place in places if place.node.name != barred]):
             lower = self._holders.victims(decision, state, shielded=True)
             brought = [self._holders.brings(decision, state, victim) for victim in lower]

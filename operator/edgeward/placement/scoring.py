@@ -183,6 +183,11 @@ class Scorer:
         weighed: Floats = self.weigh(self.figure(self._facts(ledger, rows, added), MANY), 0, stays=False)
         return weighed
 
+    def rest(self) -> None:
+        """Of thousands of jobs most are not looked at again in a plan: what can be computed anew goes."""
+        self._bases, self._seen = np.zeros(0), 0
+        self.site_terms.forget()
+
     def _forget(self, ledger: Ledger) -> None:
         """What was computed of nodes that have changed since."""
         size, last = len(ledger.states), len(ledger.changes)

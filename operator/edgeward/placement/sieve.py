@@ -69,7 +69,7 @@ class StaticMisses(Mapping[int, Miss]):
     def __init__(self, kinds: Rows, which: Rows, distances: Floats, of_pools: Mapping[int, Miss]) -> None:
         """`which`, `distances`: by kind, the first of STATIC_CHECKS that it fails, or PASSES, and by how much; pools
         have their Miss in `of_pools`, by kind too."""
-        self.first: Rows = which[kinds] if len(kinds) else np.zeros(0, dtype=np.intp)
+        self.first = which.astype(np.int8)[kinds] if len(kinds) else np.zeros(0, dtype=np.int8)
         """by index of Ledger.states"""
         self.passes: Mask = self.first == PASSES
         self._kinds, self._distances, self._of_pools = kinds, distances, of_pools
