@@ -247,6 +247,101 @@ def plot(result: dict[str, Any]) -> str:
     )
 
 
+RUNTIME_PLOT = DOCS / "benchmarks-runtime.svg"
+RUNTIME_AIMS = {
+    "cpu_us_added_tiny": ("50", "CPU of a request beyond session.run, tiny model, one row, binary, us"),
+    "cpu_us_floor": ("", "of which a server that only answers as many bytes takes: the kernel and the event loop, us"),
+    "cpu_us_mlserver": ("8 times ours", "the same for MLServer, us"),
+    "cpu_us_kserve": ("8 times ours", "the same for KServe's Python server, us"),
+    "throughput_share_magika": (".95", "16 clients' rows a second over a bare loop of session.run at the same batch"),
+    "batching_gain_mid": ("2", "16 clients' rows a second, with batching over without, middling model"),
+    "idle_added_ms": (".3", "what batching adds to the median of one client, ms"),
+    "swaps": ("50", "new versions under constant load"),
+    "swap_failed": ("0", "requests that failed meanwhile"),
+    "swap_misrouted": ("0", "answers that were not of the version that they name"),
+    "swap_p99_ratio": ("", "99th percentile of the time with swaps over that without"),
+    "pss_mb_idle": ("80", "memory with a 3 MB model, PSS over all processes, MB"),
+    "pss_ratio_after_200_swaps": ("1.2", "memory after 200 new versions over that after the first"),
+    "fuzz_bodies": ("100000", "wrong bodies of every kind, in ten minutes"),
+    "fuzz_crashes": ("0", "of these answered by 500 or not at all"),
+    "image_mb_compressed": ("120", "the image in a registry, MB"),
+    "image_mb_unpacked": ("350", "the image on a node, MB"),
+    "conformance_passed": ("all", "cases of the protocol's conformance suite passed"),
+    "conformance_total": ("", "of so many"),
+    "conformance_passed_mlserver": ("", "the same for MLServer"),
+    "conformance_passed_kserve": ("", "the same for KServe's server"),
+    "json_over_binary_224": ("", "time of a 1x3x224x224 float picture as JSON over that as binary"),
+    "grpc_over_rest_cpu": ("", "CPU of a row beyond session.run, gRPC over REST in binary"),
+}
+
+
+def runtime(result: dict[str, Any]) -> str:
+    figures, notes = result["figures"], result["notes"]
+    rows = [
+        f"| `{name}` | {_text(figures.get(name))} | {aim or '-'} | {what} | {notes.get(name, '')} |"
+        for name, (aim, what) in RUNTIME_AIMS.items()
+    ]
+    others = ", ".join(
+        f"`{name}` {_text(value)}"
+        for name, value in sorted(figures.items())
+        if name not in RUNTIME_AIMS and isinstance(value, int | float)
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
+    return f"""
+## The runtime
+
+`make bench-runtime`. The server is pinned to one core and the load to the other, {result["machine"]["cpu"]}. {versions}.
+
+| figure | measured | aim | what it is | note |
+|---|---|---|---|---|
+{chr(10).join(rows)}
+
+![CPU of a small request](benchmarks-runtime.svg)
+
+Also measured: {others}.
+
+How: CPU is the time that the scheduler says the server's threads ran. The models are networks of dense layers, 64-32-10
+(tiny, 5 us a run) and 784-1024-1024-1024-10 (middling), and [magika](../tests/demo/models.py)'s. Requests come over kept
+connections, the next as soon as the last is answered; batching is compared in turns on two servers that run side by side.
+In the run with swaps each answer is checked against what the version that it names must give. MLServer and KServe's
+server run the same models, from hash-pinned locks (requirements/bench-*.txt), with the settings that their documentation
+gives for production.
+"""
+
+
+def runtime_plot(result: dict[str, Any]) -> str:
+    figures = result["figures"]
+    bars = [
+        ("Edgeward", figures.get("cpu_us_added_tiny")),
+        ("its floor", figures.get("cpu_us_floor")),
+        ("gRPC", _beyond_run(figures, "cpu_us_request_grpc")),
+        ("KServe", figures.get("cpu_us_kserve")),
+        ("MLServer", figures.get("cpu_us_mlserver")),
+    ]
+    most = max((value for _, value in bars if value), default=1)
+    rows = []
+    for number, (name, value) in enumerate(bars):
+        y, width = 40 + 30 * number, 420 * (value or 0) / most
+        label = f"{value:g} us" if value is not None else "could not be run"
+        rows.append(
+            f'<text x="90" y="{y + 15}" text-anchor="end">{name}</text>'
+            f'<rect x="100" y="{y}" width="{width:.1f}" height="20" fill="{"#0b6e4f" if number == 0 else "#9aa5b1"}"/>'
+            f'<text x="{106 + width:.1f}" y="{y + 15}">{label}</text>'
+        )
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="640" height="200" font-family="sans-serif" font-size="13">'
+        '<rect width="640" height="200" fill="white"/>'
+        '<text x="10" y="22" font-weight="bold">CPU of a small request beyond the model (less is better)</text>'
+        + "".join(rows)
+        + "</svg>\n"
+    )
+
+
+def _beyond_run(figures: dict[str, Any], name: str) -> float | None:
+    value, run = figures.get(name), figures.get("cpu_us_session_run")
+    return None if value is None or run is None else round(value - run, 1)
+
+
 def _text(value: Any) -> str:
     return "not measured" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -254,12 +349,14 @@ def _text(value: Any) -> str:
 def main() -> int:
     result = json.loads((RESULTS / "main.json").read_text())
     wanted = {PAGE: page(result), PLOT: plot(result)}
-    for name, section in (("placement", placement), ("placement-live", live)):
+    for name, section in (("placement", placement), ("placement-live", live), ("runtime", runtime)):
         measured = RESULTS / f"{name}.json"
         if measured.exists():
             wanted[PAGE] += section(json.loads(measured.read_text()))
     if (RESULTS / "placement.json").exists():
         wanted[PLACEMENT_PLOT] = placement_plot(json.loads((RESULTS / "placement.json").read_text()))
+    if (RESULTS / "runtime.json").exists():
+        wanted[RUNTIME_PLOT] = runtime_plot(json.loads((RESULTS / "runtime.json").read_text()))
     if "--check" in sys.argv:
         stale = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
         if stale:
