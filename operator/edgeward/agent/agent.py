@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -18,17 +18,14 @@ from weakref import WeakValueDictionary
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import ApiError as InvalidObject
 from edgeward.api.common import format_time, parse
-from edgeward.api.conditions import Reason
 from edgeward.cluster.cache import Cache
 from edgeward.cluster.client import ApiError, Client, WriteRefused
 from edgeward.cluster.events import Recorder
 from edgeward.cluster.resources import (
     ASSIGNMENTS,
     CONFIG_MAPS,
-    DEFINITIONS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
-    NAMESPACES,
     NODES,
     PODS,
     SERVICES,
@@ -36,12 +33,10 @@ from edgeward.cluster.resources import (
     VOLUME_CLAIMS,
     Object,
     Resource,
-    key_of,
 )
 from edgeward.fleet.names import (
     ANNOTATION_MODELS,
     ANNOTATION_NODE,
-    FINALIZER,
     LABEL_ASSIGNMENT,
     LABEL_JOB,
     LABEL_MANAGED_BY,
@@ -56,13 +51,13 @@ from .disruption import protection, users_budgets
 from .merge import contains
 from .policy import forbidden
 from .queue import KeyQueue
+from .removal import Removal
 from .render import Child, children, config_name, config_revision, placement_name
-from .report import has_ended, is_lost, is_ready, stamped, status
-from .scrape import RuntimeScraper
-from .settings import AgentSettings
+from .report import stamped, status
+from .runtimes import Runtimes
+from .settings import MANAGER, AgentSettings
 
 log = logging.getLogger(__name__)
-MANAGER = "edgeward-agent"
 WATCHED = (ASSIGNMENTS, NODES, PODS, DEPLOYMENTS, SERVICES, CONFIG_MAPS, VOLUME_CLAIMS, DISRUPTION_BUDGETS)
 """what the cache of an agent must hold"""
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0
@@ -73,13 +68,9 @@ REST = 2.0
 
 
 @dataclass(slots=True)
-class _Looked:
-    """What the runtimes of one Assignment last said, and when they are asked again."""
+class _Known:
+    """What this agent knows of an Assignment and nobody else would tell it again."""
 
-    answers: dict[str, Object] = field(default_factory=dict)
-    next: float = 0.0
-    pause: float = 0.0
-    """seconds until the next look; grows while there is nothing new, so that what never answers costs little"""
     refused: dict[str, _Refusal] = field(default_factory=dict)
     """by kind and key, what the API server would not have"""
     applied: _Applied | None = None
@@ -123,10 +114,8 @@ class Agent:
         self._client = client
         self._cache = cache
         self._settings = settings
-        self._recorder = recorder
         self._clock = clock
-        self._scraper = RuntimeScraper(timeout=settings.scrape_timeout)
-        self._looked: dict[str, _Looked] = {}
+        self._known: dict[str, _Known] = {}
         self._persistent: bool | None = None
         self._labelled_sites: tuple[int, frozenset[str]] = (-1, frozenset())
         """the sites that the labels of the nodes tell, as of so many changes of nodes"""
@@ -134,6 +123,8 @@ class Agent:
         """Assignments whose pods are to be seen to: what they need, and their Deployments"""
         self.behind = KeyQueue()
         """Assignments of which the rest is to be seen to: what stands before the pods, what is to go, and the report"""
+        self.runtimes = Runtimes(cache=cache, settings=settings, news=self.behind.mark, clock=clock)
+        self._removal = Removal(client=client, cache=cache, recorder=recorder, namespace=settings.namespace)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """by Assignment: one piece of work at a time"""
         self.reconciled = 0
@@ -190,11 +181,11 @@ class Agent:
                 group.create_task(self.queue.work(self.reconcile, failed=self._note_failure))
             for _ in range(workers_behind):
                 group.create_task(self.behind.work(self.settle, failed=self._note_failure, rest=REST))
-            group.create_task(self._watch_runtimes())
+            group.create_task(self.runtimes.watch())
             group.create_task(self._resync())
 
     async def close(self) -> None:
-        await self._scraper.close()
+        await self.runtimes.close()
 
     async def reconcile(self, name: str) -> None:
         """The pods of an Assignment and what they need; or its end."""
@@ -202,19 +193,20 @@ class Agent:
             raw = self._cache[ASSIGNMENTS].get(f"{self._settings.namespace}/{name}")
             if raw is None:
                 # Merely missing is no word to delete anything: what runs goes on, and is taken over when it is back.
-                self._looked.pop(name, None)
+                self._forget(name)
                 return
             if "deletionTimestamp" in raw["metadata"]:
-                await self._remove(raw)
+                if await self._removal.remove(raw):
+                    self._forget(name)
                 return
             assignment = _read(raw)
             if assignment is None:
                 return
             refused = "; ".join(forbidden(assignment.spec.pod_template or {}))
             if refused:
-                self._look(raw).applied = _Applied(assignment.generation, forbidden=f"PolicyForbids {refused}")
+                self._of(name).applied = _Applied(assignment.generation, forbidden=f"PolicyForbids {refused}")
             else:
-                self._look(raw).applied = await self._apply_pods(assignment)
+                self._of(name).applied = await self._apply_pods(assignment)
         self.behind.mark(name)
 
     async def settle(self, name: str) -> None:
@@ -226,7 +218,7 @@ class Agent:
             if "deletionTimestamp" in raw["metadata"]:
                 self.queue.mark(name)  # a pod may have gone that its end waits for
                 return
-            applied, assignment = self._look(raw).applied, _read(raw)
+            applied, assignment = self._of(name).applied, _read(raw)
             if assignment is None or applied is None or applied.generation != assignment.generation:
                 return  # its pods come first, and this after them
             await self._report(assignment, raw, applied.forbidden or await self._apply_rest(assignment, applied))
@@ -289,7 +281,7 @@ class Agent:
         # A claim is immutable where it differs; what was made is good enough.
         if present is not None and (child.resource is VOLUME_CLAIMS or contains(present, child.body)):
             return ""
-        refusals = self._looked.setdefault(assignment.name, _Looked()).refused
+        refusals = self._of(assignment.name).refused
         about = f"{child.resource.kind} {child.key}"
         before = refusals.get(about)
         if before is not None and before.body == child.body and self._clock() < before.until:
@@ -344,90 +336,17 @@ class Agent:
         """Make the kubelet refresh the ConfigMap of every pod whose runtime has not read the newest one."""
         config = self._cache[CONFIG_MAPS].get(f"{assignment.spec.job.namespace}/{config_name(assignment)}")
         revision = config_revision(config)
-        looked = self._looked.get(assignment.name)
+        answers = self.runtimes.answers(assignment.name)
         for pod in self._pods(assignment.name):
             meta = pod["metadata"]
-            answer = looked.answers.get(meta["uid"]) if looked else None
+            answer = answers.get(meta["uid"])
             touched = (meta.get("annotations") or {}).get(ANNOTATION_MODELS)
             if answer is None or "deletionTimestamp" in meta:
                 continue
             if int(answer.get("revision") or 0) < revision and touched != str(revision):
                 patch = {"metadata": {"annotations": {ANNOTATION_MODELS: str(revision)}}}
                 await self._client.merge(PODS, meta["namespace"], meta["name"], patch, manager=MANAGER)
-                if looked:
-                    looked.next = 0.0  # it has something new to say from now on; a settled one is asked seldom
-
-    # The end of an Assignment ------------------------------------------------------------------------------------
-
-    async def _remove(self, raw: Object) -> None:
-        meta = raw["metadata"]
-        if FINALIZER not in (meta.get("finalizers") or []):
-            return
-        if await self._all_going():
-            # Everything of the kind is being swept away, which is no word about this job: what runs is orphaned.
-            message = "its kind or namespace is being deleted as a whole; the pods of this Assignment serve on"
-            await self._recorder.tell(ASSIGNMENTS, raw, Reason.ORPHANED, message, warning=True)
-            await self._let_go(meta)
-            return
-        job, left = raw["spec"]["job"], 0
-        shared = self._job_still_assigned(job, besides=meta["name"])
-        for resource in (DEPLOYMENTS, DISRUPTION_BUDGETS, CONFIG_MAPS, SERVICES):
-            found = {key_of(obj): obj for obj in self._cache[resource].labelled(LABEL_ASSIGNMENT, meta["name"])}
-            if resource is SERVICES and not shared:
-                services = self._cache[SERVICES].labelled(LABEL_JOB, job["name"])
-                found |= {key_of(obj): obj for obj in services if _is_service_of(obj, job)}
-            left += len(found)
-            for obj in found.values():
-                await self._delete(resource, obj)
-        left += len(self._pods(meta["name"]))
-        if left:
-            # Each of them, gone, brings this key back by its event.
-            return
-        await self._drop_claims(raw)
-        await self._let_go(meta)
-
-    async def _all_going(self) -> bool:
-        """Whether Assignments are deleted because their definition or their namespace is."""
-        try:
-            definition = await self._client.get(DEFINITIONS, "", f"{ASSIGNMENTS.plural}.{ASSIGNMENTS.group}")
-            namespace = await self._client.get(NAMESPACES, "", self._settings.namespace)
-        except ApiError as error:
-            if error.not_found:
-                return True
-            raise
-        return any("deletionTimestamp" in found["metadata"] for found in (definition, namespace))
-
-    async def _let_go(self, meta: Mapping[str, Any]) -> None:
-        """Take our finalizer off, so that the Assignment can go."""
-        finalizers = [name for name in meta["finalizers"] if name != FINALIZER]
-        patch = {"metadata": {"finalizers": finalizers, "resourceVersion": meta["resourceVersion"]}}
-        try:
-            await self._client.merge(ASSIGNMENTS, meta["namespace"], meta["name"], patch, manager=MANAGER)
-        except ApiError as error:
-            if not error.not_found:
-                raise
-        self._looked.pop(meta["name"], None)
-
-    async def _drop_claims(self, raw: Object) -> None:
-        """The model store of a node goes with the last job of its namespace there."""
-        namespace = raw["spec"]["job"]["namespace"]
-        used = {
-            node["name"]
-            for other in self._assignments()
-            if other["spec"]["job"]["namespace"] == namespace and "deletionTimestamp" not in other["metadata"]
-            for node in other["spec"].get("nodes") or []
-        }
-        for claim in self._cache[VOLUME_CLAIMS].all():
-            meta = claim["metadata"]
-            if meta.get("namespace") != namespace or (meta.get("labels") or {}).get(LABEL_MANAGED_BY) != MANAGED_BY:
-                continue
-            if (meta.get("annotations") or {}).get(ANNOTATION_NODE) not in used:
-                await self._delete(VOLUME_CLAIMS, claim)
-
-    async def _delete(self, resource: Resource, obj: Object) -> None:
-        meta = obj["metadata"]
-        if "deletionTimestamp" not in meta:
-            await self._client.delete(resource, meta["namespace"], meta["name"], uid=meta["uid"])
+                self.runtimes.look_soon(assignment.name)
 
     # What is reported --------------------------------------------------------------------------------------------
 
@@ -459,7 +378,6 @@ class Agent:
                 }
             )
         present = raw.get("status") or {}
-        looked = self._looked.get(assignment.name)
         wanted = status(
             assignment,
             pods=self._pods(assignment.name),
@@ -468,7 +386,7 @@ class Agent:
                 for item in self._cache[DEPLOYMENTS].labelled(LABEL_ASSIGNMENT, assignment.name)
             },
             nodes=self._nodes_of(assignment),
-            runtimes=looked.answers if looked else {},
+            runtimes=self.runtimes.answers(assignment.name),
             applied_revision=present.get("appliedRevision", 0) if problem else assignment.spec.revision,
             conditions=conditions,
         )
@@ -493,41 +411,6 @@ class Agent:
             return {"status": "False", "reason": "NoStorageClass", "message": message}
         return {"status": "True", "reason": "NodeLocalClass", "message": ""}
 
-    async def _watch_runtimes(self) -> None:
-        """Ask the runtimes: often while something is under way, seldom once it is settled."""
-        asked: dict[str, asyncio.Task[None]] = {}
-        async with asyncio.TaskGroup() as group:
-            while True:
-                now = self._clock()
-                asked = {name: task for name, task in asked.items() if not task.done()}
-                for raw in self._assignments():
-                    name = raw["metadata"]["name"]
-                    # A task each: pods of a site that is cut off take seconds to say nothing.
-                    if name not in asked and self._look(raw).next <= now:
-                        asked[name] = group.create_task(self._ask_runtimes(raw))
-                await asyncio.sleep(0.5)
-
-    async def _ask_runtimes(self, raw: Object) -> None:
-        name = raw["metadata"]["name"]
-        looked = self._look(raw)
-        pods = [pod for pod in self._pods(name) if "deletionTimestamp" not in pod["metadata"] and not has_ended(pod)]
-        answers = await self._scraper.ask([pod for pod in pods if self._can_answer(pod)])
-        # A runtime that does not answer this once keeps its last word; the pod's own Ready says whether it lives.
-        alive = {pod["metadata"]["uid"] for pod in pods}
-        answers = {**{uid: said for uid, said in looked.answers.items() if uid in alive}, **answers}
-        settled = _settled(raw, pods, answers)
-        news = answers != looked.answers
-        longest, shortest = self._settings.settled_poll, self._settings.unsettled_poll
-        looked.pause = longest if settled else shortest if news else min(max(looked.pause * 1.5, shortest), longest)
-        looked.next = self._clock() + looked.pause
-        if news:
-            looked.answers = answers
-            self.behind.mark(name)
-
-    def _can_answer(self, pod: Object) -> bool:
-        node = self._cache[NODES].get(str(pod.get("spec", {}).get("nodeName", "")))
-        return node is None or not is_lost(node)
-
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(self._settings.resync)
@@ -551,8 +434,12 @@ class Agent:
 
     # Small look-ups ----------------------------------------------------------------------------------------------
 
-    def _look(self, raw: Object) -> _Looked:
-        return self._looked.setdefault(raw["metadata"]["name"], _Looked())
+    def _of(self, name: str) -> _Known:
+        return self._known.setdefault(name, _Known())
+
+    def _forget(self, name: str) -> None:
+        self._known.pop(name, None)
+        self.runtimes.forget(name)
 
     def _assignments(self) -> list[Object]:
         return self._cache[ASSIGNMENTS].all()
@@ -586,15 +473,6 @@ class Agent:
         """One that was made stays with its Assignment: clients use it, however the nodes come and go."""
         return bool(self._cache[SERVICES].labelled(LABEL_ASSIGNMENT, assignment.name))
 
-    def _job_still_assigned(self, job: Mapping[str, Any], *, besides: str) -> bool:
-        return any(
-            other["metadata"]["name"] != besides
-            and "deletionTimestamp" not in other["metadata"]
-            and other["spec"]["job"]["name"] == job["name"]
-            and other["spec"]["job"]["namespace"] == job["namespace"]
-            for other in self._assignments()
-        )
-
     def _note_failure(self, name: str, error: Exception) -> None:
         self.failed += 1
         if isinstance(error, ApiError | WriteRefused):
@@ -609,29 +487,3 @@ def _read(raw: Object) -> Assignment | None:
     except InvalidObject as error:
         log.error("assignment %s cannot be read: %s", raw["metadata"]["name"], error)
         return None
-
-
-def _is_service_of(obj: Object, job: Mapping[str, Any]) -> bool:
-    meta = obj["metadata"]
-    labels = meta.get("labels") or {}
-    return (
-        labels.get(LABEL_MANAGED_BY) == MANAGED_BY
-        and labels.get(LABEL_JOB) == job["name"]
-        and meta.get("namespace") == job["namespace"]
-    )
-
-
-def _settled(raw: Object, pods: list[Object], answers: Mapping[str, Object]) -> bool:
-    """Whether every pod is ready and serves just what the Assignment names, or has refused it for good."""
-    wanted = {model["digest"] for model in raw["spec"].get("models") or []}
-    if len(pods) != sum(node["replicas"] + node.get("leaving", 0) for node in raw["spec"].get("nodes") or []):
-        return False
-    for pod in pods:
-        answer = answers.get(pod["metadata"]["uid"])
-        if answer is None:
-            return False
-        serving = {model["digest"] for model in answer["models"] if model["serving"]}
-        refused = {model["digest"] for model in answer["models"] if model.get("refused")}
-        if not wanted <= serving | refused or not (is_ready(pod) or refused):
-            return False
-    return True

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from edgeward.fleet.redaction import Redaction
 
+MANAGER = "edgeward-agent"
+"""whose fields they are, of all that an agent applies"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:

@@ -104,7 +104,7 @@ def test_a_refused_child_does_not_keep_what_no_longer_belongs() -> None:
         api = Api(refused)
         agent = an_agent(api, told(), (NODES, node()), old, (PODS, a_pod("p")))
         agent._cache.stores["poddisruptionbudgets"].put(budget)
-        agent._look(told()[1]).answers["uid-p"] = {"contract": 1, "revision": 1, "models": []}
+        agent.runtimes.of(NAME).answers["uid-p"] = {"contract": 1, "revision": 1, "models": []}
         reconciled(agent)
         assert api.of("delete", "Deployment") == ["signs-old"]
         assert len(api.of("delete", "PodDisruptionBudget")) == gone
@@ -157,8 +157,8 @@ def test_one_assignment_that_does_not_answer_holds_up_no_other_and_is_asked_once
             if raw["metadata"]["name"] == "signs-cut":
                 await asyncio.sleep(60)
 
-        agent._ask_runtimes = ask  # type: ignore[method-assign]
-        task = asyncio.create_task(agent._watch_runtimes())
+        agent.runtimes.ask = ask  # type: ignore[method-assign]
+        task = asyncio.create_task(agent.runtimes.watch())
         await asyncio.sleep(1.3)
         task.cancel()
         return asked
@@ -178,12 +178,12 @@ def test_only_what_lives_on_a_node_that_is_ready_is_asked_and_waited_for() -> No
         asked.extend(pod["metadata"]["name"] for pod in pods)
         return {"uid-up": says}
 
-    agent._scraper.ask = ask  # type: ignore[method-assign]
-    asyncio.run(agent._ask_runtimes(told()[1]))
+    agent.runtimes._scraper.ask = ask  # type: ignore[method-assign]
+    asyncio.run(agent.runtimes.ask(told()[1]))
     assert asked == ["up"]
     agent._cache[PODS].event("DELETED", agent._cache[PODS].objects["shop/cut"])
-    asyncio.run(agent._ask_runtimes(told()[1]))
-    assert agent._look(told()[1]).pause == AgentSettings().settled_poll, "the ended pod is not waited for"
+    asyncio.run(agent.runtimes.ask(told()[1]))
+    assert agent.runtimes.of(NAME).pause == AgentSettings().settled_poll, "the ended pod is not waited for"
 
 
 def test_a_budget_of_the_users_takes_the_place_of_ours_and_protects_while_it_allows_nothing() -> None:

@@ -41,7 +41,7 @@ OWN_NAMESPACE = (ASSIGNMENTS, LEASES)
 WRAPPERS = {
     ("hub/writer.py", "apply"): "apply",
     ("hub/reporter.py", "_decide"): "status",
-    ("agent/agent.py", "_delete"): "delete",
+    ("agent/removal.py", "_delete"): "delete",
 }
 """methods that hand their first argument, a kind, on to the client: their callers are looked at instead"""
 LATER = {("hub/reporter.py", "_write")}

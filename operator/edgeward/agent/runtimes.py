@@ -1,0 +1,120 @@
+"""Whom the agent asks what it serves, and how often: often while something is under way, seldom once it is settled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from edgeward.cluster.cache import Cache
+from edgeward.cluster.resources import (
+    ASSIGNMENTS,
+    NODES,
+    PODS,
+    Object,
+)
+from edgeward.fleet.names import (
+    LABEL_ASSIGNMENT,
+)
+
+from .report import has_ended, is_lost, is_ready
+from .scrape import RuntimeScraper
+from .settings import AgentSettings
+
+
+@dataclass(slots=True)
+class Looked:
+    """What the runtimes of one Assignment last said, and when they are asked again."""
+
+    answers: dict[str, Object] = field(default_factory=dict)
+    next: float = 0.0
+    pause: float = 0.0
+    """seconds until the next look; grows while there is nothing new, so that what never answers costs little"""
+
+
+class Runtimes:
+    def __init__(
+        self, *, cache: Cache, settings: AgentSettings, news: Callable[[str], None], clock: Callable[[], float]
+    ) -> None:
+        """news: told of an Assignment whose runtimes said something new."""
+        self._cache = cache
+        self._settings = settings
+        self._news = news
+        self._clock = clock
+        self._scraper = RuntimeScraper(timeout=settings.scrape_timeout)
+        self._looked: dict[str, Looked] = {}
+
+    async def close(self) -> None:
+        await self._scraper.close()
+
+    def of(self, name: str) -> Looked:
+        return self._looked.setdefault(name, Looked())
+
+    def answers(self, name: str) -> dict[str, Object]:
+        """What the pods of an Assignment last said, by uid."""
+        looked = self._looked.get(name)
+        return looked.answers if looked else {}
+
+    def forget(self, name: str) -> None:
+        self._looked.pop(name, None)
+
+    def look_soon(self, name: str) -> None:
+        """They have something new to say from now on; a settled one is asked seldom."""
+        looked = self._looked.get(name)
+        if looked is not None:
+            looked.next = 0.0
+
+    async def watch(self) -> None:
+        """Ask the runtimes: often while something is under way, seldom once it is settled."""
+        asked: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                now = self._clock()
+                asked = {name: task for name, task in asked.items() if not task.done()}
+                for raw in self._cache[ASSIGNMENTS].all():
+                    name = raw["metadata"]["name"]
+                    # A task each: pods of a site that is cut off take seconds to say nothing.
+                    if name not in asked and self.of(name).next <= now:
+                        asked[name] = group.create_task(self.ask(raw))
+                await asyncio.sleep(0.5)
+
+    async def ask(self, raw: Object) -> None:
+        name = raw["metadata"]["name"]
+        looked = self.of(name)
+        pods = [
+            pod
+            for pod in self._cache[PODS].labelled(LABEL_ASSIGNMENT, name)
+            if "deletionTimestamp" not in pod["metadata"] and not has_ended(pod)
+        ]
+        answers = await self._scraper.ask([pod for pod in pods if self._can_answer(pod)])
+        # A runtime that does not answer this once keeps its last word; the pod's own Ready says whether it lives.
+        alive = {pod["metadata"]["uid"] for pod in pods}
+        answers = {**{uid: said for uid, said in looked.answers.items() if uid in alive}, **answers}
+        settled = _settled(raw, pods, answers)
+        news = answers != looked.answers
+        longest, shortest = self._settings.settled_poll, self._settings.unsettled_poll
+        looked.pause = longest if settled else shortest if news else min(max(looked.pause * 1.5, shortest), longest)
+        looked.next = self._clock() + looked.pause
+        if news:
+            looked.answers = answers
+            self._news(name)
+
+    def _can_answer(self, pod: Object) -> bool:
+        node = self._cache[NODES].get(str(pod.get("spec", {}).get("nodeName", "")))
+        return node is None or not is_lost(node)
+
+
+def _settled(raw: Object, pods: list[Object], answers: Mapping[str, Object]) -> bool:
+    """Whether every pod is ready and serves just what the Assignment names, or has refused it for good."""
+    wanted = {model["digest"] for model in raw["spec"].get("models") or []}
+    if len(pods) != sum(node["replicas"] + node.get("leaving", 0) for node in raw["spec"].get("nodes") or []):
+        return False
+    for pod in pods:
+        answer = answers.get(pod["metadata"]["uid"])
+        if answer is None:
+            return False
+        serving = {model["digest"] for model in answer["models"] if model["serving"]}
+        refused = {model["digest"] for model in answer["models"] if model.get("refused")}
+        if not wanted <= serving | refused or not (is_ready(pod) or refused):
+            return False
+    return True
