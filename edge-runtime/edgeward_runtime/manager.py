@@ -332,10 +332,11 @@ class Manager:
             self._served(slot, model)
 
     def _served(self, slot: Slot, model: Model) -> None:
-        self._go_live(slot, model)
         if slot.entry.role == STABLE:
-            # A canary is on trial as long as it is one: a process that ends under it starts without it.
+            # Before anybody can see that it serves and end the process. A canary is on trial as long as it is one: a
+            # process that ends under it starts without it.
             self._records.load_ended(slot.entry)
+        self._go_live(slot, model)
         self._stats.swap(model.name, "Serving")
         self._remember_good()
 

@@ -848,3 +848,16 @@ def test_a_version_that_was_refused_for_good_is_not_tried_again_when_it_is_wante
     assert world.calls == [] and world.entry("2")["refused"]["reason"] == "WarmupFailed"
     world.want("2", V2, revision=5, parameters={"again": True})
     assert world.live() == "2"
+
+
+def test_what_serves_is_no_longer_noted_as_being_loaded(world):
+    """A process killed right after the flip would else take its own good version for one that crashes."""
+    noted = []
+
+    def call(function):
+        noted.append(world.store.read_record("shop", "job", f"attempting-{world.host}"))
+        return function()
+
+    world.call = call
+    world.want("1", V1)
+    assert world.live() == "1" and not any(noted)
