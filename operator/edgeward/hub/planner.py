@@ -80,7 +80,7 @@ class Planner:
         solved: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """solved: told when there is new advice."""
+        """solved: told when there is new advice, and when its bounds are known."""
         self._settings = settings
         self._solved = solved
         self._clock = clock
@@ -183,6 +183,7 @@ class Planner:
             return
         if isinstance(known, Guidance) and self.latest is guidance:
             self.latest = known
+            self._solved()
 
     async def _leave_bound(self) -> None:
         bounding, self._bounding = self._bounding, None

@@ -258,6 +258,7 @@ def _facts(
         tuple((item.name, item.metadata.resource_version) for item in assignments),
         job_plan.decision,
         job_plan.message,
+        job_plan.explanation.share_of_bound,
         facts.problem,
         (fleet.metrics_problem, plan.total_nodes, plan.fresh_nodes, plan.doubted_nodes, plan.doubts),
         tuple(site.name for site in fleet.sites if not site.connected),

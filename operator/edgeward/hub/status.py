@@ -15,6 +15,7 @@ from edgeward.api.features import unavailable
 from edgeward.api.inferencejob import (
     Decision,
     Exclusion,
+    Explanation,
     InferenceJob,
     InferenceJobStatus,
     Moves,
@@ -78,7 +79,7 @@ def job_status(
         exclusions=_exclusions(plan, fleet),
         explanation=explanation(plan, now=now)
         if decided_anew and (plan.explanation.order or before.explanation is None)
-        else before.explanation,
+        else _with_share(before.explanation, plan),
         moves=Moves(window_start=format_time(plan.moves.window_start), count=plan.moves.count)
         if plan.moves.count
         else None,
@@ -101,6 +102,14 @@ def job_status(
         scaling=_scaling(job, plan) if facts.scaling else None,
         learned=learned(plan.learned),
     )
+
+
+def _with_share(said: Explanation | None, plan: JobPlan) -> Explanation | None:
+    """How near the tier came to its bound is known a moment after the decision; told once, it stays."""
+    share = plan.explanation.share_of_bound
+    if said is None or share is None or said.share_of_bound is not None:
+        return said
+    return said.model_copy(update={"share_of_bound": per_mille(share)})
 
 
 def pod_selector(job: str, clusters: Collection[str], *, per_site: bool = False) -> str:

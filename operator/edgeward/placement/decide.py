@@ -186,6 +186,8 @@ def finish(decision: Decision, ledger: Ledger, settings: PlanSettings, *, fleet_
     if not (decision.settled and job.explained):
         # The dearest part of a decision by far, and for most jobs of most plans the same as ever.
         _explain(decision, ledger, settings, fleet_notes)
+    elif decision.share_of_bound is not None:
+        decision.explanation = Explanation(share_of_bound=decision.share_of_bound)
     decision.placements = _placements(decision)
     decision.scorer.rest()
 

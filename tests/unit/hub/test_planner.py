@@ -323,7 +323,7 @@ def test_advice_is_there_before_its_bound() -> None:
         await rest()
         known = planner.advice(1000.0, PLAN)
         assert known == BOUNDED and known.share_of_bound == 0.8
-        assert (planner.solved, solved) == (1, [1])
+        assert (planner.solved, solved) == (1, [1, 1]), "two passes: for the places, and for the status"
 
     planning(play)
 

@@ -270,6 +270,23 @@ def test_nothing_changes_while_only_figures_and_ages_drift() -> None:
         assert json.dumps(again) == json.dumps(first)
 
 
+def test_the_share_of_the_bound_comes_after_the_decision_and_stays() -> None:
+    raw, told = job(), assignment()
+
+    def pass_with(before: Raw | None, share: float | None) -> Raw:
+        one = raw if before is None else {**raw, "status": before}
+        whole = make_plan(seen(one, told))
+        jobs = tuple(replace(item, explanation=replace(item.explanation, share_of_bound=share)) for item in whole.jobs)
+        return of_job(one, told, whole=replace(whole, jobs=jobs, _by_key={item.key: item for item in jobs}))
+
+    first = pass_with(None, None)
+    assert "shareOfBound" not in first["explanation"]
+    known = pass_with(first, 0.9874)
+    assert known["explanation"] == {**first["explanation"], "shareOfBound": 987}
+    for share in (0.5, None):
+        assert pass_with(known, share)["explanation"] == known["explanation"]
+
+
 def wide(count: int, *, score: float = 0.5) -> tuple[Plan, list[Raw]]:
     """One job at so many sites; every tenth is not ready."""
     sites = [f"site-{number:04d}-in-a-town-with-a-rather-long-name" for number in range(count)]
