@@ -17,6 +17,7 @@ from edgeward_runtime import __version__, repository
 from edgeward_runtime.errors import ProtocolError, not_allowed
 from edgeward_runtime.messages import Answer, Request
 from edgeward_runtime.metrics import MetricsPage
+from edgeward_runtime.model import Model
 from edgeward_runtime.registry import Registry
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
@@ -66,8 +67,8 @@ class Pages:
         if len(parts) > 1 and parts[-1] == "stats":
             return _json(self.statistics(parts[:-1]))
         if len(parts) > 1 and parts[-1] == "ready":
-            return self._model_ready(self.registry.find(parts[:-1]).name)
-        return _json(self.registry.find(parts).metadata())
+            return self._model_ready(self.registry.find(parts[:-1]))
+        return _json(self.registry.metadata(parts))
 
     def server(self) -> dict[str, object]:
         return {"name": self.server_name, "version": __version__, "extensions": EXTENSIONS}
@@ -107,10 +108,10 @@ class Pages:
             repository.unload(name)
         return _json({})
 
-    def _model_ready(self, name: str) -> Answer:
-        if not self.registry.answers(name):
-            raise ProtocolError(503, f"model '{name}' is not ready: a version makes room for the next one")
-        return _json({"name": name, "ready": True})
+    def _model_ready(self, model: Model) -> Answer:
+        if not self.registry.takes(model):
+            raise ProtocolError(503, f"model '{model.name}' is not ready: a version makes room for the next one")
+        return _json({"name": model.name, "ready": True})
 
     def _ready(self) -> Answer:
         registry = self.registry

@@ -37,7 +37,11 @@ class Registry:
 
     def answers(self, name: str) -> bool:
         model = self.live.get(name)
-        return model is not None and (not model.away or self.gap_answered())
+        return model is not None and self.takes(model)
+
+    def takes(self, model: Model) -> bool:
+        """Whether requests for a version that find() gave are answered."""
+        return not model.away or self.gap_answered()
 
     def find(self, parts: list[str]) -> Model:
         """The live model for a path's parts after /v2/models: [N] or [N, "versions", V]. ProtocolError 404 or 503."""
@@ -55,6 +59,12 @@ class Registry:
                 return canary
             raise ProtocolError(404, f"Request for unknown model: '{name}' version {parts[2]:.300} is not found")
         return model
+
+    def metadata(self, parts: list[str]) -> dict[str, object]:
+        """Of the model for such parts, with all versions that a path may name."""
+        model = self.find(parts)
+        both = [one.version for one in (self.live.get(model.name), self.canaries.get(model.name)) if one is not None]
+        return {**model.metadata(), "versions": both}
 
     def flip(self, model: Model, *, remember: bool = True) -> Model | None:
         """Makes `model` the one that answers; the version it replaces is returned and gets no new request."""

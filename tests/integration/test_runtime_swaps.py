@@ -161,6 +161,29 @@ def test_versions_that_do_not_fit_together(tmp_path, registry):
         assert 'edgeward_model_gap{model="m"} 0.0' in one.get("/metrics")[1]
 
 
+def test_a_gap_that_another_server_fills(tmp_path, registry, source):
+    model = tmp_path / "m.onnx"
+    model.write_bytes(constant_times(7))
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    elsewhere.mkdir()
+    here.mkdir()
+    old, new = too_big(registry, 1, TERABYTE), too_big(registry, 2, 0.6 * TERABYTE)
+    with (
+        server(elsewhere, str(model)) as other,
+        server(here, EDGEWARD_PLAIN_HTTP_REGISTRIES=registry.host) as one,
+    ):
+        offload = {"url": f"http://127.0.0.1:{other.port}/v2/models/m", "budget": {"requests": "0%"}}
+        one.want(old, modelSwap=GAP, offload=offload)
+        one.until(lambda: one.serves("1"))
+        with Load(one.port, clients=3) as load:
+            for revision, wanted in ((2, new), (3, too_big(registry, 3, 0.36 * TERABYTE))):
+                one.want(wanted, revision=revision, modelSwap=GAP, offload=offload)
+                one.until(lambda wanted=wanted: one.serves(wanted["version"]))
+        assert load.failures == []
+        values = {value for _at, _version, value in load.answers}
+        assert {1.0, 3.0} <= values <= {1.0, 2.0, 3.0, 7.0}
+
+
 def versions_until(one: Server, version: str) -> int:
     """Asks until that version answers; how often it did not."""
     number = 0

@@ -259,13 +259,12 @@ class RpcFront:
     def _model_ready(self, request: Any) -> dict[str, Any]:
         """False for what is not here: Triton's clients ask this way."""
         try:
-            self._registry.find(_parts(request.name, request.version))
+            return {"ready": self._registry.takes(self._registry.find(_parts(request.name, request.version)))}
         except ProtocolError:
             return {"ready": False}
-        return {"ready": self._registry.answers(request.name)}
 
     def _model_metadata(self, request: Any) -> dict[str, Any]:
-        document = self._registry.find(_parts(request.name, request.version)).metadata()
+        document = self._registry.metadata(_parts(request.name, request.version))
         return {name: document[name] for name in ("name", "versions", "platform", "inputs", "outputs")}
 
     def _load(self, request: Any) -> dict[str, Any]:
