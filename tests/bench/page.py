@@ -127,7 +127,8 @@ node in twenty without a sample.
 
 Share of the bound: the sum of the scores, as they are when a whole priority tier is there, over the sum of the upper bounds of
 each tier, each on what our higher tiers left. Others choose under the same constraints and tiers and are judged by the same
-scores. The bound is the Lagrangian dual at the solver's prices ([why it is optimistic](adr/0005-solver.md)).
+scores. The bound is the Lagrangian dual at the solver's prices ([why it is optimistic](adr/0005-solver.md)); it is computed
+after the advice is out, so its time is beside that of the plan. Memory is that of one process which does all of it.
 
 {table(quality)}
 
