@@ -288,6 +288,46 @@ class GateStatus(Model):
     message: str = Field("", max_length=1024, description="The outcome, for a person.")
 
 
+class RolloutStatus(Model):
+    """What a rollout remembers, so that whoever leads goes on from it."""
+
+    target: str = Field(max_length=128, description="Identity of the version that goes out: digest and parameters.")
+    phase: Literal["Rolling", "Baking", "Done", "RolledBack"] = Field(description="How far it is.")
+    wave: NonNegative = Field(0, description="Number of the wave, from 0.")
+    members: tuple[SiteName, ...] = Field(
+        (), max_length=5000, description="Sites of the wave, as it began.", json_schema_extra=_ATOMIC
+    )
+    started: Time = Field(description="When it began.")
+    baking_since: Time | None = Field(None, description="Since when the wave is watched.")
+    hold: Literal["Command", "GateFailed"] | None = Field(None, description="Why nothing moves until somebody says so.")
+    token: str = Field("", max_length=128, description="Of the last command that was acted on.")
+    why: str = Field("", max_length=1024, description="Why it went back, or is held.")
+    waits_for: str = Field("", max_length=1024, description="What the next move hangs on.")
+
+
+class RefusedVersion(Model):
+    """A version that is not tried again until somebody says retry."""
+
+    version: str = Field("", max_length=63, description="Version.")
+    identity: str = Field(max_length=128, description="Its digest and parameters.")
+    reason: str = Field("", max_length=1024, description="Why.")
+    at: Time = Field(description="When.")
+
+
+class ReleasedVersion(Model):
+    """A version that finished: what a way back leads to."""
+
+    version: str = Field(max_length=63, description="Version.")
+    digest: Digest = Field(description="Digest.")
+    sources: tuple[Uri, ...] = Field((), max_length=16, description="Where it is.", json_schema_extra=_ATOMIC)
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="Settings that belong to it.", json_schema_extra=_OPAQUE
+    )
+    signature: Signature | None = Field(None, description="Whether and by whom it must be signed.")
+    pull_secret: DnsLabel | None = Field(None, description="Secret with the credentials.")
+    finished: Time = Field(description="When every site that was there served it.")
+
+
 class ModelReleaseStatus(Model):
     """What is so."""
 
@@ -306,6 +346,13 @@ class ModelReleaseStatus(Model):
     )
     gates: tuple[GateStatus, ...] = Field(
         (), max_length=16, description="Outcome of the gates.", json_schema_extra=_ATOMIC
+    )
+    rollout: RolloutStatus | None = Field(None, description="How far the rollout is; absent without spec.rollout.")
+    refused: tuple[RefusedVersion, ...] = Field(
+        (), max_length=10, description="Versions that are not tried again until told.", json_schema_extra=_ATOMIC
+    )
+    history: tuple[ReleasedVersion, ...] = Field(
+        (), max_length=10, description="Versions that finished, the newest first.", json_schema_extra=_ATOMIC
     )
 
 

@@ -8,11 +8,13 @@ Units: cpu in millicores, memory in bytes, times in Unix seconds, durations in s
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgeward.api.common import LabelSelector
-from edgeward.api.modelrelease import Signature
+from edgeward.api.modelrelease import RefusedVersion, ReleasedVersion, Rollout, RolloutStatus, Signature
 
 Labels = Mapping[str, str]
 OWN_CLUSTER = "in-cluster"
@@ -471,6 +473,14 @@ class ModelVersion:
     pace: str = ""
     """bit/s of each download as the release says it, such as 2M; "" for no bound"""
 
+    @property
+    def identity(self) -> str:
+        """What makes it another version for a rollout: parameters are gated and taken back like the bytes."""
+        if not self.parameters:
+            return self.digest
+        text = json.dumps(self.parameters, sort_keys=True, separators=(",", ":"), default=str)
+        return f"{self.digest}+{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
@@ -494,9 +504,12 @@ class SiteModels:
     """namespace/name"""
     site: str
     told: ModelVersion | None
+    """the version that it trusts"""
     served: tuple[ServedModel, ...] = ()
     ready: int = 0
     replicas: int = 0
+    beside: ModelVersion | None = None
+    """the new version as its canary"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,6 +526,14 @@ class Release:
     paused: bool = False
     problem: Problem | None = None
     sites: tuple[SiteModels, ...] = ()
+    rollout: Rollout | None = None
+    """how a new version goes out; None: everywhere at once"""
+    automatic_rollback: bool = True
+    remembered: RolloutStatus | None = None
+    refused: tuple[RefusedVersion, ...] = ()
+    history: tuple[ReleasedVersion, ...] = ()
+    command: str = ""
+    """VERB@TOKEN of the last command, "" for none"""
 
     @property
     def key(self) -> str:

@@ -26,6 +26,9 @@ ANNOTATION_SEAL = "edgeward.dev/applied"
 ANNOTATION_MODELS = "edgeward.dev/models-revision"
 """on a pod: touching it makes the kubelet refresh the mounted ConfigMap at once"""
 
+ANNOTATION_COMMAND = "edgeward.dev/release-command"
+"""on a ModelRelease: VERB@TOKEN, acted on once"""
+
 KUBEEDGE_EDGE_ROLE = "node-role.kubernetes.io/edge"
 OPENYURT_POOL = "apps.openyurt.io/nodepool"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeward.api.assignment import Assignment
+from edgeward.api.assignment import AssignedModel, Assignment
 from edgeward.api.common import ApiError
-from edgeward.api.modelrelease import ModelRelease
+from edgeward.api.modelrelease import ModelRelease, ModelReleaseSpec
 
 from .model import ModelVersion, Problem, Release, ServedModel, SiteModels
+from .names import ANNOTATION_COMMAND
 from .reading import Reader, not_yet
 
 Raw = Mapping[str, Any]
@@ -52,26 +53,53 @@ def read_release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Rel
     current = None
     if status.current_version and status.current_digest:
         current = ModelVersion(name=release.name, version=status.current_version, digest=status.current_digest)
-    return Release(**base, target=target, current=current, paused=spec.paused, problem=problem, sites=sites)
+    return Release(
+        **base,
+        target=target,
+        current=current,
+        paused=spec.paused,
+        problem=problem,
+        sites=sites,
+        rollout=spec.rollout if _has_a_way(spec) else None,
+        automatic_rollback=spec.rollback is None or spec.rollback.automatic,
+        remembered=status.rollout,
+        refused=status.refused,
+        history=status.history,
+        command=str((meta.get("annotations") or {}).get(ANNOTATION_COMMAND, ""))[:160],
+    )
+
+
+def _has_a_way(spec: ModelReleaseSpec) -> bool:
+    """Whether spec.rollout says more than how fast one site fetches."""
+    asked = spec.rollout
+    if asked is None:
+        return False
+    paced = asked.pace is not None and asked.pace.concurrent_downloads is not None
+    return bool(asked.waves or asked.max_unavailable_sites or asked.deadline or paced)
+
+
+def version_of(model: AssignedModel, assignment: Assignment) -> ModelVersion:
+    return ModelVersion(
+        name=model.name,
+        version=model.version,
+        digest=model.digest,
+        sources=tuple(model.sources),
+        parameters=dict(model.parameters),
+        signature=model.signature,
+        pull_secret=assignment.spec.pull_secret,
+        pace=model.download_pace or "",
+    )
 
 
 def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
-    told = next((model for model in assignment.spec.models if model.name == model_name), None)
+    mine = [model for model in assignment.spec.models if model.name == model_name]
+    told = next((model for model in mine if model.role == "Stable"), None)
+    beside = next((model for model in mine if model.role == "Canary"), None)
     return SiteModels(
         job=f"{assignment.spec.job.namespace}/{assignment.spec.job.name}",
         site=assignment.spec.site,
-        told=ModelVersion(
-            name=told.name,
-            version=told.version,
-            digest=told.digest,
-            sources=tuple(told.sources),
-            parameters=dict(told.parameters),
-            signature=told.signature,
-            pull_secret=assignment.spec.pull_secret,
-            pace=told.download_pace or "",
-        )
-        if told
-        else None,
+        told=version_of(told, assignment) if told else None,
+        beside=version_of(beside, assignment) if beside else None,
         served=tuple(
             ServedModel(
                 digest=model.digest,

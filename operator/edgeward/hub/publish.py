@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from edgeward.api.assignment import (
     PULL,
@@ -39,9 +40,10 @@ from edgeward.fleet.names import (
     is_pool,
 )
 from edgeward.fleet.redaction import Redaction
+from edgeward.fleet.releases import version_of
 from edgeward.hub import capture, offload
 from edgeward.placement.model import JobPlan, Plan
-from edgeward.rollout.step import RolloutStep
+from edgeward.rollout.step import RolloutStep, SiteStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +136,12 @@ def _of_job(
         first = _first_model(job, known.model_digest, current, rollout)
         # A site that is new, or whose job names another model by now, has been told nothing of it yet.
         new = there is None or all(model.name != job.spec.model.name for model in there.spec.models)
-        told = first if new else rollout.told(plan.key, site)
+        step = None if new else rollout.site(plan.key, site)
+        told = first if new else step.told if step is not None else None
         nodes = tuple(_with_pool(node, known, sites.get(site), there) for node in nodes)
         most = capture.allowed_at(sites.get(site), redaction, there)
-        wanted = _spec(job, site, nodes, told, there, keep_spec=keep_spec, to=offload_at(site), redaction=most)
+        canary = _canary(step) if step is not None else ()
+        wanted = _spec(job, site, nodes, told, canary, there, keep_spec=keep_spec, to=offload_at(site), redaction=most)
         if there is not None and _same(there.spec, wanted):
             continue
         writes.append(_write(plan.key, wanted, there, current, namespace, tier=tiers.get(site, "")))
@@ -217,24 +221,36 @@ def _first_model(
         if others:
             return next((version for version in others if version.digest == digest), others[0])
     target = release.target if release else None
+    if release is not None and release.decision is not None and target is not None and target.digest == digest:
+        # In the middle of a rollout in waves, what is born begins with the version that finished.
+        return release.first
     candidates = [target, *others] if target else others
     return next((version for version in candidates if version.digest == digest), None)
 
 
 def _told(assignment: Assignment) -> list[ModelVersion]:
-    return [
-        ModelVersion(
-            name=model.name,
-            version=model.version,
-            digest=model.digest,
-            sources=model.sources,
-            parameters=dict(model.parameters),
-            signature=model.signature,
-            pull_secret=assignment.spec.pull_secret,
-            pace=model.download_pace or "",
-        )
-        for model in assignment.spec.models
-    ]
+    """What the site trusts; a canary is not among it."""
+    return [version_of(model, assignment) for model in assignment.spec.models if model.role == "Stable"]
+
+
+def _assigned(version: ModelVersion, **more: Any) -> AssignedModel:
+    return AssignedModel(
+        name=version.name,
+        version=version.version,
+        digest=version.digest,
+        sources=version.sources,
+        parameters=dict(version.parameters),
+        signature=version.signature,
+        download_pace=version.pace or None,
+        **more,
+    )
+
+
+def _canary(step: SiteStep) -> tuple[AssignedModel, ...]:
+    """The new version beside the one that the site trusts."""
+    if step.beside is None:
+        return ()
+    return (_assigned(step.beside, role="Canary", traffic=f"{step.traffic}%", mirror=step.mirror),)
 
 
 def _spec(
@@ -242,6 +258,7 @@ def _spec(
     site: str,
     nodes: tuple[AssignedNode, ...],
     told: ModelVersion | None,
+    canary: tuple[AssignedModel, ...],
     there: Assignment | None,
     *,
     keep_spec: bool,
@@ -258,17 +275,7 @@ def _spec(
     models = there.spec.models if there is not None else ()
     secrets = there.spec.secrets if there is not None else ()
     if told is not None:
-        models = (
-            AssignedModel(
-                name=told.name,
-                version=told.version,
-                digest=told.digest,
-                sources=told.sources,
-                parameters=dict(told.parameters),
-                signature=told.signature,
-                download_pace=told.pace or None,
-            ),
-        )
+        models = (_assigned(told), *canary)
         secrets = (AssignedSecret(name=told.pull_secret, use=PULL),) if told.pull_secret else ()
     spec = job.spec
     request = request_of(spec.resources.requests, spec.resources.limits)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from edgeward.api.common import format_time
 from edgeward.rollout import gates, waves
 from edgeward.rollout.model import (
     Decision,
@@ -221,7 +222,7 @@ class _Step:
             if not gates.passed(gate, look, baked=baked)
         ]
         if not baked:
-            self.waits_for = f"wave {wave.name} bakes for another {wave.bake - (facts.now - since):.0f} s"
+            self.waits_for = f"wave {wave.name} bakes until {format_time(since + wave.bake)}"
         elif open_:
             gate, look = open_[0]
             said = f" ({look.outcome}: {look.message})" if look.outcome is not Outcome.WAITING else ""

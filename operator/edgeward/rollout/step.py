@@ -1,16 +1,20 @@
 """One step of every rollout: what each site is told to serve now, and how far the release is.
 
-First form: a new version goes to every site at once, and what a site refuses leaves its old version serving. Waves and
-gates will decide here which sites are told already; nothing outside this module need know.
+Without spec.rollout a new version goes to every site at once, and what a site refuses leaves its old version serving.
+With it, waved.py asks the state machine who is told what.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from edgeward.fleet.model import Fleet, Job, ModelVersion, Release, ServedModel, SiteModels
+from edgeward.api.modelrelease import RefusedVersion, ReleasedVersion, RolloutStatus
+from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, SiteModels
+from edgeward.rollout import waved
+from edgeward.rollout.machine import advance
+from edgeward.rollout.model import Decision
 
 
 class SiteState(StrEnum):
@@ -34,6 +38,10 @@ class SiteStep:
     """what it serves; None when nothing"""
     reason: str = ""
     message: str = ""
+    beside: ModelVersion | None = None
+    """the new version as a canary, with its share of the requests and the share it gets copies of, per cent"""
+    traffic: int = 0
+    mirror: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,13 @@ class ReleaseStep:
     sites: tuple[SiteStep, ...] = ()
     """those that should serve the target: not of jobs that are pinned elsewhere or gone, not where a job has left"""
     paused: bool = False
+    first: ModelVersion | None = None
+    """what a site that is new to the model is told"""
+    decision: Decision | None = None
+    """of the state machine, for a release with spec.rollout"""
+    remembered: RolloutStatus | None = None
+    refused: tuple[RefusedVersion, ...] = ()
+    history: tuple[ReleasedVersion, ...] = ()
 
     def count(self, state: SiteState) -> int:
         """Sites in this state. A site with several jobs of one model counts once, by the worst of them."""
@@ -62,10 +77,14 @@ class ReleaseStep:
 @dataclass(frozen=True, slots=True)
 class RolloutStep:
     releases: tuple[ReleaseStep, ...] = ()
-    _told: Mapping[tuple[str, str], ModelVersion | None] = field(default_factory=dict)
+    _told: Mapping[tuple[str, str], SiteStep] = field(default_factory=dict)
 
     def told(self, job: str, site: str) -> ModelVersion | None:
         """What a site that has the job already should be told; None when there is no release to say so."""
+        step = self._told.get((job, site))
+        return step.told if step is not None else None
+
+    def site(self, job: str, site: str) -> SiteStep | None:
         return self._told.get((job, site))
 
     def release(self, key: str) -> ReleaseStep | None:
@@ -77,16 +96,20 @@ def step(fleet: Fleet) -> RolloutStep:
     connected = {site.name for site in fleet.sites if site.connected}
     jobs = {job.key: job for job in fleet.jobs}
     releases: list[ReleaseStep] = []
-    told: dict[tuple[str, str], ModelVersion | None] = {}
+    told: dict[tuple[str, str], SiteStep] = {}
     for release in fleet.releases:
-        steps = [_site(models, release, connected, jobs.get(models.job)) for models in release.sites]
-        told |= {(item.job, item.site): item.told for item in steps}
+        decision = None
+        if release.rollout is None or _target(release) is None:
+            steps = [_site(models, release, connected, jobs.get(models.job)) for models in release.sites]
+        else:
+            steps, decision = _waved(release, fleet, connected, jobs)
+        told |= {(item.job, item.site): item for item in steps}
         counted = (
             item
             for models, item in zip(release.sites, steps, strict=True)
             if models.replicas and _wants_target(jobs.get(models.job), release)
         )
-        releases.append(_release(release, tuple(counted)))
+        releases.append(_release(release, tuple(counted), decision, now=fleet.now))
     return RolloutStep(releases=tuple(releases), _told=told)
 
 
@@ -102,12 +125,61 @@ def _target(release: Release) -> ModelVersion | None:
     return None if release.problem else release.target
 
 
-def _release(release: Release, sites: tuple[SiteStep, ...]) -> ReleaseStep:
+def _waved(
+    release: Release, fleet: Fleet, connected: set[str], jobs: Mapping[str, Job]
+) -> tuple[list[SiteStep], Decision]:
+    """The sites of a release that goes out in waves. A job that is pinned elsewhere, or has a problem, takes no part."""
+    parts = [one for one in release.sites if _takes_part(jobs.get(one.job), release)]
+    decision = advance(waved.facts(release, parts, fleet))
+    versions = waved.versions(release)
+    steps = []
+    for models in release.sites:
+        if models not in parts:
+            steps.append(_site(models, release, connected, jobs.get(models.job)))
+            continue
+        said = decision.told[models.site]
+        told = versions.get(said.version) if said.version is not None else models.told
+        beside = versions.get(said.beside) if said.beside is not None else None
+        state = _state(models, release, connected, told=beside or told, problem=None, waits=decision.waits_for)
+        steps.append(replace(state, told=told, beside=beside, traffic=said.traffic, mirror=said.mirror))
+    return steps, decision
+
+
+def _takes_part(job: Job | None, release: Release) -> bool:
     target = _target(release)
+    return job is not None and job.problem is None and target is not None and job.model_digest == target.digest
+
+
+def _release(release: Release, sites: tuple[SiteStep, ...], decision: Decision | None, *, now: float) -> ReleaseStep:
+    target = _target(release)
+    if decision is not None:
+        known = waved.versions(release)
+        stable = known.get(decision.stable) if decision.stable is not None else None
+        return ReleaseStep(
+            key=release.key,
+            target=target,
+            current=stable or release.current,
+            sites=sites,
+            paused=release.paused,
+            first=stable or target,
+            decision=decision,
+            remembered=waved.remembered(decision),
+            refused=waved.refused(decision, release),
+            history=waved.history(stable, release, now=now),
+        )
     done = target is not None and all(item.state in (SiteState.UPDATED, SiteState.OFFLINE) for item in sites)
     finished = done and any(item.state is SiteState.UPDATED for item in sites)
     current = target if finished else release.current
-    return ReleaseStep(key=release.key, target=target, current=current, sites=sites, paused=release.paused)
+    return ReleaseStep(
+        key=release.key,
+        target=target,
+        current=current,
+        sites=sites,
+        paused=release.paused,
+        first=target,
+        refused=release.refused,
+        history=waved.history(target if finished else None, release, now=now),
+    )
 
 
 def _site(models: SiteModels, release: Release, connected: set[str], job: Job | None) -> SiteStep:
@@ -118,6 +190,20 @@ def _site(models: SiteModels, release: Release, connected: set[str], job: Job | 
     # problem: its Assignments are left alone.
     if target is not None and not held and not problem and job is not None and job.model_digest == target.digest:
         told = target
+    return _state(models, release, connected, told=told, problem=problem)
+
+
+def _state(
+    models: SiteModels,
+    release: Release,
+    connected: set[str],
+    *,
+    told: ModelVersion | None,
+    problem: Problem | None,
+    waits: str = "",
+) -> SiteStep:
+    """How far a site is that is told `told` from now on. `waits`: what a rollout in waves waits for."""
+    target = _target(release)
     serves = next((model for model in models.served if model.serving), None)
 
     def says(state: SiteState, reason: str = "", message: str = "") -> SiteStep:
@@ -151,5 +237,7 @@ def _site(models: SiteModels, release: Release, connected: set[str], job: Job | 
     if problem is not None:
         return says(SiteState.PENDING, reason=problem.reason, message=f"{models.job}: {problem.message}")
     if target is not None and told.digest != target.digest:
-        return says(SiteState.PENDING, reason="Paused", message="spec.paused holds this site")
+        if release.paused:
+            return says(SiteState.PENDING, reason="Paused", message="spec.paused holds this site")
+        return says(SiteState.PENDING, reason="WaitingForSites", message=f"its wave has not come: {waits}"[:1024])
     return says(SiteState.PENDING, reason="RollingOut", message="on its way")

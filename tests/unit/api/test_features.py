@@ -28,14 +28,9 @@ ASKING: dict[type[BaseModel], dict[str, Any]] = {
     ModelReleaseSpec: {
         "spec.variants": [OTHER],
         "spec.track": {"repository": "oci://x/y", "constraint": "1.x"},
-        "spec.rollout.waves": [{"name": "all"}],
-        "spec.rollout.maxUnavailableSites": "10%",
-        "spec.rollout.pace.concurrentDownloads": 5,
         "spec.rollout.activationTime": "2026-01-02T03:04:05Z",
         "spec.rollout.windows": [WINDOW],
-        "spec.rollout.deadline": "1h",
         "spec.gates": [{"name": "errors", "builtin": "ErrorRate", "max": "0.1"}],
-        "spec.rollback": {"automatic": False},
     },
     SiteSpec: {
         "spec.timeZone": "Europe/Zurich",

@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeward.api.common import LabelSelector
+from edgeward.api.modelrelease import RefusedVersion, ReleasedVersion, Rollout, RolloutStatus
 from edgeward.fleet import model
 from edgeward.fleet.model import Fleet, Job, Live, Node, Resources, Sample, Site
 from edgeward.fleet.snapshot import SnapshotError, decode, encode, text
 from tests.unit.placement.strategies import fleets
 
+TIME = "2026-01-02T03:04:05Z"
 DATACLASSES = {
     name: kind for name, kind in vars(model).items() if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
 }
@@ -49,6 +51,25 @@ def test_every_kind_of_fact_comes_back_with_every_field(name: str, data: st.Data
     assert text(found) == text(one)
 
 
+# Of what the API itself checks, what it lets in.
+EXAMPLES: dict[type, list[object]] = {
+    Rollout: [
+        Rollout(),
+        Rollout.model_validate(
+            {"waves": [{"name": "a", "sites": {"percent": 50}, "traffic": "5%", "bake": "1m"}], "deadline": "2h"}
+        ),
+    ],
+    RolloutStatus: [
+        RolloutStatus.model_validate({"target": "d", "phase": "Baking", "started": TIME, "bakingSince": TIME}),
+        RolloutStatus.model_validate({"target": "d", "phase": "Rolling", "started": TIME, "members": ["a", "b"]}),
+    ],
+    RefusedVersion: [RefusedVersion(version="1", identity="d", reason="why", at=TIME)],
+    ReleasedVersion: [
+        ReleasedVersion(
+            version="1", digest=f"sha256:{7:064x}", sources=("https://m",), parameters={"a": 1}, finished=TIME
+        )
+    ],
+}
 JSON = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=2)
 
 
@@ -68,6 +89,8 @@ def _hint(hint: object) -> st.SearchStrategy[object]:
             LabelSelector.model_validate,
             st.fixed_dictionaries({}, optional={"matchLabels": st.dictionaries(st.just("a"), st.just("b"))}),
         )
+    if hint in EXAMPLES:
+        return st.sampled_from(EXAMPLES[hint])  # type: ignore[index]
     if origin is UnionType:
         return st.one_of([st.none() if item is NoneType else _hint(item) for item in inner])
     if origin is tuple and inner[1] is Ellipsis:

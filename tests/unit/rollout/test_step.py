@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, Site, SiteModels
 from edgeward.rollout.step import ReleaseStep, SiteState, step
 
-V1 = ModelVersion("m", "1", "sha256:1", ("https://m/1",))
-V2 = ModelVersion("m", "2", "sha256:2", ("https://m/2",))
+V1 = ModelVersion("m", "1", f"sha256:{1:064x}", ("https://m/1",))
+V2 = ModelVersion("m", "2", f"sha256:{2:064x}", ("https://m/2",))
 KEY = "shop/m"
 
 
