@@ -16,7 +16,7 @@ from edgeward.placement.order import turns
 from edgeward.placement.settings import PlanSettings
 from edgeward.placement.solve import Limits, bounded, solve
 from edgeward.placement.solve import bound as bound_module
-from edgeward.placement.solve.bound import Dual, tight_bound
+from edgeward.placement.solve.bound import Dual, choices_of_nodes, tight_bound
 from edgeward.placement.solve.knapsack import COARSE, FINE, divided, whole
 from edgeward.placement.solve.lp import relax
 from edgeward.placement.solve.master import Multipliers
@@ -199,3 +199,22 @@ def test_a_bound_in_parts_is_the_bound_of_the_whole(monkeypatch: pytest.MonkeyPa
     assert Dual(tier, prices, ledger, once=True).bound_in_parts() == pytest.approx(most, abs=1e-9)
     monkeypatch.setattr(bound_module, "PLACES", 0)
     assert tight(tier, prices, ledger) == pytest.approx(most, abs=1e-9)
+
+
+def test_what_nodes_choose_fits_together_and_is_worth_more_than_the_whole_part_of_the_lp() -> None:
+    one = placement_fleets.fleet(20, 50, 1)
+    ledger = Ledger(one, SETTINGS)
+    wants = wants_of([begin(turn, ledger, SETTINGS) for turn in turns(one, SETTINGS)], ledger)
+    tier = tier_of(wants, ledger)
+    prices = relax(tier, ledger, LIMITS, lambda: 0.0).prices
+    chosen = choices_of_nodes(tier, prices, ledger, rounds=10, iterations=10_000)
+    assert chosen is not None
+    placed = put(chosen, wants, ledger)
+    assert sum(map(len, placed)) >= 0.95 * sum(map(len, chosen)) > 0, "all but what only the checks know about"
+    for want, nodes in zip(wants, chosen, strict=True):
+        assert len(nodes) <= want.count and set(nodes) <= set(want.rows.tolist())
+
+    def score(choices: int) -> float:
+        return sum(tier.score for tier in solve(one, SETTINGS, limits=Limits(choices=choices)).tiers)
+
+    assert score(10) > 1.002 * score(0)
