@@ -17,6 +17,8 @@ The prices begin at those of the LP (relax.py). Then what the nodes chose goes a
 Wolfe, 1960), whose duals, drawn toward the best prices so far (Wentges, 1997), are the next. Every round gives a bound,
 and the least holds. What still may lie above the truth: what memory does to headroom, quotas, minSites, whole numbers
 across nodes and on large ones.
+
+The plan uses the same rounds: what the master mixes is rounded to whole replicas (dive.py).
 """
 
 from __future__ import annotations
