@@ -96,6 +96,7 @@ class Config:
     job: str
     entries: tuple[Entry, ...]
     when_too_big: str = REFUSE
+    priority: int = 1  # the job's class; no request is more urgent
     offload: Offload | None = None
     capture: capture.Policy | None = None
     warnings: tuple[str, ...] = ()
@@ -117,7 +118,10 @@ def parse(text: bytes) -> Config:
     if not isinstance(raw, list) or not 1 <= len(raw) <= _MAX_MODELS:
         raise ConfigError("Invalid", f"models must be a list of 1 to {_MAX_MODELS} entries")
     when_too_big = _when_too_big(document)
-    warnings = _unknown(document, {"contract", "revision", "job", "models", "modelSwap", "offload", "capture"}, "")
+    warnings = _unknown(document, {"contract", "revision", "job", "models", "modelSwap", "offload", "capture", "priority"}, "")
+    priority = document.get("priority", 1)
+    if type(priority) is not int or not 1 <= priority <= 5:
+        raise ConfigError("Invalid", "priority must be an integer from 1 to 5")
     entries: list[Entry] = []
     for index, one in enumerate(raw):
         entry = _entry(one, f"models[{index}]", warnings)
@@ -139,6 +143,7 @@ def parse(text: bytes) -> Config:
         # Stable first: a canary is checked against what serves.
         entries=tuple(sorted(entries, key=lambda entry: entry.role != STABLE)),
         when_too_big=when_too_big,
+        priority=priority,
         offload=_offload(document, warnings),
         capture=_capture(document, warnings),
         warnings=tuple(warnings),

@@ -106,6 +106,7 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         def adopted(config: Config) -> None:
             _call_in(loop, lambda: offload.adopt(config.offload))
             _call_in(loop, functools.partial(learning.adopt, config))
+            _call_in(loop, functools.partial(setattr, engine, "top_class", config.priority))
 
         manager = _manager(settings, loop, registry, stats, threads, store, fetches, adopted, learning)
         read_status = manager.status

@@ -209,6 +209,7 @@ def models_document(assignment: Assignment, settings: AgentSettings) -> Object:
             }
             for model in assignment.spec.models
         ],
+        "priority": 6 - _tier_of(assignment),  # its classes count from the most urgent, as Triton's do
         **_model_swap(assignment.spec.effective.model_swap),
         **_offload(assignment.spec),
         **_capture(assignment.spec.effective.capture, settings.redaction),
@@ -257,6 +258,11 @@ def _signature(model: AssignedModel) -> Object:
     if asked is None or asked.policy == "Off":
         return {}
     return {"signature": {"policy": asked.policy, "keys": list(asked.keys)}}
+
+
+def _tier_of(assignment: Assignment) -> int:
+    marks = assignment.spec.effective.priority
+    return priority_tier(marks.importance, marks.urgency, marks.satisfaction)
 
 
 def config_revision(config: Object | None) -> int:
@@ -387,7 +393,6 @@ def _pod_template(
     persistent: bool,
     labels: Mapping[str, str],
 ) -> Object:
-    marks = assignment.spec.effective.priority
     pool = is_pool(node.name)
     claim = {"persistentVolumeClaim": {"claimName": store_name(assignment.spec.job.namespace, node.name)}}
     return {
@@ -405,7 +410,7 @@ def _pod_template(
             **({"topologySpreadConstraints": [_apart(labels)]} if pool else {}),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "priorityClassName": f"edgeward-tier-{priority_tier(marks.importance, marks.urgency, marks.satisfaction)}",
+            "priorityClassName": f"edgeward-tier-{_tier_of(assignment)}",
             "terminationGracePeriodSeconds": 30,
             "tolerations": _tolerations(assignment, "" if pool else tier),
             "securityContext": {
