@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlparse
+
+from tests.cluster.endpoint import Endpoint, answer
 
 Series = list[tuple[str, str]]
 """(node, value as Prometheus writes it)"""
@@ -19,14 +20,6 @@ Spoil = Callable[[Vectors, set[str], float], None]
 """Changes what would be answered: (the vectors, the nodes to spoil, now)"""
 Behave = Callable[[BaseHTTPRequestHandler, bytes], None]
 """Sends an answer in its own way; gets the good one's bytes"""
-
-
-def answer(request: BaseHTTPRequestHandler, body: bytes, *, status: int = 200, **headers: str) -> None:
-    request.send_response(status)
-    for name, value in {"Content-Length": str(len(body)), **headers}.items():
-        request.send_header(name.replace("_", "-"), value)
-    request.end_headers()
-    request.wfile.write(body)
 
 
 class BadPrometheus:
@@ -41,26 +34,11 @@ class BadPrometheus:
         self._behave: Behave | None = None
         self.spoiled: set[str] = set()
         self.asked = 0
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                query = parse_qs(urlparse(self.path).query).get("query", [""])[0]
-                outer.asked += 1
-                with contextlib.suppress(OSError):
-                    outer._answer(self, query)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._endpoint = Endpoint(self._get)
+        self.url = self._endpoint.url
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._endpoint.close()
 
     def good(self) -> None:
         self._spoil = self._behave = None
@@ -71,7 +49,9 @@ class BadPrometheus:
     def behave(self, behave: Behave) -> None:
         self._behave = behave
 
-    def _answer(self, request: BaseHTTPRequestHandler, query: str) -> None:
+    def _get(self, request: BaseHTTPRequestHandler) -> None:
+        query = parse_qs(urlparse(request.path).query).get("query", [""])[0]
+        self.asked += 1
         now = time.time()
         vectors: Vectors = {
             "cpu": [(node, str(0.1 * cores * random.uniform(0.95, 1.05))) for node, cores in self._cores.items()],

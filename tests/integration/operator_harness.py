@@ -3,7 +3,6 @@ small exporter, operators as processes of their own, and the API server's audit 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -15,12 +14,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.cluster.api import Api, ApiError, Object
 from tests.cluster.controlplane import ControlPlane, free_port
+from tests.cluster.endpoint import Endpoint, answer
 from tests.cluster.simulated import priority_classes
 
 ROOT = Path(__file__).parents[2]
@@ -58,30 +58,15 @@ class Exporter:
         self._memory: dict[str, float] = {}
         self._spent: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                text = outer.render(self.path.split("/")[2])
-                body = text.encode()
-                self.send_response(200 if text else 404)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.send_header("Content-Length", str(len(body)))
-                with contextlib.suppress(OSError):  # the scraper was ended meanwhile
-                    self.end_headers()
-                    self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._endpoint = Endpoint(self._get)
+        self.port = self._endpoint.port
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._endpoint.close()
+
+    def _get(self, request: BaseHTTPRequestHandler) -> None:
+        text = self.render(request.path.split("/")[2])
+        answer(request, text.encode(), status=200 if text else 404, Content_Type="text/plain; version=0.0.4")
 
     def set(self, node: str, *, cores: float, memory: float = 256 * 2**20) -> None:
         with self._lock:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
+from tests.cluster.endpoint import Endpoint, answer
 
 from .operator_harness import NODES, Operator, World, eventually
 
@@ -119,24 +119,13 @@ def test_a_loaded_node_is_avoided_and_the_figures_are_prometheus_own(
 
 
 @contextmanager
-def _instead_of_prometheus(world: World, answer: tuple[int, str]) -> Iterator[None]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(answer[0])
-            self.end_headers()
-            self.wfile.write(answer[1].encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    ThreadingHTTPServer.allow_reuse_address = True
-    server = ThreadingHTTPServer(("127.0.0.1", world.prometheus.port), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def _instead_of_prometheus(world: World, said: tuple[int, str]) -> Iterator[None]:
+    status, text = said
+    endpoint = Endpoint(lambda request: answer(request, text.encode(), status=status), port=world.prometheus.port)
     try:
         yield
     finally:
-        server.shutdown()
-        server.server_close()
+        endpoint.close()
 
 
 RUBBISH: list[tuple[int, str]] = [
@@ -173,8 +162,8 @@ def test_without_prometheus_placement_goes_on_and_says_so(world: World, operator
     world.prometheus.stop()
     try:
         placed_blind("stopped", "Prometheus at")
-        for number, answer in enumerate(RUBBISH):
-            with _instead_of_prometheus(world, answer):
+        for number, said in enumerate(RUBBISH):
+            with _instead_of_prometheus(world, said):
                 failures = operator.metric("edgeward_failures_total")
                 time.sleep(1.2)
                 placed_blind(f"rubbish-{number}", "Prometheus at")
