@@ -91,17 +91,28 @@ class Runtimes:
         alive = {pod["metadata"]["uid"] for pod in pods}
         answers = {**{uid: said for uid, said in looked.answers.items() if uid in alive}, **answers}
         settled = _settled(raw, pods, answers)
-        news = answers != looked.answers
+        news = _said(answers) != _said(looked.answers)
         longest, shortest = self._settings.settled_poll, self._settings.unsettled_poll
         looked.pause = longest if settled else shortest if news else min(max(looked.pause * 1.5, shortest), longest)
         looked.next = self._clock() + looked.pause
+        looked.answers = answers
         if news:
-            looked.answers = answers
             self._news(name)
 
     def _can_answer(self, pod: Object) -> bool:
         node = self._cache[NODES].get(str(pod.get("spec", {}).get("nodeName", "")))
         return node is None or not is_lost(node)
+
+
+def _said(answers: Mapping[str, Object]) -> dict[str, Object]:
+    """All but the counters, which change with every request: that is no news."""
+    return {
+        uid: {
+            **answer,
+            "models": [{key: value for key, value in model.items() if key != "counters"} for model in answer["models"]],
+        }
+        for uid, answer in answers.items()
+    }
 
 
 def _settled(raw: Object, pods: list[Object], answers: Mapping[str, Object]) -> bool:

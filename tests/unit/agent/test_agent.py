@@ -186,6 +186,30 @@ def test_only_what_lives_on_a_node_that_is_ready_is_asked_and_waited_for() -> No
     assert agent.runtimes.of(NAME).pause == AgentSettings().settled_poll, "the ended pod is not waited for"
 
 
+def test_counters_are_read_and_are_no_news() -> None:
+    agent = an_agent(Api(), told(), (NODES, node()))
+    agent._cache[PODS].put(a_pod("up"))
+    news: list[str] = []
+    agent.runtimes._news = news.append
+    said = {"models": [{"digest": "sha256:x", "serving": False, "state": "Loading", "counters": {"requests": 0}}]}
+
+    def asked(**more: Any) -> None:
+        (model,) = said["models"]
+
+        async def ask(_pods: Any) -> dict[str, Object]:
+            return {"uid-up": {"models": [{**model, **more}]}}
+
+        agent.runtimes._scraper.ask = ask  # type: ignore[method-assign]
+        asyncio.run(agent.runtimes.ask(told()[1]))
+
+    asked()
+    asked(counters={"requests": 7})
+    assert news == [NAME] and agent.runtimes.of(NAME).pause > AgentSettings().unsettled_poll
+    assert agent.runtimes.answers(NAME)["uid-up"]["models"][0]["counters"] == {"requests": 7}
+    asked(counters={"requests": 9}, state="Warming")
+    assert news == [NAME] * 2
+
+
 def test_a_budget_of_the_users_takes_the_place_of_ours_and_protects_while_it_allows_nothing() -> None:
     theirs = {
         "metadata": {"name": "keep", "namespace": "shop", "uid": "u", "resourceVersion": "5"},
