@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -20,6 +20,9 @@ from edgeward_runtime.artifact.reader import Artifact
 from edgeward_runtime.config import Entry
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.trust import bundle, keys, onnx_file
+
+if TYPE_CHECKING:
+    from edgeward_runtime.model import Model
 
 _RUNS = 20
 _RUN_SECONDS = 2.0  # no more runs are begun after that
@@ -68,6 +71,11 @@ def size_of(path: Path, artifact: Artifact) -> int:
 
 def measure(artifact: Artifact, *, threads: int) -> Report:
     """Loads, checks and runs the model as a site would. Refusal if a site would refuse it."""
+    return loaded(artifact, threads=threads)[1]
+
+
+def loaded(artifact: Artifact, *, threads: int) -> tuple[Model, Report]:
+    """The model too, for who goes on with it. Of a model that does not run, the report says why."""
     from edgeward_runtime import loading
     from edgeward_runtime.model import warm_up
 
@@ -75,11 +83,10 @@ def measure(artifact: Artifact, *, threads: int) -> Report:
     entry = Entry(name="check", version="1", digest=artifact.digest)
     start = time.perf_counter()
     model = loading.load(artifact, entry, threads=threads)
-    loaded = time.perf_counter() - start
     report: Report = {
         "inputs": [spec.metadata() for spec in model.inputs.values()],
         "outputs": [spec.metadata() for spec in model.outputs.values()],
-        "loadSeconds": round(loaded, 3),
+        "loadSeconds": round(time.perf_counter() - start, 3),
     }
     try:
         loading.check_golden(model)
@@ -91,12 +98,12 @@ def measure(artifact: Artifact, *, threads: int) -> Report:
                 break
             seconds = min(seconds, warm_up(model, batch_rows=1) or seconds)
     except Refusal as refusal:
-        return {**report, "step": refusal.step, "reason": refusal.reason, "message": refusal.message}
+        return model, {**report, "step": refusal.step, "reason": refusal.reason, "message": refusal.message}
     report["runs"] = True
     report["latencySeconds"] = None if seconds is None else round(seconds, 7)
     report["memoryBytes"] = max(0, _memory("VmHWM") - before)
     report["processBytes"] = _memory("VmHWM")
-    return report
+    return model, report
 
 
 def in_child(work: Any) -> Report:
@@ -162,7 +169,7 @@ def _signature(digest: str, trusted: Trusted) -> Report:
 def as_text(report: Mapping[str, Any]) -> str:
     lines = [f"{report['file']}"]
     if "bytes" in report:
-        lines[0] += f": {_bytes(report['bytes'])}, {report['digest']}"
+        lines[0] += f": {bytes_text(report['bytes'])}, {report['digest']}"
     if "opsets" in report:
         opsets = ", ".join(f"{domain} {version}" for domain, version in report["opsets"].items())
         lines.append(f"  operator sets    {opsets or 'none named'}")
@@ -193,7 +200,7 @@ def _outcome(report: Mapping[str, Any]) -> list[str]:
         else "unknown: it runs with none of the sizes tried for its open dimensions"
     )
     return [
-        f"  memory           {_bytes(report['memoryBytes'])} for the model at its peak, {_bytes(report['processBytes'])} "
+        f"  memory           {bytes_text(report['memoryBytes'])} for the model at its peak, {bytes_text(report['processBytes'])} "
         "with the process around it",
         f"  latency          {latency}",
         f"  runs             loads in {report['loadSeconds']:g} s",
@@ -204,7 +211,7 @@ def _shape(shape: Sequence[int]) -> str:
     return "[" + ", ".join("any" if dim < 0 else str(dim) for dim in shape) + "]"
 
 
-def _bytes(size: int) -> str:
+def bytes_text(size: int) -> str:
     for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"

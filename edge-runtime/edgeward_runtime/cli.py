@@ -72,15 +72,20 @@ def serve(argv: list[str] | None = None) -> int:
 
 
 def model(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="edgeward-model", description="Looks at models, and signs them.")
+    from edgeward_runtime.publish import command
+
+    parser = argparse.ArgumentParser(prog="edgeward-model", description="Looks at models, signs and publishes them.")
     commands = parser.add_subparsers(dest="command", required=True)
     _check_arguments(commands.add_parser("check", help="says what a model needs, and whether it will run"))
     sign = commands.add_parser("sign", help="makes FILE.sig, which `signature` in a ModelRelease asks for")
     sign.add_argument("file", type=Path, metavar="FILE")
     sign.add_argument("--key", type=Path, required=True, help="private key, Ed25519 or ECDSA P-256, PEM, no password")
+    command.add_arguments(commands.add_parser("publish", help="checks a model and pushes it to a registry"))
     options = parser.parse_args(argv)
     if not options.file.exists():
         parser.error(f"{options.file} is not there")
+    if options.command == "publish":
+        return command.run(parser, options)
     if options.command == "sign":
         return _sign(parser, options)
     return _check(parser, options)

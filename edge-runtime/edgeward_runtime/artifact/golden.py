@@ -16,17 +16,18 @@ Inputs are those of the model, after preprocessing. Outputs that a case does not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from edgeward_runtime.artifact.files import read_json
-from edgeward_runtime.artifact.layout import GOLDEN_DATA
+from edgeward_runtime.artifact.layout import GOLDEN, GOLDEN_DATA
 from edgeward_runtime.errors import ProtocolError, Refusal
-from edgeward_runtime.tensors import NUMPY_OF, Array, TensorSpec, checked_shape, from_binary
+from edgeward_runtime.tensors import NUMPY_OF, Array, TensorSpec, checked_shape, from_binary, to_binary
 
 FORMAT = 1
 # float32 sums in another order, on another processor, differ by about 1e-6 a step; quantised models by more.
@@ -94,6 +95,31 @@ def read(path: Path) -> Golden:
         raise refuse(f"{GOLDEN_DATA} is not there") from None
     tolerance = _tolerance(document, (DEFAULT_ATOL, DEFAULT_RTOL), "", refuse)
     return Golden(cases=tuple(_case(one, f"cases[{index}]", data, tolerance, refuse) for index, one in enumerate(raw)))
+
+
+# By name, with the protocol's datatype, which numpy's does not always say.
+Tensors = Mapping[str, tuple[str, Array]]
+
+
+def files(cases: Iterable[tuple[Tensors, Tensors]], *, atol: float, rtol: float) -> dict[str, bytes]:
+    """golden.json and golden.bin of (inputs, outputs), what read() takes."""
+    data: list[bytes] = []
+    size = 0
+
+    def placed(tensors: Tensors) -> list[dict[str, object]]:
+        nonlocal size
+        listed = []
+        for name, (datatype, tensor) in tensors.items():
+            raw = to_binary(datatype, tensor)
+            where = {"offset": size, "size": len(raw)}
+            listed.append({"name": name, "datatype": datatype, "shape": list(tensor.shape), **where})
+            data.append(raw)
+            size += len(raw)
+        return listed
+
+    listed = [{"inputs": placed(inputs), "outputs": placed(outputs)} for inputs, outputs in cases]
+    document = {"format": FORMAT, "atol": atol, "rtol": rtol, "cases": listed}
+    return {GOLDEN: orjson.dumps(document), GOLDEN_DATA: b"".join(data)}
 
 
 def check(run: ModelRun, golden: Golden) -> Mismatch | None:

@@ -26,7 +26,7 @@ PROVISIONAL_ROWS = 500
 _PROVISIONAL_BINS = 10
 _ROWS_OF_ONE = 32  # looked at of one request, spread over it
 _VALUES_OF_ROW = 64
-_UNWATCHED = frozenset({"BYTES", "BF16"})  # no numbers: text, and bits of numbers
+UNWATCHED = frozenset({"BYTES", "BF16"})  # no numbers: text, and bits of numbers
 
 _FEATURES = 64  # a row of so many or fewer has a histogram each, where there is no reference to say
 _TENSORS = 16  # watched of inputs and of outputs, where there is no reference to say
@@ -110,7 +110,7 @@ class Monitor:
         self._first_rows = 0
         self._taken_to = -1  # slot up to which it was taken
         specs = {**{(INPUT, n): spec for n, spec in inputs.items()}, **{(OUTPUT, n): s for n, s in outputs.items()}}
-        able = {tensor for tensor, spec in specs.items() if spec.datatype not in _UNWATCHED}
+        able = {tensor for tensor, spec in specs.items() if spec.datatype not in UNWATCHED}
         if scores is not None:
             able.add((CONFIDENCE, scores.output))
         if reference is not None:
@@ -120,7 +120,7 @@ class Monitor:
             wanted: Iterable[Key] = self._windows
         else:
             self._first = {}
-            wanted = [_provisional(of, name, specs) for of, name in sorted(able)[: 2 * _TENSORS]]
+            wanted = [usual_key(of, name, specs) for of, name in sorted(able)[: 2 * _TENSORS]]
         for key in wanted:
             self._keys.setdefault((key.of, key.name), []).append(key)
 
@@ -241,8 +241,9 @@ class Monitor:
         return sketch(taken) if any(one.rows for one in taken.values()) else None
 
 
-def _provisional(of: str, name: str, specs: Mapping[tuple[str, str], TensorSpec]) -> Key:
-    """A row of a few numbers is features; a picture, text or confidence is not."""
+def usual_key(of: str, name: str, specs: Mapping[tuple[str, str], TensorSpec]) -> Key:
+    """How a tensor is watched unless a reference says otherwise: a row of a few numbers is features; a picture, text or
+    confidence is not."""
     spec = specs.get((of, name))
     if spec is not None and len(spec.shape) == 2 and 1 <= spec.shape[1] <= _FEATURES:
         return Key(of, name, tuple(range(spec.shape[1])))

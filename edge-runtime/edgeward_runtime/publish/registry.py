@@ -128,6 +128,15 @@ class Uploads:
             raise self._refused(answer, content)
         return digest_of(content), content
 
+    def content(self, digest: str, *, size: int) -> bytes:
+        """A small blob, held against its digest."""
+        answer, content = self._ask(f"blobs/{digest}", method="GET", limit=size)
+        if answer.status != 200:
+            raise self._refused(answer, content)
+        if digest_of(content) != digest:
+            raise refusals.mismatch(self.repository.address, f"gives other bytes for {digest}")
+        return content
+
     def manifest(self, content: bytes, *, reference: str) -> None:
         """Under a tag, or its digest. The blobs have to be there."""
         failures = 0
