@@ -23,7 +23,7 @@ _LONG_MAX = 600.0
 _LOAD_BASE = 16 * 2**20  # bytes that the first runs take, whatever the model's size
 # Reasons that hang on the verified bytes and this machine alone: remembered over a restart. The others depend on this
 # process or this moment: wrong bytes too may come from a login page in between or from a file that was only half there.
-REMEMBERED = frozenset({"NotOnnx", "LoadFailed", "BadGolden", "GoldenMismatch"})
+REMEMBERED = frozenset({"NotOnnx", "LoadFailed", "GoldenMismatch"})
 
 
 class State(StrEnum):

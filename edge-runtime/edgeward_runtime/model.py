@@ -191,8 +191,8 @@ def load(
     """Parses and optimises the file. Raises Refusal with reason Empty, NotOnnx or LoadFailed, or if the model would
     open a file outside `root`; without one, if it would open any.
 
-    onnxruntime holds the GIL in parts of session creation, so other threads stall a little (measured by others: up to
-    0.1 s for 120 MB); that is a later answer's latency, never an error.
+    onnxruntime holds the GIL in parts of session creation, so other threads stall a little (measured: less than 8 ms for
+    105 MB); that is a later answer's latency, never an error.
     """
     onnx_file.check_external(path, root=root)
     try:
