@@ -48,6 +48,7 @@ class Plan:
         "shapes",
         "tail",
         "urgency",
+        "version",
         "views",
     )
 
@@ -62,6 +63,9 @@ class Plan:
         # The answer's header around its id, for outputs of these shapes that are all binary and of fixed element size.
         self.shapes: list[tuple[int, ...]] | None = None
         self.before = self.after = b""
+        self.version = (
+            ""  # whose answer's header that is: a canary may answer what was parsed for the version beside it
+        )
         self.urgency: tuple[int, int] | None = None
         self.parameters: Mapping[str, Any] | None = None
 
@@ -375,7 +379,7 @@ def respond(
     """The body of the answer and the length of its JSON part, None if no output is binary. `tensors` are in the order
     of request.outputs; `notes` become the answer's parameters."""
     plan = request.plan if notes is None else None
-    if plan is not None and plan.shapes == [tensor.shape for tensor in tensors]:
+    if plan is not None and plan.version == version and plan.shapes == [tensor.shape for tensor in tensors]:
         header = b"%b%b%b" % (plan.before, request.id.encode(), plan.after)
         return b"".join((header, *[tensor.tobytes() for tensor in tensors])), len(header)
     outputs: list[dict[str, Any]] = []
@@ -401,5 +405,6 @@ def respond(
         # The id is one of ours, and the first place where it stands is its own: a name comes before it, but an id as
         # long and random as ours is in no name.
         before, _id, after = header.partition(request.id.encode())
-        plan.before, plan.after, plan.shapes = before, after, [tensor.shape for tensor in tensors]
+        plan.before, plan.after, plan.version = before, after, version
+        plan.shapes = [tensor.shape for tensor in tensors]
     return header + b"".join(raw), len(header)

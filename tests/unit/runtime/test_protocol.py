@@ -320,3 +320,22 @@ def test_what_a_request_says_of_itself_is_kept_also_for_a_header_seen_before():
         got = parse(header + b"\0" * 8, len(header), spec, OUTPUTS, plans)
         assert got.parameters == {"source": "cam-1"}
     assert len(plans) == 1
+
+
+def test_a_remembered_header_names_the_version_that_answers():
+    """A canary answers requests that were parsed with the plans of the version beside it."""
+    specs = {"x": TensorSpec("x", "FP32", (1, 2))}, {"y": TensorSpec("y", "FP32", (1, 2))}
+    document = {
+        "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}],
+        "parameters": {"binary_data_output": True},
+    }
+    text = orjson.dumps(document)
+    plans: Plans = {}
+    named = []
+    for version in ("1", "1", "2", "2", "1"):
+        request = parse(text + bytes(8), len(text), *specs, plans)
+        body, length = respond(
+            model="m", version=version, request=request, specs=specs[1], tensors=[np.zeros((1, 2), np.float32)]
+        )
+        named.append(orjson.loads(body[:length])["model_version"])
+    assert named == ["1", "1", "2", "2", "1"] and len(plans) == 1
