@@ -1,29 +1,22 @@
-"""Model artifacts for tests: made from plain bytes, signed, and pushed to a real registry by its HTTP API
-(github.com/opencontainers/distribution-spec)."""
+"""Model artifacts for tests: made from plain bytes, signed, and pushed to a real registry, without a look at the model."""
 
 from __future__ import annotations
 
-import base64
-import http.client
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeward_runtime.artifact import manifest
+from edgeward_runtime.artifact import golden
 from edgeward_runtime.artifact.build import Built, File, build, digest_of
-from edgeward_runtime.tensors import to_binary
-from edgeward_runtime.trust import bundle, keys
+from edgeward_runtime.fetch import Access, Credentials, http, oci
+from edgeward_runtime.fetch.credentials import Login
+from edgeward_runtime.publish.push import sign as signed
+from edgeward_runtime.publish.registry import Blob, Uploads
 from tests.cluster.registry import PASSWORD, USER
 from tests.unit.runtime.signing import Pair
-
-Arrays = Mapping[str, npt.NDArray[Any]]
-_DATATYPE = {"float32": "FP32", "float16": "FP16", "int64": "INT64", "int32": "INT32", "uint8": "UINT8", "bool": "BOOL"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,30 +26,11 @@ class Pushed:
     built: Built
 
 
-def golden(*cases: tuple[Arrays, Arrays], **tolerances: float) -> dict[str, bytes]:
-    """golden.json and golden.bin for cases of (inputs, outputs)."""
-    data = b""
-
-    def tensors(arrays: Arrays) -> list[dict[str, object]]:
-        nonlocal data
-        listed = []
-        for name, array in arrays.items():
-            datatype = _DATATYPE.get(array.dtype.name, "BYTES")
-            raw = to_binary(datatype, array)
-            listed.append(
-                {"name": name, "datatype": datatype, "shape": array.shape, "offset": len(data), "size": len(raw)}
-            )
-            data += raw
-        return listed
-
-    listed = [{"inputs": tensors(inputs), "outputs": tensors(outputs)} for inputs, outputs in cases]
-    return {"golden.json": json.dumps({"format": 1, "cases": listed, **tolerances}).encode(), "golden.bin": data}
-
-
 def golden_of(factor: float, width: int = 4) -> dict[str, bytes]:
     """Golden data of onnx_models.constant_times(factor, width)."""
     row = np.arange(width, dtype=np.float32).reshape(1, width)
-    return golden(({"x": row}, {"y": row * np.float32(factor)}))
+    case = ({"x": ("FP32", row)}, {"y": ("FP32", row * np.float32(factor))})
+    return golden.files([case], atol=golden.DEFAULT_ATOL, rtol=golden.DEFAULT_RTOL)
 
 
 def made(files: Mapping[str, bytes], *, name: str = "m", version: str = "1") -> Built:
@@ -67,11 +41,12 @@ def made(files: Mapping[str, bytes], *, name: str = "m", version: str = "1") -> 
 def push(host: str, repository: str, files: Mapping[str, bytes], *, name: str = "m", version: str = "1") -> Pushed:
     """Builds the artifact of `files`, path -> content, and pushes it, tagged with its version."""
     built = made(files, name=name, version=version)
-    client = Client(host, repository)
+    source = f"oci://{host}/{repository}"
+    uploads = _uploads(source)
     for data in (*files.values(), built.config):
-        client.blob(data)
-    client.manifest(built.manifest, tag=version)
-    return Pushed(source=f"oci://{host}/{repository}", digest=built.digest, built=built)
+        uploads.blob(Blob(digest=digest_of(data), size=len(data), content=data))
+    uploads.manifest(built.manifest, reference=version)
+    return Pushed(source=source, digest=built.digest, built=built)
 
 
 def external(location: str) -> bytes:
@@ -87,52 +62,19 @@ def external(location: str) -> bytes:
     return bytes(onnx.ModelProto.SerializeToString(model))
 
 
-class Client:
-    """Writes to one repository. Sends the test registry's user and password, which one without asks for neither."""
+class _Login(Credentials):
+    """The test registry's user, which one without passwords asks nobody for."""
 
-    def __init__(self, host: str, repository: str) -> None:
-        self._connection = http.client.HTTPConnection(host, timeout=20)
-        self._base = f"/v2/{repository}"
-        self._authorization = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
+    def login(self, host: str, path: str = "") -> Login:
+        return Login(user=USER, password=PASSWORD)
 
-    def blob(self, data: bytes) -> str:
-        _, location = self._ask("POST", f"{self._base}/blobs/uploads/", status=202)
-        digest = digest_of(data)
-        target = f"{location}{'&' if '?' in location else '?'}digest={digest}"
-        self._ask("PUT", target, data, {"Content-Type": "application/octet-stream"}, status=201)
-        return digest
 
-    def manifest(self, data: bytes, *, tag: str | None = None, media_type: str = manifest.MEDIA_TYPE) -> str:
-        digest = digest_of(data)
-        self._ask("PUT", f"{self._base}/manifests/{tag or digest}", data, {"Content-Type": media_type}, status=201)
-        return digest
-
-    def delete_blob(self, digest: str) -> None:
-        self._ask("DELETE", f"{self._base}/blobs/{digest}", status=202)
-
-    def _ask(
-        self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None, *, status: int
-    ) -> tuple[bytes, str]:
-        # An upload's address is absolute.
-        path = target.partition("://")[2].partition("/")[2] if "://" in target else target[1:]
-        self._connection.request(
-            method,
-            f"/{path}",
-            body,
-            {"Authorization": self._authorization, "Content-Length": str(len(body)), **(headers or {})},
-        )
-        answer = self._connection.getresponse()
-        text = answer.read()
-        if answer.status != status:
-            raise AssertionError(f"{method} {path}: {answer.status} {text[:300]!r}")
-        return text, answer.headers.get("Location", "")
+def _uploads(source: str) -> Uploads:
+    host = source.removeprefix("oci://").partition("/")[0]
+    access = Access(credentials=_Login(), plain_http=frozenset({host}))
+    return Uploads(oci.Repository(source, digest=None, client=http.Client(timeout=20), access=access))
 
 
 def sign(pushed: Pushed, *pairs: Pair) -> None:
     """Puts signatures beside an artifact as `cosign sign` does."""
-    host, _, repository = pushed.source.removeprefix("oci://").partition("/")
-    content, blobs = bundle.build_manifest([keys.sign(pushed.digest, pair.private) for pair in pairs])
-    client = Client(host, repository)
-    for blob in blobs:
-        client.blob(blob)
-    client.manifest(content, tag=bundle.tag(pushed.digest))
+    signed(_uploads(pushed.source), pushed.digest, *(pair.private for pair in pairs))
