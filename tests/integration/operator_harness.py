@@ -419,10 +419,13 @@ class World:
             if error.status != 404:
                 raise
 
-    def release(self, namespace: str, name: str = "reader", *, version: str = "1.0.0", digest: int = 1) -> None:
+    def release(
+        self, namespace: str, name: str = "reader", *, version: str = "1.0.0", digest: int = 1, **more: Any
+    ) -> None:
         spec = {
             "version": version,
             "artifact": {"uri": "http://127.0.0.1:9/model.onnx", "digest": f"sha256:{digest:064x}"},
+            **more,
         }
         self._apply("modelreleases", "ModelRelease", namespace, name, spec)
 

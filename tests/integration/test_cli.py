@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from edgeward.cli.errors import Exit
 from edgeward.placement.record import plan_text, read
 from tests.unit.chart.rights import rules_of
 
@@ -87,6 +88,7 @@ def jane(world: World, pod: str, programs: Path) -> Person:
     rbac = "rbac.authorization.k8s.io"
     jane = [{"kind": "User", "name": "jane", "apiGroup": rbac}]
     view = [{"apiGroups": ["edgeward.dev"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]
+    view.append({"apiGroups": ["edgeward.dev"], "resources": ["modelreleases"], "verbs": ["patch"]})
     snapshot = rules_of("snapshotrole.yaml", "Role")["rules"]
     role = {"apiVersion": f"{rbac}/v1", "metadata": {"name": "jane"}}
     inside = {"apiVersion": f"{rbac}/v1", "metadata": {"name": "jane", "namespace": NAMESPACE}}
@@ -286,3 +288,21 @@ def test_what_if_by_the_function_that_decides(jane: Person, jobs: str, world: Wo
         world.job(jobs, "too-large", replicas=0)
         eventually(lambda: not world.pods(jobs, "too-large"), what="its pods are gone")
         world.remove_nodes("big-0000", "big-0001")
+
+
+def test_a_word_to_a_rollout_and_what_becomes_of_it(jane: Person, jobs: str, world: World) -> None:
+    """A command is an annotation that the operator acts on once; spec stays what Git says."""
+    waves = [{"name": "first", "sites": {"count": 1}, "bake": "1h"}, {"name": "all"}]
+    world.release(jobs, version="2.0.0", digest=2, rollout={"waves": waves})
+    told = jane("release", "pause", "reader", "-n", jobs)
+    assert "paused by command" in told.stdout and "waves" in told.stdout
+    release = world.api.get(f"/apis/edgeward.dev/v1alpha1/namespaces/{jobs}/modelreleases/reader")
+    assert release["spec"]["rollout"] == {"waves": waves} and not release["spec"].get("paused")
+    assert release["status"]["rollout"]["hold"] == "Command"
+    assert "Paused" in jane("release", "status", f"{jobs}/reader").stdout
+    document = json.loads(jane("release", "status", "reader", "-n", jobs, "-o", "json").stdout)
+    assert document["rollout"]["hold"] == "Command"
+    jane("release", "promote", "reader", "-n", jobs)
+    assert "did you mean reader?" in jane("release", "status", "raeder", "-n", jobs, code=Exit.NOT_FOUND).stderr
+    world.release(jobs, version="2.0.0", digest=2)
+    assert "has no spec.rollout" in jane("release", "abort", "reader", "-n", jobs, code=Exit.INPUT).stderr

@@ -13,6 +13,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _what_if(commands)
     _snapshot(commands)
     _plan(commands)
+    _release(commands)
 
 
 def _explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -89,6 +90,35 @@ def _plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="a file of `edgeward snapshot`, - for standard input")
     parser.set_defaults(runs=("snapshot", "replay"))
+
+
+_VERBS = {
+    "status": "how far it is: waves, sites, what it waits for",
+    "history": "the versions that finished",
+    "pause": "hold the rollout where it is",
+    "promote": "go on: end a pause, or the watch over this wave",
+    "abort": "take every site back to the version that finished last",
+    "retry": "try a version again that was refused",
+}
+
+
+def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "release",
+        help="how far a new model version is, and a word to its rollout",
+        description="Shows a ModelRelease's rollout, or tells it something. Nothing of its spec is written: a command is an "
+        "annotation that the operator acts on once, so Git and Argo CD keep the last word on what is wanted.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, text in _VERBS.items():
+        one = verbs.add_parser(verb, help=text)
+        one.add_argument("release", metavar="RELEASE", help="name of a ModelRelease, or NAMESPACE/NAME")
+        one.add_argument("-n", "--namespace", help="its namespace (default: that of the kubeconfig's context)")
+        if verb == "status":
+            one.add_argument("-w", "--watch", action="store_true", help="look again every second")
+            _format(one)
+        _cluster(one)
+        one.set_defaults(runs=("release", "release"))
 
 
 def _format(parser: argparse.ArgumentParser) -> None:

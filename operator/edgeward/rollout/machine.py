@@ -222,7 +222,7 @@ class _Step:
             if not gates.passed(gate, look, baked=baked)
         ]
         if not baked:
-            self.waits_for = f"wave {wave.name} bakes until {format_time(since + wave.bake)}"
+            self.waits_for = f"the end of wave {wave.name}'s bake at {format_time(since + wave.bake)}"
         elif open_:
             gate, look = open_[0]
             said = f" ({look.outcome}: {look.message})" if look.outcome is not Outcome.WAITING else ""

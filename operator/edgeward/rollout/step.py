@@ -140,6 +140,9 @@ def _waved(
         said = decision.told[models.site]
         told = versions.get(said.version) if said.version is not None else models.told
         beside = versions.get(said.beside) if said.beside is not None else None
+        if beside is not None and told is not None and beside.version == told.version:
+            # Other parameters under the same version: answers and paths could not tell the two apart.
+            told, beside = beside, None
         state = _state(models, release, connected, told=beside or told, problem=None, waits=decision.waits_for)
         steps.append(replace(state, told=told, beside=beside, traffic=said.traffic, mirror=said.mirror))
     return steps, decision

@@ -1,0 +1,117 @@
+"""`edgeward release`: how far a rollout is, and a word to it. Commands never write spec: Git stays the truth."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+import time
+
+from edgeward.api.common import ApiError as InvalidObject
+from edgeward.api.modelrelease import ModelRelease
+from edgeward.cluster.client import ApiError, Client
+from edgeward.cluster.resources import MODEL_RELEASES
+from edgeward.fleet.names import ANNOTATION_COMMAND
+from edgeward.fleet.reading import Reader
+
+from . import reach
+from .errors import CommandError, Exit
+from .output import show
+from .release_text import history_of, lines_of
+from .standing import alike
+from .table import page_for
+
+_LOOK = 1.0  # seconds between two looks of -w
+_MANAGER = "kubectl-edgeward"
+_PATIENCE = 20.0  # seconds until the operator must have acted on a command
+
+
+def release(arguments: argparse.Namespace) -> int:
+    target = reach.Target.of(arguments)
+    namespace, _, name = arguments.release.rpartition("/")
+    where = namespace or arguments.namespace or target.namespace
+    try:
+        return asyncio.run(_run(arguments, target, where, name))
+    except KeyboardInterrupt:
+        return Exit.DONE
+
+
+async def _run(arguments: argparse.Namespace, target: reach.Target, namespace: str, name: str) -> int:
+    async with reach.connected(target) as client:
+        match arguments.verb:
+            case "status":
+                return await _status(client, namespace, name, watch=arguments.watch, output=arguments.output)
+            case "history":
+                found = await _get(client, namespace, name)
+                sys.stdout.write("\n".join(history_of(found, page_for(sys.stdout))) + "\n")
+                return Exit.DONE
+            case verb:
+                return await _tell(client, namespace, name, verb)
+
+
+async def _status(client: Client, namespace: str, name: str, *, watch: bool, output: str) -> int:
+    shown = 0
+    while True:
+        found = await _get(client, namespace, name)
+        if output != "table":
+            show(found.model_dump(mode="json", by_alias=True, exclude_none=True)["status"], output)
+            return Exit.DONE
+        lines = lines_of(found, page_for(sys.stdout), now=time.time())
+        if shown and sys.stdout.isatty():
+            sys.stdout.write(f"\x1b[{shown}A\x1b[J")
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+        if not watch:
+            return Exit.DONE
+        shown = len(lines)
+        await asyncio.sleep(_LOOK)
+
+
+async def _tell(client: Client, namespace: str, name: str, verb: str) -> int:
+    """Sets the annotation and waits until the operator has recorded its token."""
+    found = await _get(client, namespace, name)
+    if found.spec.rollout is None:
+        raise CommandError(
+            f"{namespace}/{name} has no spec.rollout: its versions go everywhere at once",
+            remedy="add spec.rollout.waves, or hold it with spec.paused: true",
+            code=Exit.INPUT,
+        )
+    token = secrets.token_hex(4)
+    patch = {"metadata": {"annotations": {ANNOTATION_COMMAND: f"{verb}@{token}"}}}
+    await client.merge(MODEL_RELEASES, namespace, name, patch, manager=_MANAGER)
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        found = await _get(client, namespace, name)
+        if found.status.rollout is not None and found.status.rollout.token == token:
+            sys.stdout.write("\n".join(lines_of(found, page_for(sys.stdout), now=time.time())) + "\n")
+            return Exit.DONE
+        await asyncio.sleep(0.2)
+    raise CommandError(
+        f"{verb} is written, but no operator has acted on it within {_PATIENCE:.0f} s",
+        remedy="look whether it runs: kubectl get pods -n edgeward; it acts on the command when it is back",
+    )
+
+
+async def _get(client: Client, namespace: str, name: str) -> ModelRelease:
+    try:
+        raw = await client.get(MODEL_RELEASES, namespace, name)
+    except ApiError as error:
+        if error.not_found and "could not find the requested resource" not in error.message:
+            raise await _not_found(client, namespace, name) from error
+        raise
+    try:
+        return Reader().read(ModelRelease, raw)
+    except InvalidObject as error:
+        path, text = error.problems[0]
+        raise CommandError(f"{namespace}/{name}: {path}: {text}", remedy="correct the spec", code=Exit.INPUT) from error
+
+
+async def _not_found(client: Client, namespace: str, name: str) -> CommandError:
+    try:
+        found, _ = await client.list(MODEL_RELEASES, namespace=namespace)
+    except ApiError:
+        found = []
+    similar = alike(name, [item["metadata"]["name"] for item in found])
+    remedy = f"did you mean {' or '.join(similar)}?" if similar else "kubectl get modelreleases -A lists them all"
+    return CommandError(f"no ModelRelease {name} in namespace {namespace}", remedy=remedy, code=Exit.NOT_FOUND)

@@ -1,0 +1,112 @@
+"""`edgeward release status` as text, kept and reviewed by eye: EDGEWARD_UPDATE_GOLDEN=1 rewrites it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgeward.api.common import parse, parse_time
+from edgeward.api.modelrelease import ModelRelease
+from edgeward.cli.release_text import history_of, lines_of
+from edgeward.cli.table import Page
+
+GOLDEN = Path(__file__).parent / "golden"
+NOW = parse_time("2026-03-04T10:00:00Z")
+DIGEST = {number: f"sha256:{number:064x}" for number in (1, 2)}
+WAVES = [
+    {"name": "canary", "sites": {"count": 1}, "traffic": "10%", "bake": "10m"},
+    {"name": "half", "sites": {"percent": 50}},
+    {"name": "all"},
+]
+
+
+def release(ready: str, *, spec: Any = None, **status: Any) -> ModelRelease:
+    reason, _, message = ready.partition(": ")
+    return parse(
+        ModelRelease,
+        {
+            "metadata": {"name": "sign-reader", "namespace": "shop", "generation": 2},
+            "spec": {
+                "version": "1.4.0",
+                "artifact": {"uri": "https://models/2", "digest": DIGEST[2]},
+                "rollout": {"waves": WAVES},
+                **(spec or {}),
+            },
+            "status": {
+                "conditions": [
+                    {
+                        "type": "Ready",
+                        "status": "False",
+                        "reason": reason,
+                        "message": message,
+                        "lastTransitionTime": "2026-03-04T09:50:00Z",
+                    }
+                ],
+                "currentVersion": "1.3.0",
+                "targetVersion": "1.4.0",
+                **status,
+            },
+        },
+    )
+
+
+STARTED = "2026-03-04T09:50:00Z"
+STORIES = {
+    "baking": release(
+        "RollingOut: 1/12 sites serve 1.4.0, wave canary (1 of 3); waits for the end of wave canary's bake at 2026-03-04T10:05:00Z",
+        sites={"total": 12, "updated": 1, "pending": 9, "offline": 2},
+        rollout={
+            "target": DIGEST[2], "phase": "Baking", "wave": 0, "members": ["north"], "started": STARTED,
+            "bakingSince": "2026-03-04T09:55:00Z", "waitsFor": "the end of wave canary's bake at 2026-03-04T10:05:00Z",
+        },
+        exceptions=[
+            {"site": "ship-3", "job": "signs", "version": "1.2.0", "state": "Offline", "reason": "SiteDisconnected",
+             "message": "catches up when it is back"},
+        ],
+    ),
+    "rolled-back": release(
+        "RolledBack: every site of wave canary refuses it, north: Golden: outputs differ by 0.3; 1.3.0 serves",
+        sites={"total": 12, "updated": 0, "pending": 10, "failed": 1, "offline": 1},
+        rollout={"target": DIGEST[2], "phase": "RolledBack", "wave": 0, "started": STARTED, "why": "north refuses it"},
+        refused=[{"version": "1.4.0", "identity": DIGEST[2], "reason": "north refuses it", "at": STARTED}],
+        exceptions=[
+            {"site": "north", "job": "signs", "version": "1.3.0", "state": "Failed", "reason": "GoldenFailed",
+             "message": "outputs differ by 0.3"},
+        ],
+    ),
+    "everywhere-at-once": release(
+        "Released: 12/12 sites serve 1.4.0", spec={"rollout": None}, sites={"total": 12, "updated": 12}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(STORIES))
+def test_as_a_person_reads_it(name: str) -> None:
+    text = "\n".join(lines_of(STORIES[name], Page(width=100), now=NOW)) + "\n"
+    file = GOLDEN / f"release-{name}.txt"
+    if os.environ.get("EDGEWARD_UPDATE_GOLDEN"):
+        file.write_text(text)
+    assert text == file.read_text()
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_bar_never_says_done_before_it_is() -> None:
+    for updated in range(399):
+        one = release("RollingOut: x", sites={"total": 399, "updated": updated, "pending": 399 - updated})
+        assert "█" * 40 not in lines_of(one, Page(), now=NOW)[1]
+
+
+def test_history() -> None:
+    one = {"version": "1.3.0", "digest": DIGEST[1], "finished": STARTED, "parameters": {"threshold": 0.4}}
+    text = "\n".join(history_of(release("Released: x", history=[one]), Page()))
+    assert "1.3.0" in text and "threshold" in text and STARTED in text
+    assert history_of(release("Released: x"), Page()) == ["no version has finished yet"]
+
+
+def test_the_sample_of_the_api_can_be_shown() -> None:
+    raw = yaml.safe_load((Path(__file__).parents[1] / "api" / "samples" / "modelrelease.yaml").read_text())
+    assert lines_of(parse(ModelRelease, raw), Page(), now=NOW)
