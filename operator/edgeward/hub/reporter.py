@@ -14,6 +14,7 @@ import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from edgeward import __version__
 from edgeward.api.assignment import Assignment
@@ -74,6 +75,8 @@ class Reporter:
         self._decided = 0
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._locks: WeakValueDictionary[tuple[Resource, str], asyncio.Lock] = WeakValueDictionary()
+        """by object"""
         self._telling: set[asyncio.Task[None]] = set()
         """Events on their way"""
         self.failed = 0
@@ -221,6 +224,12 @@ class Reporter:
     async def _write(self, resource: Resource, key: str) -> None:
         what = resource, key
         self._row.pop(what, None)
+        # One after the other: a second one that did not know of the first would come too late.
+        async with self._locks.setdefault(what, asyncio.Lock()):
+            await self._write_due(resource, key)
+
+    async def _write_due(self, resource: Resource, key: str) -> None:
+        what = resource, key
         due, raw = self._due.get(what), self._cache[resource].get(key)
         if due is None:
             return

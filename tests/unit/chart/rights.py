@@ -44,7 +44,7 @@ WRAPPERS = {
     ("agent/removal.py", "_delete"): "delete",
 }
 """methods that hand their first argument, a kind, on to the client: their callers are looked at instead"""
-LATER = {("hub/reporter.py", "_write")}
+LATER = {("hub/reporter.py", "_write_due")}
 """methods that write what such a method was given before"""
 
 

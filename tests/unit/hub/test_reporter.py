@@ -171,3 +171,25 @@ def test_a_pass_waits_for_what_the_next_plan_decides_by() -> None:
         assert desk.raw()["status"]["scaling"]["replicas"] == 1
 
     asyncio.run(play())
+
+
+def test_a_status_that_cannot_wait_waits_for_the_one_that_is_on_its_way() -> None:
+    """Both were sent on the same version: the one that mattered came second and was refused."""
+
+    async def play() -> None:
+        desk = Desk()
+        await desk.hub._pass()
+        writing = asyncio.create_task(desk.hub._reporter.finish())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        desk.ready()
+        await desk.hub._pass()
+        urgent = asyncio.create_task(desk.hub._reporter._write(INFERENCE_JOBS, "shop/signs"))
+        await asyncio.sleep(0)
+        desk.api.gate.set()
+        await asyncio.gather(writing, urgent)
+        assert [reason(body) for body in desk.api.statuses] == ["PodsStarting", "Serving"]
+        versions = [int(body["metadata"]["resourceVersion"]) for body in desk.api.statuses]
+        assert versions[0] < versions[1]
+
+    asyncio.run(play())
