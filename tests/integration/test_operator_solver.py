@@ -34,13 +34,16 @@ def test_the_solver_dies_hangs_and_goes_and_the_replicas_are_placed(replicas: Wo
     assert operator.children == [] and operator.metric("edgeward_solver_starts_total") == 0
     world.await_ready(namespace, *ask_for_many(world, namespace, "first"), seconds=90)
     assert operator.metric("edgeward_solves_total") >= 1
-    assert 0.5 < operator.metric('edgeward_share_of_bound{priority_tier="3"}') <= 1
     assert operator.metric("edgeward_solver_failures_total") == 0
-    shares = [
-        world.get_job(namespace, f"first-{number}")["status"]["explanation"].get("shareOfBound", 0)
-        for number in range(JOBS)
-    ]
-    assert max(shares) > 500, "status tells how near the bound the job's priority tier is"
+
+    # Nobody waited for the bound; metric and status tell it when it is there.
+    eventually(lambda: 0.5 < operator.metric('edgeward_share_of_bound{priority_tier="3"}') <= 1, what="its share")
+
+    def shares() -> list[int]:
+        jobs = [world.get_job(namespace, f"first-{number}") for number in range(JOBS)]
+        return [one["status"]["explanation"].get("shareOfBound", 0) for one in jobs]
+
+    eventually(lambda: max(shares()) > 500, what="status tells how near the bound the job's priority tier is")
 
     # Gone when idle, so that the operator's memory is what it was.
     eventually(lambda: not operator.children, what="the solver's process has ended")
@@ -56,7 +59,7 @@ def test_the_solver_dies_hangs_and_goes_and_the_replicas_are_placed(replicas: Wo
     assert not os.path.exists(f"/proc/{pid}")
 
     # Killed in the middle of its work; the next one is another process.
-    eventually(lambda: operator.metric("edgeward_solver_starts_total") == 2, what="it was started twice")
+    eventually(lambda: operator.metric("edgeward_solver_starts_total") >= 2, what="it was started again")
     names = ask_for_many(world, namespace, "fourth")
     (pid,) = eventually(lambda: operator.children, what="the solver's process", every=0.01)
     os.kill(pid, signal.SIGKILL)

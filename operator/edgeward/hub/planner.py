@@ -59,6 +59,9 @@ class PlannerSettings:
     patience: float = 3.0
     """the longest that many new replicas wait for advice; then they are placed without. A better place is worth a moment
     to what stays there for days; more than that is felt by whoever waits for a burst to start"""
+    quiet: float = 2.0
+    """the bound of an advice is computed once nothing was to be solved for so long: a solve that comes in the middle of
+    it needs another process"""
     idle: float = 30.0
     """the worker ends when it had nothing to do for so long"""
     deadline: float = 60.0
@@ -176,6 +179,7 @@ class Planner:
 
     async def _bound(self, fleet: Fleet, settings: PlanSettings, guidance: Guidance) -> None:
         """How near the advice comes to the best; nobody waits for it, and whatever is to be solved comes first."""
+        await asyncio.sleep(self._settings.quiet)
         try:
             known = await self.worker.ask(fleet, settings, guidance)
         except WorkerFailed as error:

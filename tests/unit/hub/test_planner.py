@@ -202,7 +202,7 @@ def fleet_of(*replicas: int, now: float = 1000.0, nodes: tuple[Node, ...] = NODE
 def planning(play: Callable[[Planner, Slow, Clock, list[int]], Awaitable[None]], **settings: float) -> None:
     async def run() -> None:
         clock, worker, solved = Clock(), Slow(), list[int]()
-        limits: dict[str, Any] = {"every": 300, "retry": 5, "longest_retry": 20, "patience": 60, **settings}
+        limits: dict[str, Any] = {"every": 300, "retry": 5, "longest_retry": 20, "patience": 60, "quiet": 0, **settings}
         planner = Planner(PlannerSettings(**limits), solved=lambda: solved.append(1), clock=clock)
         planner.worker = worker  # type: ignore[assignment]
         try:
@@ -340,6 +340,17 @@ def test_what_is_to_be_solved_does_not_wait_for_a_bound() -> None:
         assert await asking and planner.advice(1000.0, PLAN) == ADVICE
 
     planning(play)
+
+
+def test_a_bound_is_asked_for_only_when_it_is_quiet() -> None:
+    async def play(planner: Planner, worker: Slow, clock: Clock, solved: list[int]) -> None:
+        worker.answers.put_nowait(TIERS)
+        await ask(planner, fleet_of(8))
+        await rest()
+        worker.answers.put_nowait(ADVICE)
+        assert await ask(planner, fleet_of(8, 8)) and len(worker.asked) == 2, "solves alone"
+
+    planning(play, quiet=3600.0)
 
 
 def test_without_a_bound_the_advice_is_as_good_as_it_was() -> None:
