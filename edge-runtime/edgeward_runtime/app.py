@@ -92,16 +92,13 @@ class App:
             if request.refused is not None:
                 raise request.refused
             body = request.body
-            json_length = request.length or protocol.header_length(request.json_length, len(body))
-            if (len(body) if json_length is None and not request.record else json_length or 0) > self._max_json_bytes:
-                text = f"the JSON is over the limit of {self._max_json_bytes} bytes, send large tensors as binary data"
-                raise ProtocolError(413, text)
-            if request.record and json_length is None:
-                parsed = protocol.parse_record(body, self._record(model), model.outputs)
-                call.source = request.source
+            length = request.length
+            plan = model.plans.get(body[:length]) if length else None
+            if plan is not None and length is not None and plan.tail == len(body) - length:
+                # What was parsed before: the checks below passed then.
+                parsed = protocol.planned(body, length, plan)
             else:
-                record = None if model.chain is None else RECORDS
-                parsed = protocol.parse(body, json_length, model.inputs, model.outputs, model.plans, record)
+                parsed = self._parsed(call, request)
             call.id, call.feeds, call.names, call.rows = parsed.id, parsed.feeds, parsed.names, parsed.rows
             call.client = request
             if parsed.parameters is not None:
@@ -115,6 +112,19 @@ class App:
             engine.run(call, partial(self._done, parsed, reply, timed))
         except Exception as failure:
             reply(self._failure(call, failure))
+
+    def _parsed(self, call: Call, request: Request) -> InferRequest:
+        """From the bytes. `call` is told where a record comes from."""
+        model, body = call.model, request.body
+        json_length = protocol.header_length(request.json_length, len(body))
+        if (len(body) if json_length is None and not request.record else json_length or 0) > self._max_json_bytes:
+            text = f"the JSON is over the limit of {self._max_json_bytes} bytes, send large tensors as binary data"
+            raise ProtocolError(413, text)
+        if request.record and json_length is None:
+            call.source = request.source
+            return protocol.parse_record(body, self._record(model), model.outputs)
+        record = None if model.chain is None else RECORDS
+        return protocol.parse(body, json_length, model.inputs, model.outputs, model.plans, record)
 
     def _done(self, parsed: InferRequest, reply: Reply, timed: bool, call: Call) -> None:
         try:

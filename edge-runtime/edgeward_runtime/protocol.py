@@ -141,7 +141,7 @@ def parse(
     if plans is not None and json_length is not None:
         plan = plans.get(body[:json_length])
         if plan is not None and len(body) - json_length == plan.tail:
-            return _planned(body, json_length, plan)
+            return planned(body, json_length, plan)
     try:
         document = orjson.loads(body if json_length is None else memoryview(body)[:json_length])
     except orjson.JSONDecodeError as error:
@@ -246,7 +246,8 @@ def _views(plan: Plan, body: bytes, offset: int) -> list[tuple[str, tuple[int, .
     return views
 
 
-def _planned(body: bytes, offset: int, plan: Plan) -> InferRequest:
+def planned(body: bytes, offset: int, plan: Plan) -> InferRequest:
+    """The request in a body that begins with the `offset` bytes that the plan was made from, and has as many after them."""
     feeds: dict[str, Array] = {}
     if plan.views is not None:
         # As from_binary does it; its checks passed when the plan was made, and the sizes are the same.
