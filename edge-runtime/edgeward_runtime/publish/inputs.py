@@ -58,10 +58,11 @@ def _shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
 def arrays(path: Path) -> dict[str, Array]:
     """The arrays of an .npz file. Refusal BadInputs."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if isinstance(file, np.ndarray):
-                raise refusal(path, "is one array without a name; write it with numpy.savez(FILE, INPUT_NAME=array)")
-            return {name: file[name] for name in file.files}
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise refusal(path, "is one array without a name; write it with numpy.savez(FILE, INPUT_NAME=array)")
+        with found:
+            return {name: found[name] for name in found.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         text = " ".join(str(error).split())[:200]
         raise refusal(path, f"is no .npz file of plain arrays, as numpy.savez writes it: {text}") from None

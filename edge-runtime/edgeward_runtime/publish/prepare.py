@@ -44,7 +44,7 @@ def prepare(artifact: Artifact, asked: Asked, into: Path, *, told: Callable[[str
 
     def work() -> dict[str, Any]:
         try:
-            return _prepare(artifact, asked, into, told)
+            return made(artifact, asked, into, told)
         except OSError as error:
             message = f"{error.filename or 'a file'}: {error.strerror or error}"
             raise Refusal(step="Publish", reason="FileProblem", message=message, permanent=True) from None
@@ -55,7 +55,8 @@ def prepare(artifact: Artifact, asked: Asked, into: Path, *, told: Callable[[str
     return report
 
 
-def _prepare(artifact: Artifact, asked: Asked, into: Path, told: Callable[[str], object]) -> dict[str, Any]:
+def made(artifact: Artifact, asked: Asked, into: Path, told: Callable[[str], object]) -> dict[str, Any]:
+    """`prepare` in this process."""
     told("loading and running the model")
     model, report = check.loaded(artifact, threads=asked.threads)
     if not report.get("runs"):

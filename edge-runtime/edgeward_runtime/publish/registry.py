@@ -188,18 +188,19 @@ class Uploads:
         return location, blob.size, True
 
     def _status(self, location: str, blob: Blob) -> tuple[str, int]:
-        """How far a broken upload is. An upload that the registry knows no more begins anew: no location."""
+        """How far a broken upload is. One that the registry knows no more, or has nothing of, begins anew: no location."""
         try:
             answer, _ = self._ask(location, method="GET")
         except Refusal:
             return "", 0
-        if answer.status != 204:
+        reached = self._reached(answer, 0, blob)
+        if answer.status != 204 or not reached:
             return "", 0
-        return answer.headers.get("location", location), self._reached(answer, 0, blob)
+        return answer.headers.get("location", location), reached
 
     @staticmethod
     def _reached(answer: _Answer, otherwise: int, blob: Blob) -> int:
-        """Range: 0-99 means 100 bytes; 0-0 stands for none in some registries, and a part is never one byte."""
+        """Range: 0-99 means 100 bytes. 0-0 means one byte, or, in some registries, none: it is taken for none."""
         found = _RANGE.fullmatch(answer.headers.get("range", ""))
         if found is None:
             return otherwise
