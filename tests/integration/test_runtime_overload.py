@@ -241,3 +241,15 @@ def test_it_connects_to_nobody(tmp_path: Path) -> None:
             assert one.infer(row(1, 2, 3, 4))[0] == 200
         assert one.get("/metrics")[0] == 200
         assert one.stop() == 0
+
+
+def test_a_large_run_gives_its_memory_back(tmp_path: Path) -> None:
+    path = onnx_models.write(tmp_path / "m.onnx", onnx_models.as_large_as_asked())
+    with server(tmp_path, str(path)) as one:
+        assert one.infer(numbers(2, 3))[0] == 200
+        before = memory(one, "VmRSS")
+        text = json.dumps({**numbers(4_000, 8_000), "parameters": {"binary_data_output": True}}).encode()
+        status, _headers, body = one.request("POST", "/v2/models/m/infer", text)
+        assert status == 200 and len(body) > 128_000_000 and memory(one, "VmHWM") > before + 100
+        assert one.infer(numbers(2, 3))[0] == 200
+        assert memory(one, "VmRSS") < before + 48
