@@ -9,6 +9,7 @@ import signal
 import time
 import urllib.parse
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +163,13 @@ def _jwt(claims: dict[str, Any], key: ec.EllipticCurvePrivateKey, certificate: x
     return f"{text}.{part(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
 
-def test_tokens(tmp_path, folder):
-    """The registry believes only tokens that its issuer signed; the issuer gives them to whoever has the password."""
-    pair = Authority(tmp_path / "issuer").pair
+@contextmanager
+def issuer(folder: Path) -> Iterator[dict[str, str]]:
+    """Gives tokens to whoever has the password. -> what a registry has to know of it."""
+    pair = Authority(folder / "issuer").pair
     certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
     key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    with Registry(folder) as plain:
-        pushed = push(plain.host, "shop/m", V1)
 
     def token(target: str, headers: dict[str, str], _body: bytes) -> tuple[int, dict[str, str], bytes]:
         if headers.get("authorization") != f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}":
@@ -184,21 +184,27 @@ def test_tokens(tmp_path, folder):
         }  # fmt: skip
         return 200, {}, json.dumps({"token": _jwt(claims, key, certificate)}).encode()
 
-    with serving() as issuer:
-        issuer.answers["/token"] = token
-        configuration = {
-            "realm": issuer.url("/token"),
+    with serving() as source:
+        source.answers["/token"] = token
+        yield {
+            "realm": source.url("/token"),
             "service": "models",
             "issuer": "issuer",
             "rootcertbundle": str(pair.certificate),
         }
-        with Registry(folder, tokens=configuration) as registry:
-            secrets = secret(tmp_path, registry.host, username=USER, password="wrong-one")
-            settings = {"EDGEWARD_PLAIN_HTTP_REGISTRIES": registry.host, "EDGEWARD_CREDENTIALS_DIR": str(secrets)}
-            with server(tmp_path, **settings) as one:
-                one.want(wanted(pushed, host=registry.host))
-                assert one.until(lambda: one.refused("1"))["reason"] == "Unauthorized"
-                secret(tmp_path, registry.host, username=USER, password=PASSWORD)
-                one.until(lambda: one.serves("1"))
-                assert answers(one, 2.0)
-            assert "eyJ" not in (tmp_path / "log").read_text()
+
+
+def test_tokens(tmp_path, folder):
+    """The registry believes only tokens that its issuer signed; the issuer gives them to whoever has the password."""
+    with Registry(folder) as plain:
+        pushed = push(plain.host, "shop/m", V1)
+    with issuer(tmp_path) as configuration, Registry(folder, tokens=configuration) as registry:
+        secrets = secret(tmp_path, registry.host, username=USER, password="wrong-one")
+        settings = {"EDGEWARD_PLAIN_HTTP_REGISTRIES": registry.host, "EDGEWARD_CREDENTIALS_DIR": str(secrets)}
+        with server(tmp_path, **settings) as one:
+            one.want(wanted(pushed, host=registry.host))
+            assert one.until(lambda: one.refused("1"))["reason"] == "Unauthorized"
+            secret(tmp_path, registry.host, username=USER, password=PASSWORD)
+            one.until(lambda: one.serves("1"))
+            assert answers(one, 2.0)
+        assert "eyJ" not in (tmp_path / "log").read_text()
