@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import orjson
 
@@ -21,6 +21,7 @@ from edgeward_runtime.errors import Refusal
 from edgeward_runtime.fetch import http as web
 from edgeward_runtime.fetch import refusals
 
+_T = TypeVar("_T")
 PART = 4 * 2**20  # bytes sent at a time; what a break costs at most
 _LARGEST_PART = 64 * 2**20  # that a registry may ask for
 _TRIES = 6  # in a row that bring no byte further
@@ -90,17 +91,16 @@ class Uploads:
 
     def blob(self, blob: Blob, told: Callable[[int], object] = lambda _done: None) -> None:
         """Refusal if the registry does not take it."""
-        answer, _ = self._ask(f"blobs/{blob.digest}", method="HEAD")
+        answer, _ = self._patiently(lambda: self._ask(f"blobs/{blob.digest}", method="HEAD"))
         if answer.status == 200:
             self.counts.skipped += blob.size
             told(blob.size)
             return
         if answer.status != 404:
             raise self._refused(answer)
-        failures = 0
-        location, offset = "", 0
+        failures = furthest = offset = 0
+        location = ""
         while True:
-            before = offset
             try:
                 if not location:
                     location, offset = self._begin(), 0
@@ -108,17 +108,13 @@ class Uploads:
                 told(offset)
                 if done:
                     return
-                failures = 0
-                continue
             except Refusal as refusal:
                 failures += 1
-                if refusal.permanent or failures >= _TRIES:
-                    raise
-                self.sleep(min(refusal.after or 2.0 ** (failures - 1), _LONGEST_WAIT))
-            if location:
-                location, offset = self._status(location, blob)
-            if offset > before:
-                failures = 0
+                self._wait(refusal, failures)
+                if location:
+                    location, offset = self._status(location, blob)
+            if offset > furthest:
+                failures, furthest = 0, offset
 
     def tagged(self, tag: str) -> tuple[str, bytes] | None:
         """Digest and bytes of the manifest that a tag points to; None if there is no such tag."""
@@ -140,21 +136,30 @@ class Uploads:
 
     def manifest(self, content: bytes, *, reference: str) -> None:
         """Under a tag, or its digest. The blobs have to be there."""
+
+        def put() -> None:
+            self.counts.sent += len(content)
+            headers = {"Content-Type": MEDIA_TYPE}
+            answer, text = self._ask(f"manifests/{reference}", headers, method="PUT", data=content)
+            if answer.status != 201:
+                raise self._refused(answer, text)
+
+        self._patiently(put)
+
+    def _patiently(self, work: Callable[[], _T]) -> _T:
         failures = 0
         while True:
-            self.counts.sent += len(content)
             try:
-                answer, text = self._ask(
-                    f"manifests/{reference}", {"Content-Type": MEDIA_TYPE}, method="PUT", data=content
-                )
-                if answer.status == 201:
-                    return
-                raise self._refused(answer, text)
+                return work()
             except Refusal as refusal:
                 failures += 1
-                if refusal.permanent or failures >= _TRIES:
-                    raise
-                self.sleep(min(refusal.after or 2.0 ** (failures - 1), _LONGEST_WAIT))
+                self._wait(refusal, failures)
+
+    def _wait(self, refusal: Refusal, failures: int) -> None:
+        """After so many in a row that brought nothing. Raises the refusal if there is nothing to wait for."""
+        if refusal.permanent or failures >= _TRIES:
+            raise refusal
+        self.sleep(min(refusal.after or 2.0 ** (failures - 1), _LONGEST_WAIT))
 
     def _begin(self) -> str:
         answer, text = self._ask("blobs/uploads/", method="POST", data=b"")

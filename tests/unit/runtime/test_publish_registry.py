@@ -178,6 +178,28 @@ def test_a_registry_that_stays_away_is_given_up_with_growing_waits() -> None:
     with pytest.raises(Refusal, match="connection reset"):
         uploads(registry, waits).blob(blob(bytes(100)))
     assert waits == [1, 2, 4, 8, 16]
+    registry.trouble = lambda _method, _path, _size: 0
+    with pytest.raises(Refusal, match="connection reset"):
+        uploads(registry, waits).blob(blob(bytes(100)))
+    assert waits[5:] == [1, 2, 4, 8, 16]
+
+
+def test_a_registry_that_forgets_at_the_same_place_each_time_is_given_up() -> None:
+    """It takes bytes every time, but never one further."""
+    registry = Registry()
+
+    def trouble(method: str, path: str, _size: int) -> int | None:
+        if method == "PATCH" and len(registry.uploads.get(path, b"")) == 5 * PART:
+            registry.uploads.clear()
+            registry.uploads[path] = b""
+            return 0
+        return None
+
+    registry.trouble = trouble
+    waits: list[float] = []
+    with pytest.raises(Refusal, match="connection reset"):
+        uploads(registry, waits).blob(blob(bytes(100)))
+    assert waits == [1, 2, 4, 8, 16]
 
 
 def test_what_it_does_not_want_is_asked_once_and_says_why() -> None:
