@@ -202,3 +202,25 @@ def test_bytes_that_lie_about_their_length_are_refused(maker: Maker) -> None:
     maker.data += struct.pack("<I", 2**31) + b"a"
     with pytest.raises(Refusal, match="claims"):
         golden.read(maker.write({"format": 1, "cases": [{"inputs": [], "outputs": [tensor]}]}))
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    inputs = {
+        "x": ("FP32", f32(1, 2).reshape(1, 2)),
+        "bits": ("BF16", np.array([0x3F80], np.uint16)),
+        "text": ("BYTES", np.array([["a", "\u00e9"]], dtype=object)),
+        "scalar": ("BOOL", np.array(True)),
+    }
+    outputs = {"y": ("FP64", np.array([np.nan, np.inf])), "top": ("INT64", np.arange(3))}
+    made = golden.files([(inputs, outputs), ({}, outputs)], atol=0.5, rtol=0.25)
+    for name, content in made.items():
+        (tmp_path / name).write_bytes(content)
+    first, second = golden.read(tmp_path / "golden.json").cases
+    assert second.inputs == {} and first.inputs.keys() == inputs.keys()
+    for name, (_datatype, array) in inputs.items():
+        assert (first.inputs[name] == array).all() and first.inputs[name].shape == array.shape
+    for case in (first, second):
+        for name, (datatype, array) in outputs.items():
+            wanted = case.outputs[name]
+            np.testing.assert_array_equal(wanted.tensor, array)
+            assert (wanted.datatype, wanted.atol, wanted.rtol) == (datatype, 0.5, 0.25)

@@ -148,3 +148,21 @@ def test_bounds() -> None:
     many = [layer(f"f{number}") for number in range(manifest.MAX_LAYERS + 1)]
     assert refused(document(*many)).reason == "TooLarge"
     assert refused(b" " * (manifest.MAX_MANIFEST_BYTES + 1)).reason == "TooLarge"
+
+
+def test_a_chunk_index_is_no_file_of_the_model() -> None:
+    index = layer("chunks.bin", mediaType=manifest.CHUNKS, digest=B, size=50)
+    parsed = manifest.parse(document(layer(), index), max_bytes=100)
+    assert [one.path for one in parsed.layers] == ["model.onnx"] and parsed.size == 100
+    assert parsed.chunks == manifest.Layer(digest=B, size=50, media_type=manifest.CHUNKS, path="")
+    assert manifest.parse(document(layer()), max_bytes=100).chunks is None
+    assert "no model" in refused(document(index)).message
+
+
+def test_a_chunk_index_that_nobody_would_use_is_left_out() -> None:
+    """It only saves bytes: without it the model is as good."""
+    index = layer(None, mediaType=manifest.CHUNKS, digest=B, size=50)
+    large = {**index, "size": manifest.MAX_CHUNKS_BYTES + 1}
+    for layers in ([layer(), large], [layer(), index, index]):
+        assert manifest.parse(document(*layers), max_bytes=100).chunks is None
+    assert "layers[1].digest" in refused(document(layer(), {**index, "digest": "sha256:no"})).message
