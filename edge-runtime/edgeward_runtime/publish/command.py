@@ -112,6 +112,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         model=options.file,
         asked=Asked(
             golden=options.golden,
+            golden_outputs=True,
             with_golden=not options.no_golden,
             data=options.data,
             threads=options.threads if options.threads > 0 else cgroup.default_threads(),

@@ -113,18 +113,25 @@ def publish(wanted: Wanted, target: Target, *, uri: str, counts: Counts, told: T
 
 def _check(wanted: Wanted, match: Mapping[str, str], path: Path, into: Path, told: Told) -> _Checked:
     artifact = Artifact.of_local(path)
+    # What goes in and comes out of a variant means the same, so it has the model's parts where it brings none.
+    whole = Artifact.of_local(wanted.model) if match else artifact
+    asked = replace(wanted.asked, golden_outputs=not match)
     artifact = replace(
         artifact,
-        preprocessing=wanted.preprocessing or artifact.preprocessing,
-        labels=wanted.labels or artifact.labels,
-        golden=artifact.golden if wanted.asked.with_golden and wanted.asked.golden is None else None,
-        reference=artifact.reference if wanted.asked.data is None else None,
+        preprocessing=wanted.preprocessing or artifact.preprocessing or whole.preprocessing,
+        labels=wanted.labels or artifact.labels or whole.labels,
+        golden=artifact.golden if asked.with_golden and asked.golden is None else None,
+        reference=artifact.reference if asked.data is None else None,
     )
-    asked = wanted.asked
     drawn = asked.with_golden and artifact.golden is None and asked.golden is None
     report = prepare(artifact, asked, into, told=lambda text: told.says(f"{path.name}: {text}"))
-    files = collect(artifact, into)
-    return _Checked(match=match, tag=names.tag(wanted.version, match), files=files, drawn=drawn, report=report)
+    return _Checked(
+        match=match,
+        tag=names.tag(wanted.version, match),
+        files=collect(artifact, into),
+        drawn=drawn,
+        report=report,
+    )
 
 
 def _differing(one: _Checked) -> frozenset[str]:

@@ -35,9 +35,8 @@ TABLE = {
 
 
 def asked(**changes: Any) -> Asked:
-    return Asked(
-        **{"golden": None, "with_golden": True, "data": None, "atol": 1e-4, "rtol": 1e-3, "threads": 1, **changes}
-    )
+    usual = {"golden": None, "golden_outputs": True, "with_golden": True, "data": None}
+    return Asked(**{**usual, "atol": 1e-4, "rtol": 1e-3, "threads": 1, **changes})
 
 
 class Case:
