@@ -138,18 +138,17 @@ def _solve_tier(decisions: list[Decision], ledger: Ledger, limits: Limits, since
     take_back(greedy, wants, ledger)
     relaxed = relax(tier, ledger, limits, since, greedy)
     outcome.struck = relaxed.struck
-    wish = None
+    chosen = None
     if not relaxed.struck:
         rounds, iterations = limits.choices, limits.iterations
-        wish = choices_of_nodes(tier, relaxed.prices, ledger, rounds=rounds, iterations=iterations)
-    if wish is None:
-        wish = _whole(tier, relaxed)
-
-    where = round_up(tier, ledger, relaxed.prices.capacity, wish)
-    score = score_of(where, wants, ledger)
-    take_back(where, wants, ledger)
-    if score > best[0] + 1e-9:
-        best = score, where
+        chosen = choices_of_nodes(tier, relaxed.prices, ledger, rounds=rounds, iterations=iterations)
+    # A tier that is too large for choices of nodes has lists that are short for it: its prices may know more than they.
+    for wish in (_whole(tier, relaxed), None) if chosen is None else (chosen,):
+        where = round_up(tier, ledger, relaxed.prices.capacity, wish)
+        score = score_of(where, wants, ledger)
+        take_back(where, wants, ledger)
+        if score > best[0] + 1e-9:
+            best = score, where
     where = put(best[1], wants, ledger)
     improve(where, tier, ledger, limits.trials + sum(want.count for want in wants) // 2)
     outcome.where, outcome.score = where, score_of(where, wants, ledger)
