@@ -91,6 +91,8 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     for path in (options.file, options.preprocessing, options.labels, options.data, options.golden, options.key):
         if path is not None and not path.exists():
             parser.error(f"{path} is not there")
+    if options.credentials is not None and not options.credentials.is_dir():
+        parser.error(f"--credentials {options.credentials} is not a folder")
     for _, path in variants:
         if not path.exists():
             parser.error(f"--variant: {path} is not there")

@@ -44,6 +44,7 @@ def wrong(capsys: Any, model: Path, *arguments: str) -> str:
         (["--variant", "tier=edge:gone.onnx"], "--variant: gone.onnx is not there"),
         (["--labels", "gone.txt"], "gone.txt is not there"),
         (["--golden", "gone.npz"], "gone.npz is not there"),
+        (["--credentials", "config.json"], "--credentials config.json is not a folder"),
         (["--no-golden", "--golden", "gone.npz"], "--golden and --no-golden exclude each other"),
         (["--atol", "-1"], "--atol -1.0 must be a number of 0 or more"),
         (["--rtol", "nan"], "--rtol nan must be a number of 0 or more"),
