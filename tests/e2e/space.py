@@ -25,10 +25,10 @@ class Space:
     def apply(self, *objects: Object) -> None:
         self.stage.kubectl.run("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
-    def release(self, name: str, file: str, digest: str, *, version: str = "1") -> None:
+    def release(self, name: str, file: str, digest: str, *, version: str = "1", **spec: object) -> None:
         """A ModelRelease of a file of the server."""
         artifact = {"uri": f"{self.url}/{file}", "digest": digest}
-        self.apply(self._object("ModelRelease", name, {"version": version, "artifact": artifact}))
+        self.apply(self._object("ModelRelease", name, {"version": version, "artifact": artifact, **spec}))
 
     def serve(self, content: bytes, *, name: str = "m") -> None:
         """Version 1 of a model that is among the files as NAME.onnx."""
