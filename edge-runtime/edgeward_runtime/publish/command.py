@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from edgeward_runtime import cgroup
 from edgeward_runtime.check import bytes_text
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.publish import names
-from edgeward_runtime.settings import SettingsError, from_environment
+from edgeward_runtime.settings import Settings, SettingsError, from_environment
+
+if TYPE_CHECKING:
+    from edgeward_runtime.fetch import Access
+    from edgeward_runtime.publish.publish import Wanted
 
 _EVERY = 2.0  # seconds between two lines about the same work
 _TIMEOUT = 60.0  # seconds for a connect, or for a part to be taken
@@ -67,48 +72,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Exit status 0: it is there, whole and signed if a key was given. 1: it is not, stderr says why and what to do."""
-    from edgeward_runtime.artifact import golden
-    from edgeward_runtime.fetch import Credentials, access_of, http, oci
+    from edgeward_runtime.fetch import http, oci
     from edgeward_runtime.publish import show
-    from edgeward_runtime.publish.prepare import Asked
-    from edgeward_runtime.publish.publish import Wanted, public_keys, publish
+    from edgeward_runtime.publish.publish import public_keys, publish
     from edgeward_runtime.publish.registry import Uploads
 
     try:
-        names.check_name(options.name)
-        names.check_version(options.version)
-        uri = names.repository(options.to, options.name)
-        variants = [names.variant(text) for text in options.variant]
-        for match, _ in variants:
-            names.tag(options.version, match)
-        settings = from_environment(os.environ)
+        uri = names.repository(options.to, names.check_name(options.name))
+        wanted = _wanted(parser, options)
+        host = uri.removeprefix("oci://").partition("/")[0]
+        access = _access(options, from_environment(os.environ), host)
+        public = public_keys(wanted.key)
     except (names.NameProblem, SettingsError) as error:
         parser.error(str(error))
+    except (OSError, ValueError) as error:
+        parser.error(f"--key {options.key}: {error}")
+    try:
+        client = http.Client(timeout=_TIMEOUT, ca_bundle=access.ca_bundle)
+        uploads = Uploads(oci.Repository(uri, digest=None, client=client, access=access))
+        told = Progress(sys.stderr, clock=time.monotonic)
+        results = publish(wanted, uploads, uri=uri, counts=uploads.counts, told=told)
+    except Refusal as refusal:
+        return _refused(refusal, host, for_programs=options.json)
+    except OSError as error:  # a file that cannot be read, a full disk
+        print(f"edgeward-model: not published: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("edgeward-model: not published: stopped. Run it again to go on", file=sys.stderr)
+        return 130
+    if options.json:
+        document = show.as_document(results, name=options.name, version=options.version, keys=public)
+        print(json.dumps(document, indent=2))
+    else:
+        print(show.as_text(results, version=options.version, keys=public), end="")
+    return 0
+
+
+def _wanted(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Wanted:
+    from edgeward_runtime.artifact import golden
+    from edgeward_runtime.publish.prepare import Asked
+    from edgeward_runtime.publish.publish import Wanted
+
+    names.check_version(options.version)
+    variants = [names.variant(text) for text in options.variant]
+    for match, path in variants:
+        names.tag(options.version, match)
+        if not path.exists():
+            parser.error(f"--variant: {path} is not there")
     if len({tuple(match.items()) for match, _ in variants}) < len(variants):
         parser.error("--variant: two variants are for the same nodes")
     if options.golden is not None and options.no_golden:
         parser.error("--golden and --no-golden exclude each other")
-    for path in (options.file, options.preprocessing, options.labels, options.data, options.golden, options.key):
+    for path in (options.preprocessing, options.labels, options.data, options.golden, options.key):
         if path is not None and not path.exists():
             parser.error(f"{path} is not there")
-    if options.credentials is not None and not options.credentials.is_dir():
-        parser.error(f"--credentials {options.credentials} is not a folder")
-    for _, path in variants:
-        if not path.exists():
-            parser.error(f"--variant: {path} is not there")
-    tolerances = {"atol": golden.DEFAULT_ATOL, "rtol": golden.DEFAULT_RTOL}
-    for name in tolerances:
+    for name in ("atol", "rtol"):
         value = getattr(options, name)
-        if value is not None:
-            if not 0 <= value < float("inf"):
-                parser.error(f"--{name} {value} must be a number of 0 or more")
-            tolerances[name] = value
-    try:
-        key = options.key.read_bytes() if options.key is not None else None
-        public = public_keys(key)
-    except (OSError, ValueError) as error:
-        parser.error(f"--key {options.key}: {error}")
-    wanted = Wanted(
+        if value is not None and not 0 <= value < math.inf:
+            parser.error(f"--{name} {value} must be a number of 0 or more")
+    return Wanted(
         name=options.name,
         version=options.version,
         model=options.file,
@@ -117,44 +139,43 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             golden_outputs=True,
             with_golden=not options.no_golden,
             data=options.data,
+            atol=golden.DEFAULT_ATOL if options.atol is None else options.atol,
+            rtol=golden.DEFAULT_RTOL if options.rtol is None else options.rtol,
             threads=options.threads if options.threads > 0 else cgroup.default_threads(),
-            **tolerances,
         ),
         variants=variants,
         preprocessing=options.preprocessing,
         labels=options.labels,
-        key=key,
+        key=options.key.read_bytes() if options.key is not None else None,
         force=options.force,
     )
-    host = uri.removeprefix("oci://").partition("/")[0]
+
+
+def _access(options: argparse.Namespace, settings: Settings, host: str) -> Access:
+    """What the settings say, unless the options say otherwise."""
+    from edgeward_runtime.fetch import Credentials, access_of
+
+    if options.credentials is not None and not options.credentials.is_dir():
+        raise SettingsError(f"--credentials {options.credentials} is not a folder")
     access = access_of(settings)
     folder = options.credentials or settings.credentials_dir or _docker_folder()
-    access = replace(access, credentials=Credentials(folder=folder), ca_bundle=options.ca_bundle or access.ca_bundle)
-    if options.plain_http:
-        access = replace(access, plain_http=access.plain_http | {host})
-    try:
-        client = http.Client(timeout=_TIMEOUT, ca_bundle=access.ca_bundle)
-        uploads = Uploads(oci.Repository(uri, digest=None, client=client, access=access))
-        told = Progress(sys.stderr, clock=time.monotonic)
-        results = publish(wanted, uploads, uri=uri, counts=uploads.counts, told=told)
-    except Refusal as refusal:
-        hint = _HINTS.get(refusal.reason, "").format(host=host)
-        if options.json:
-            problem = {"reason": refusal.reason, "step": refusal.step, "message": refusal.message, "hint": hint}
-            print(json.dumps({"error": problem}, indent=2))
-        print(f"edgeward-model: not published: {refusal.reason}: {refusal.message}", file=sys.stderr)
-        if hint:
-            print(f"  {hint}", file=sys.stderr)
-        return 1
-    except OSError as error:  # a file that cannot be read, a full disk
-        print(f"edgeward-model: not published: {error}", file=sys.stderr)
-        return 1
-    if options.json:
-        document = show.as_document(results, name=options.name, version=options.version, keys=public)
-        print(json.dumps(document, indent=2))
-    else:
-        print(show.as_text(results, version=options.version, keys=public), end="")
-    return 0
+    return replace(
+        access,
+        credentials=Credentials(folder=folder),
+        ca_bundle=options.ca_bundle or access.ca_bundle,
+        plain_http=access.plain_http | ({host} if options.plain_http else set()),
+    )
+
+
+def _refused(refusal: Refusal, host: str, *, for_programs: bool) -> int:
+    hint = _HINTS.get(refusal.reason, "").format(host=host)
+    if for_programs:
+        problem = {"reason": refusal.reason, "step": refusal.step, "message": refusal.message, "hint": hint}
+        print(json.dumps({"error": problem}, indent=2))
+    print(f"edgeward-model: not published: {refusal.reason}: {refusal.message}", file=sys.stderr)
+    if hint:
+        print(f"  {hint}", file=sys.stderr)
+    return 1
 
 
 def _docker_folder() -> Path | None:
