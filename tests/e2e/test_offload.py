@@ -32,7 +32,7 @@ def ask(pod: Object, values: list[float]) -> Any:
 
 def condition(own: Space, kind: str) -> Object:
     found = own.stage.kubectl.get("ij", "small", "-n", NAMESPACE)
-    return next((item for item in found["status"].get("conditions", ()) if item["type"] == kind), {})
+    return next((item for item in found.get("status", {}).get("conditions", ()) if item["type"] == kind), {})
 
 
 @pytest.fixture(scope="module")
