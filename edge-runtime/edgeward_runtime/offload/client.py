@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import io
+import socket
 import ssl
 import threading
 import urllib.parse
@@ -12,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+
+import orjson
 
 from edgeward_runtime.offload import wire
 from edgeward_runtime.offload.routes import GZIP
@@ -21,8 +25,48 @@ _LEVEL = 1  # of gzip: beyond it, edge CPUs lose more time than links gain
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 
+# Of the 4xx, those that are about the way or the moment and not about the request.
+_NOT_THE_REQUEST = (401, 403, 404, 407, 408, 425, 429)
+
+
 class Unavailable(Exception):
     """No answer, or one that says that there will be none."""
+
+
+class Refused(Exception):
+    """The other server will not have this request, whoever sends it."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"status {status}: {text}")
+        self.status = status
+        self.text = text
+
+
+class Attempt:
+    """One exchange as seen from another thread: it can be cut off, whatever it waits for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._cut = False
+
+    def cut(self) -> None:
+        with self._lock:
+            self._cut = True
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def over(self, connection: socket.socket | None) -> None:
+        """What the exchange waits on from here; None: nothing any more. Unavailable if it was cut off before."""
+        with self._lock:
+            self._socket = connection
+        if connection is not None:
+            self.check()
+
+    def check(self) -> None:
+        if self._cut:
+            raise Unavailable("no answer in time")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +101,8 @@ class Client:
         parts = urllib.parse.urlsplit(target.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{target.url!r:.200} is no http or https address")
+        if parts.scheme == "http" and target.token_file is not None:
+            raise ValueError("a token is not sent over plain http: use https, or leave the token out")
         self._target = target
         self._host, self._port = parts.hostname, parts.port
         self._path = f"{parts.path.rstrip('/')}/infer"
@@ -73,9 +119,10 @@ class Client:
         timeout: float,
         specs: dict[str, TensorSpec],
         names: Sequence[str],
+        attempt: Attempt,
     ) -> Exchange:
-        """Unavailable or wire.WireError if there is nothing to answer with. `timeout` in seconds for each wait on the
-        socket."""
+        """Unavailable, Refused or wire.WireError if there is nothing to answer with. `timeout` in seconds for each wait on
+        the socket; `attempt` ends them all."""
         start = self._clock()
         packed = gzip.compress(body, _LEVEL, mtime=0) if encoding == GZIP else body
         headers = {
@@ -88,8 +135,10 @@ class Client:
         if self._target.token_file is not None:
             headers["Authorization"] = f"Bearer {self._token(self._target.token_file)}"
         leaves = self._clock()
-        reply, raw = self._post(packed, headers, timeout)
+        reply, raw = self._post(packed, headers, timeout, attempt)
         arrives = self._clock()
+        if 400 <= reply.status < 500 and reply.status not in _NOT_THE_REQUEST:
+            raise Refused(reply.status, _error_text(raw))
         if reply.status != 200:
             # Not what it says: that may quote the request, and this text gets into the log.
             raise Unavailable(f"status {reply.status}")
@@ -110,11 +159,13 @@ class Client:
             unpack=self._clock() - arrives,
         )
 
-    def _post(self, body: bytes, headers: dict[str, str], timeout: float) -> tuple[http.client.HTTPResponse, bytes]:
+    def _post(
+        self, body: bytes, headers: dict[str, str], timeout: float, attempt: Attempt
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is not None:
             try:
-                return self._over(connection, body, headers, timeout)
+                return self._over(connection, body, headers, timeout, attempt)
             except _STALE:
                 pass  # closed while it was idle: asking again is safe, infer changes nothing
             except (OSError, http.client.HTTPException) as error:
@@ -125,26 +176,36 @@ class Client:
             else http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
         )
         try:
-            return self._over(connection, body, headers, timeout)
+            return self._over(connection, body, headers, timeout, attempt)
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(str(error) or type(error).__name__) from None
 
     def _over(
-        self, connection: http.client.HTTPConnection, body: bytes, headers: dict[str, str], timeout: float
+        self,
+        connection: http.client.HTTPConnection,
+        body: bytes,
+        headers: dict[str, str],
+        timeout: float,
+        attempt: Attempt,
     ) -> tuple[http.client.HTTPResponse, bytes]:
         self._local.connection = None
         try:
             connection.timeout = timeout
-            if connection.sock is not None:
-                connection.sock.settimeout(timeout)
+            if connection.sock is None:
+                connection.connect()
+            connection.sock.settimeout(timeout)
+            attempt.over(connection.sock)
             connection.request("POST", self._path, body, headers)
             reply = connection.getresponse()
             raw = reply.read(self._target.max_answer_bytes + 1)
             if len(raw) > self._target.max_answer_bytes:
                 raise http.client.HTTPException(f"the answer is over {self._target.max_answer_bytes} bytes")
+            attempt.check()  # what was cut off may look like a short answer
         except BaseException:
             connection.close()
             raise
+        finally:
+            attempt.over(None)
         if reply.will_close:
             connection.close()
         else:
@@ -168,6 +229,15 @@ class Client:
             return path.read_text().strip()
         except OSError as error:
             raise Unavailable(f"the token cannot be read: {error.strerror}") from None
+
+
+def _error_text(raw: bytes) -> str:
+    """`{"error": text}` of the protocol."""
+    try:
+        said = orjson.loads(raw)["error"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        said = raw[:200].decode(errors="replace")
+    return str(said)[:500]
 
 
 def _server_seconds(header: str | None) -> float:

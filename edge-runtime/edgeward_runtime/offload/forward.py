@@ -8,10 +8,10 @@ whatever the other server does: a second opinion that comes late is counted and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -21,9 +21,10 @@ from edgeward_runtime import confidence
 from edgeward_runtime.call import Call, Done
 from edgeward_runtime.errors import ProtocolError
 from edgeward_runtime.offload import wire
-from edgeward_runtime.offload.client import Client, Exchange, Unavailable
+from edgeward_runtime.offload.client import Attempt, Client, Exchange, Refused, Unavailable
 from edgeward_runtime.offload.routes import Route
 from edgeward_runtime.offload.steering import Steering
+from edgeward_runtime.offload.threads import Threads
 from edgeward_runtime.preprocess.chain import RECORDS
 from edgeward_runtime.tensors import Array
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 HARD, SPILL, GAP = "Hard", "Spill", "Gap"
 _THREADS = 4
 _IN_FLIGHT = 16  # more would wait for a thread, which no prediction counts
+_AFTER = 1.0  # seconds that an exchange may go on after its answer was due, to be compared
 _GAP_SECONDS = 10.0  # for a request without a bound of its own while nothing is loaded here
 
 
@@ -90,8 +92,9 @@ class Forwarder:
         self._loop = loop
         self._clock = clock
         self._chance = chance
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="edgeward-offload")
+        self._threads = Threads(_THREADS)
         self._in_flight = 0
+        self._retired = False
         self.route = Route()
         self.stats = Stats() if stats is None else stats
 
@@ -101,7 +104,8 @@ class Forwarder:
 
     def retire(self) -> None:
         """Takes nothing new; what is on its way comes back."""
-        self._threads.shutdown(wait=False)
+        self._retired = True
+        self._threads.stop()
 
     # -- a second opinion -----------------------------------------------------------------------------------------
 
@@ -109,12 +113,13 @@ class Forwarder:
         """A call has its answer from here; done(call) follows at once, or with a better one, never later than its
         bound."""
         now = self._clock()
-        if call.error is not None or call.forwarded:
+        if call.error is not None or call.forwarded or self._retired:
             done(call)
             return
-        hardness = self._hardness(call)
+        # What a near duplicate repeats was asked about when it was new, and it has no inputs left to send.
+        hardness = self._hardness(call) if call.feeds else None
         if hardness is None:
-            self.stats.unscored += 1
+            self.stats.unscored += bool(call.feeds)
             self._steering.arrived()
             done(call)
             return
@@ -127,7 +132,7 @@ class Forwarder:
             self.stats.count(HARD, refused)
             done(call)
             return
-        _Opinion(self, call, done, left).ask()
+        self._ask(call, left, done)
 
     def _hardness(self, call: Call) -> float | None:
         """0 (sure) .. 1 of the hardest row, None if the answer does not tell."""
@@ -146,13 +151,45 @@ class Forwarder:
         known = each[~np.isnan(each)]
         return float(known.max()) if len(known) else None
 
+    def _ask(self, call: Call, left: float, done: Done) -> None:
+        """The answer waits for a better one, `left` seconds at most; one that comes later is compared and dropped."""
+        own, waits = call.tensors, True
+
+        def late() -> None:
+            nonlocal waits
+            waits = False
+            self.stats.count(HARD, "Late")
+            done(call)
+
+        timer = self._loop.call_later(left, late)
+
+        def arrived(one: Exchange | Exception) -> None:
+            timer.cancel()
+            if isinstance(one, Exchange):
+                self._compare(call, own, one.tensors)
+            if not waits:
+                return
+            self.stats.count(HARD, _outcome(one))
+            if isinstance(one, Exchange):
+                _take(call, one)
+            done(call)
+
+        self._send(call, left, arrived, patience=2 * left + _AFTER)
+
+    def _compare(self, call: Call, own: list[Array], other: list[Array]) -> None:
+        mine, theirs = _probabilities(call, own), _probabilities(call, other)
+        if mine is None or theirs is None or mine.shape[0] != theirs.shape[0]:
+            return
+        self.stats.compared += 1
+        self.stats.agreed += bool(np.array_equal(confidence.top_class(mine), confidence.top_class(theirs)))
+
     # -- instead of a wait ----------------------------------------------------------------------------------------
 
     def spills(self, call: Call, wait: float, done: Done, otherwise: Callable[[], None]) -> bool:
         """Takes a call over whose `wait` and run (seconds) here would miss its bound, if the other server's answer will
         not; then done(call) follows, or otherwise() if there is none. False: it is the caller's still. A `wait` of inf
         means that there is no room for it here at all."""
-        if not self._policy.spill or call.forwarded:
+        if not self._policy.spill or call.forwarded or self._retired:
             return False
         now = self._clock()
         left = self._left(call, now) if wait != float("inf") or self._bounded(call) else _GAP_SECONDS
@@ -163,40 +200,54 @@ class Forwarder:
             self.stats.count(SPILL, refused)
             return False
         self._steering.arrived()
-        self._take_over(SPILL, call, left, done, otherwise)
+        self._take_over(SPILL, call, left, done, lambda _why: otherwise())
         return True
 
     def fills(self, call: Call, done: Done) -> bool:
         """The same while no version is loaded here (OffloadInGap): the budget does not count, the answer is all there
         is."""
         now = self._clock()
-        if call.forwarded or not self.route.open(now) or self._in_flight >= _IN_FLIGHT:
+        if call.forwarded or self._retired or not self.route.open(now) or self._in_flight >= _IN_FLIGHT:
             return False
 
-        def nothing() -> None:
-            call.error = ProtocolError(503, "the model is being replaced, and the server that stands in gave no answer")
+        def nothing(why: Exception) -> None:
+            if isinstance(why, Refused):
+                call.error = ProtocolError(why.status, why.text)
+            else:
+                text = "the model is being replaced, and the server that stands in gave no answer"
+                call.error = ProtocolError(503, text)
             done(call)
 
-        self._take_over(GAP, call, self._left(call, now) if self._bounded(call) else _GAP_SECONDS, done, nothing)
+        left = self._left(call, now) if self._bounded(call) else _GAP_SECONDS
+        self._take_over(GAP, call, max(0.0, left), done, nothing)
         return True
 
-    def _take_over(self, why: str, call: Call, left: float, done: Done, otherwise: Callable[[], None]) -> None:
-        started = self._clock()
+    def _take_over(self, why: str, call: Call, left: float, done: Done, otherwise: Callable[[Exception], None]) -> None:
+        started, waits = self._clock(), True
+
+        def late() -> None:
+            nonlocal waits
+            waits = False
+            self.stats.count(why, "Late")
+            otherwise(Unavailable("no answer in time"))
+
+        timer = self._loop.call_later(left, late)
 
         def arrived(one: Exchange | Exception) -> None:
-            if isinstance(one, Exception):
-                self.stats.count(why, "Failed")
-                otherwise()
+            timer.cancel()
+            if not waits:
                 return
-            self.stats.count(why, "Answered")
-            call.tensors, call.answered_by = one.tensors, one.version
-            call.notes = {**(call.notes or {}), "offloaded_to": one.version}
+            self.stats.count(why, _outcome(one))
+            if isinstance(one, Exception):
+                otherwise(one)
+                return
+            _take(call, one)
             call.together = 0  # nothing ran here
             call.queued_ns = call.started_ns = call.start_ns
             call.finished_ns = call.start_ns + round((self._clock() - started) * 1e9)
             done(call)
 
-        self._send(call, left, arrived)
+        self._send(call, left, arrived, patience=left)
 
     # -- both -----------------------------------------------------------------------------------------------------
 
@@ -222,98 +273,77 @@ class Forwarder:
             return "OverBudget"
         return None
 
-    def _send(self, call: Call, left: float, arrived: Callable[[Exchange | Exception], None]) -> None:
+    def _send(
+        self, call: Call, left: float, arrived: Callable[[Exchange | Exception], None], *, patience: float
+    ) -> None:
+        """One exchange; arrived(...) follows once, in the loop's thread. After `patience` seconds its connection is cut,
+        whatever it is waiting for: a server that drips would hold a thread for ever."""
         model = call.model
         feeds, names, specs = call.feeds, list(call.names), dict(model.outputs)
         specs_in = {**model.inputs, **RECORDS}
         size = _size(call)
+        reserved = self.route.wire_bytes(size)
         encoding = self.route.choose(size)
-        self.route.leaving()
-        self._in_flight += 1
+        attempt = Attempt()
 
-        def work() -> Exchange | Exception:
+        def work() -> None:
+            one: Exchange | Exception
             try:
                 body, json_length = wire.request(feeds, specs_in, names, id=call.id, timeout=left)
-                return self._client.exchange(
-                    body, json_length, encoding=encoding, timeout=left, specs=specs, names=names
+                one = self._client.exchange(
+                    body,
+                    json_length,
+                    encoding=encoding,
+                    timeout=patience,
+                    specs=specs,
+                    names=names,
+                    attempt=attempt,
                 )
-            except (Unavailable, wire.WireError, ProtocolError) as error:
-                return error
+            except (Unavailable, Refused, wire.WireError, ProtocolError) as error:
+                one = error
             except Exception as error:
                 log.exception("offload")
-                return error
+                one = error
+            # A loop that has ended asks for nothing any more.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(back, one)
 
         def back(one: Exchange | Exception) -> None:
+            cut.cancel()
             self._in_flight -= 1
-            now = self._clock()
             if isinstance(one, Exchange):
-                self.route.took(
-                    encoding,
-                    size,
-                    sent=one.sent,
-                    pack=one.pack,
-                    send=one.send,
-                    execution=one.execution,
-                    unpack=one.unpack,
-                )
+                parts = {"pack": one.pack, "send": one.send, "execution": one.execution, "unpack": one.unpack}
+                self.route.took(encoding, size, sent=one.sent, **parts)
                 self.stats.exchanged(encoding, one)
-                self._steering.spent(one.sent + one.received, now=now)
+                self._steering.settle(reserved, one.sent + one.received)
+            elif isinstance(one, Refused):
+                self.route.refused()
+                self._steering.settle(reserved, size)
             else:
-                self.route.failed(now, self._chance())
-                self._steering.spent(size, now=now)  # it may have travelled
-                log.warning("offload failed", extra={"error": str(one)[:200]})
+                self.route.failed(self._clock(), self._chance())
+                self._steering.settle(reserved, size)  # it may have travelled
+                log.warning("offload failed", extra={"error": type(one).__name__})
             arrived(one)
 
-        future = self._threads.submit(work)
-        future.add_done_callback(
-            lambda done: None if done.cancelled() else self._loop.call_soon_threadsafe(back, done.result())
-        )
+        self.route.leaving()
+        self._in_flight += 1
+        self._steering.reserve(reserved, now=self._clock())
+        cut = self._loop.call_later(patience, attempt.cut)
+        try:
+            self._threads.run(work)
+        except RuntimeError as error:  # no further thread is to be had
+            back(Unavailable(str(error)))
 
 
-class _Opinion:
-    """One edge answer that waits for a better one."""
+def _outcome(one: Exchange | Exception) -> str:
+    if isinstance(one, Exchange):
+        return "Answered"
+    return "Refused" if isinstance(one, Refused) else "Failed"
 
-    def __init__(self, forwarder: Forwarder, call: Call, done: Done, left: float) -> None:
-        self._forwarder = forwarder
-        self._call = call
-        self._done: Done | None = done
-        self._left = left
 
-    def ask(self) -> None:
-        forwarder = self._forwarder
-        timer = forwarder._loop.call_later(self._left, self._late)
-        own = self._call.tensors
-
-        def arrived(one: Exchange | Exception) -> None:
-            timer.cancel()
-            call, done = self._call, self._done
-            self._done = None
-            if isinstance(one, Exchange):
-                self._compare(own, one.tensors)
-                if done is not None:
-                    forwarder.stats.count(HARD, "Answered")
-                    call.tensors, call.answered_by = one.tensors, one.version
-                    call.notes = {**(call.notes or {}), "offloaded_to": one.version}
-            elif done is not None:
-                forwarder.stats.count(HARD, "Failed")
-            if done is not None:
-                done(call)
-
-        forwarder._send(self._call, self._left, arrived)
-
-    def _late(self) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            self._forwarder.stats.count(HARD, "Late")
-            done(self._call)
-
-    def _compare(self, own: list[Array], other: list[Array]) -> None:
-        mine, theirs = _probabilities(self._call, own), _probabilities(self._call, other)
-        if mine is None or theirs is None or mine.shape[0] != theirs.shape[0]:
-            return
-        stats = self._forwarder.stats
-        stats.compared += 1
-        stats.agreed += bool(np.array_equal(confidence.top_class(mine), confidence.top_class(theirs)))
+def _take(call: Call, one: Exchange) -> None:
+    call.tensors, call.answered_by = one.tensors, one.version
+    call.notes = {**(call.notes or {}), "offloaded_to": one.version}
 
 
 def _probabilities(call: Call, tensors: list[Array]) -> confidence.Floats | None:

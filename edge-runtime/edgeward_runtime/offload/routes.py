@@ -100,6 +100,11 @@ class Route:
             wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(beyond, 10))
             self._open_at = now + wait * (0.5 + jitter)
 
+    def refused(self) -> None:
+        """It answered, if not with what was hoped for: the request is at fault, not the way."""
+        self._trying = False
+        self._failures = 0
+
     # -- what it costs --------------------------------------------------------------------------------------------
 
     def took(

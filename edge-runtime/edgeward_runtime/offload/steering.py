@@ -2,7 +2,8 @@
 
 A fixed threshold on confidence is brittle (Sedna's example: .43 sends 99 % away, .49 nothing), so the user states a
 share of the requests and bytes an hour, and the threshold follows what the model answers: it is the quantile of the last
-requests' hardness that leaves the share above it. Two token buckets hold the budget whatever the threshold does.
+requests' hardness that leaves the share above it. Two token buckets hold the budget whatever the threshold does, from
+the moment that a request goes.
 """
 
 from __future__ import annotations
@@ -81,12 +82,17 @@ class Steering:
         requests = self._budget.share is None or self._requests >= 1.0
         return requests and (self._rate is None or self._bytes >= size)
 
-    def spent(self, size: int, *, now: float) -> None:
-        """After a request went: `size` is what really travelled, which may be more than was expected."""
+    def reserve(self, size: int, *, now: float) -> None:
+        """A request goes: it counts from here on, or a slow link would let many go on the same budget."""
         self._refill(now)
         self._requests -= 1.0
         self._bytes -= size
-        self._mean_bytes = size if self._mean_bytes == 0.0 else self._mean_bytes + 0.1 * (size - self._mean_bytes)
+
+    def settle(self, reserved: int, size: int) -> None:
+        """It is back, or lost: `size` bytes really travelled."""
+        self._bytes += reserved - size
+        if size:
+            self._mean_bytes = size if self._mean_bytes == 0.0 else self._mean_bytes + 0.1 * (size - self._mean_bytes)
 
     def _refill(self, now: float) -> None:
         if self._rate is not None:

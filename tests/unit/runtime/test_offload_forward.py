@@ -12,7 +12,7 @@ import pytest
 
 from edgeward_runtime.call import Call
 from edgeward_runtime.model import Model
-from edgeward_runtime.offload.client import Exchange, Unavailable
+from edgeward_runtime.offload.client import Exchange, Refused, Unavailable
 from edgeward_runtime.offload.forward import Forwarder, Policy
 from edgeward_runtime.offload.steering import Budget, Steering
 from edgeward_runtime.tensors import TensorSpec
@@ -247,6 +247,82 @@ def test_while_nothing_is_loaded_the_other_server_answers_whatever_the_budget_is
 
     scene = played(scenario, budget=Budget(share=0.0, bytes_per_hour=0.0))
     assert scene.forwarder.stats.outcomes == {("Gap", "Answered"): 1, ("Gap", "Failed"): 1}
+
+
+def test_a_slow_link_does_not_let_more_go_than_the_budget_allows():
+    """What is on its way counts already."""
+
+    async def scenario(scene: Scene) -> None:
+        scene.warm()
+        for name in ("identity", "gzip"):
+            for _ in range(3):
+                scene.forwarder.route.took(name, 8, sent=8, pack=0, send=0.01, execution=0.01, unpack=0)
+        for _ in range(30):
+            scene.forwarder.answered(scene.call(UNSURE), scene.end)
+        assert scene.forwarder._in_flight <= 8
+        for _ in range(30):
+            scene.elsewhere.answers.put(BETTER)
+        await scene.settled()
+
+    scene = played(scenario, Policy(hold=30.0), Budget(share=0.1))
+    assert len(scene.elsewhere.asked) <= 0.1 * 70
+
+
+def test_a_near_duplicate_has_nothing_to_send():
+    async def scenario(scene: Scene) -> None:
+        scene.warm()
+        scene.forwarder.answered(scene.call(UNSURE, feeds={}), scene.end)
+        assert len(scene.done) == 1
+
+    assert not played(scenario).elsewhere.asked
+
+
+def test_a_request_that_the_other_server_will_not_have_does_not_close_the_way():
+    async def scenario(scene: Scene) -> None:
+        for _ in range(5):
+            scene.elsewhere.answers.put(Refused(400, "input 'x': too long"))
+            assert scene.forwarder.fills(scene.call([]), scene.end)
+            failure = (await scene.ended()).error
+            assert failure is not None and (failure.status, failure.text) == (400, "input 'x': too long")
+        assert scene.forwarder.route.open(scene.now)
+
+    assert played(scenario).forwarder.stats.outcomes == {("Gap", "Refused"): 5}
+
+
+def test_a_spilled_call_is_taken_back_when_its_answer_is_due():
+    async def scenario(scene: Scene) -> None:
+        scene.warm()
+        assert scene.forwarder.spills(scene.call([]), 1.0, scene.end, scene.came.set)
+        await asyncio.wait_for(scene.came.wait(), 5)
+        scene.elsewhere.answers.put(BETTER)
+        await scene.settled()
+
+    scene = played(scenario, Policy(spill=True, latency=0.05))
+    assert scene.forwarder.stats.outcomes == {("Spill", "Late"): 1} and not scene.done
+
+
+def test_without_a_thread_to_send_it_the_edges_answer_is_given_once(monkeypatch: pytest.MonkeyPatch):
+    async def scenario(scene: Scene) -> None:
+        scene.warm()
+        monkeypatch.setattr(scene.forwarder._threads, "run", refuse)
+        scene.forwarder.answered(scene.call(UNSURE), scene.end)
+        assert len(scene.done) == 1 and scene.forwarder._in_flight == 0
+
+    def refuse(_work: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    assert played(scenario).forwarder.stats.outcomes == {("Hard", "Failed"): 1}
+
+
+def test_calls_that_waited_while_offloading_was_switched_off_are_answered():
+    async def scenario(scene: Scene) -> None:
+        scene.warm()
+        scene.forwarder.retire()
+        scene.forwarder.answered(scene.call(UNSURE), scene.end)
+        assert len(scene.done) == 1
+        assert not scene.forwarder.fills(scene.call([]), scene.end)
+
+    assert not played(scenario).elsewhere.asked
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ def drive(
     for index, one in enumerate(hardness):
         now = start + index * every
         if steering.seen(one, now=now) and steering.affords(size, now=now):
-            steering.spent(size, now=now)
+            steering.reserve(size, now=now)
+            steering.settle(size, size)
             sent.append(one)
     return sent
 
