@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
         "_certified",
         "_closing",
         "_expect",
+        "_framing",
         "_front",
         "_header_bytes",
         "_in_headers",
@@ -52,6 +53,7 @@ class Connection(asyncio.Protocol):
         "_plain",
         "_refusal",
         "_request",
+        "_resumes",
         "_since",
         "_transport",
         "_unsent",
@@ -80,6 +82,7 @@ class Connection(asyncio.Protocol):
         self._learn = 0  # length of the head that the data being parsed begins with, if it may be remembered
         self._learnt: Request | None = None
         self._plain = True
+        self._resumes = False  # the parser reads the head that _stay made
         self._certified = False  # the client showed a certificate, and TLS verified it
 
     # -- transport ------------------------------------------------------------------------------------------------
@@ -150,15 +153,29 @@ class Connection(asyncio.Protocol):
             if self._learnt is not None:
                 self._keep(data, self._learnt)
         except httptools.HttpParserUpgrade as upgrade:
-            # We stay with HTTP/1.1, as the protocol allows. The parser is done for; what follows is another request.
-            self._parser = httptools.HttpRequestParser(self)
-            rest = data[upgrade.args[0] :]
-            if rest and not self._closing:
-                self.data_received(rest)
+            self._stay(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(error(400, "the request is not valid HTTP"))
         if self._request is not None and self._header_bytes > self._overhead():
             self._refuse(error(431, f"the request's headers are over {_MAX_HEADER_BYTES} bytes"))
+
+    def _stay(self, rest: bytes) -> None:
+        """With HTTP/1.1, whatever other protocol a request asked for (RFC 9110, 7.8: a server may ignore it). The parser
+        takes such a request to end with its head and is done for. Java's own client asks so with every request, those
+        with a body too: another parser reads that, and what follows it."""
+        self._parser = httptools.HttpRequestParser(self)
+        self._learnt = None  # of what came before it in the same data
+        if self._request is not None:
+            self._header_bytes -= len(rest)  # counted again below
+            self._resumes = True
+            try:
+                self._parser.feed_data(self._framing + b"\r\n")
+            except httptools.HttpParserError:
+                self._refuse(error(400, "the request is not valid HTTP"))
+            finally:
+                self._resumes = False
+        if rest and not self._closing:
+            self.data_received(rest)
 
     def _overhead(self) -> int:
         """Bytes that a message may have beside its body: its headers and trailers, and what frames its chunks; five
@@ -179,9 +196,12 @@ class Connection(asyncio.Protocol):
     # -- parser callbacks -----------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if self._resumes:
+            return
         self._request = Request()
         self._in_headers = True
         self._url = b""
+        self._framing = b""  # the headers that tell where the body ends
         self._pieces: list[bytes] = []
         self._body_size = 0
         self._expect = False
@@ -190,7 +210,8 @@ class Connection(asyncio.Protocol):
         self._plain = self._front.guard is None
 
     def on_url(self, url: bytes) -> None:
-        self._url += url
+        if not self._resumes:
+            self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         request = self._request
@@ -224,12 +245,19 @@ class Connection(asyncio.Protocol):
         elif name == b"expect":
             self._expect = value.lower() == b"100-continue"
             self._plain = False
-        elif name in (b"transfer-encoding", b"upgrade"):
+        elif name == b"transfer-encoding":
+            self._framing += b"transfer-encoding: %b\r\n" % value
             self._plain = False
-        elif name == b"content-length" and value.isdigit() and int(value) > self._front.limits.body_bytes:
-            self._refuse(self._too_large())
+        elif name == b"upgrade":
+            self._plain = False
+        elif name == b"content-length":
+            self._framing += b"content-length: %b\r\n" % value
+            if value.isdigit() and int(value) > self._front.limits.body_bytes:
+                self._refuse(self._too_large())
 
     def on_headers_complete(self) -> None:
+        if self._resumes:
+            return
         self._in_headers = False
         if self._front.guard is not None and not self._closing and not self._allowed(self._front.guard):
             # Before any of its body: that of a stranger costs memory too.
@@ -266,13 +294,19 @@ class Connection(asyncio.Protocol):
             self._front.in_flight -= size
 
     def on_message_complete(self) -> None:
-        request = self._request
+        request, parser = self._request, self._parser
+        if self._framing and parser.should_upgrade() and parser.get_method() != b"CONNECT" and not self._closing:
+            # Of what ended is only the head: see _stay.
+            close = b"" if parser.should_keep_alive() else b"connection: close\r\n"
+            version = parser.get_http_version().encode()
+            self._framing = b"%b / HTTP/%b\r\n%b%b" % (parser.get_method(), version, close, self._framing)
+            return
         self._request = None
         self._header_bytes = 0
         if self._closing or request is None:
             return
-        request.method = self._parser.get_method()
-        request.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"
+        request.method = parser.get_method()
+        request.keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
         try:
             request.path = self._front.path_of(self._url)
         except httptools.HttpParserError:

@@ -419,6 +419,21 @@ def test_chunked_bodies(served, pack):
     )
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_would_rather_speak_http_2(served, chunked):
+    """Java's own client asks for an upgrade with every request to an http address (RFC 9110, 7.8: a server may ignore
+    it)."""
+    x = np.arange(3, dtype="<f4")
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABk"}
+    headers |= {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
+    sent = x.tobytes()
+    if chunked:
+        headers["Transfer-Encoding"] = "chunked"
+        sent = b"c\r\n" + sent + b"\r\n0\r\n\r\n"
+    status, answered, body = request(served, "POST", "/v2/models/FP32/infer", sent, headers)
+    assert status == 200 and body[int(answered["inference-header-content-length"]) :] == x.tobytes()
+
+
 @pytest.mark.ours
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "compress"])
 def test_transfer_codings_other_than_chunked_are_refused(served, coding):

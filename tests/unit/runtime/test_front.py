@@ -110,6 +110,63 @@ def test_an_upgrade_is_answered_as_http_1_1():
     check([upgrade, b"GET /b HTTP/1.1\r\nHost: x\r\n" + CLOSE], b"GET /a ", b"GET /b ", pause=0.1)
 
 
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: 5\r\n", b"hello"),
+        (b"Transfer-Encoding: chunked\r\n", b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"),
+        (b"Content-Length: 0\r\n", b""),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_upgrade_with_a_body(framing, body, size, first):
+    """As Java's own client sends every POST to an http address."""
+    headers = framing + H2C if first else H2C + framing
+    message = b"POST /java HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n" + body
+    more = message + message + b"GET /b HTTP/1.1\r\nHost: x\r\n" + CLOSE
+    whole = b"hello" if body else b""
+
+    async def test(front, port):
+        answer = await exchange(port, *[more[at : at + size] for at in range(0, len(more), size)])
+        bodies = [part.partition(b"\r\n\r\n")[2] for part in answer.split(b"HTTP/1.1 200 OK")[1:]]
+        assert bodies == [b"POST /java " + whole] * 2 + [b"GET /b "], answer
+        assert not any(b"Upgrade" in head for head in front.heads) and not front.in_flight
+
+    with_front(test)
+
+
+def test_a_head_before_an_upgrade_is_not_remembered_as_the_one_after_it():
+    async def test(front, port):
+        after = b"GET /after HTTP/1.1\r\nEdgeward-Source: x\r\n" + CLOSE
+        await exchange(port, b"GET /before HTTP/1.1\r\n\r\nGET /up HTTP/1.1\r\n" + H2C + b"\r\n" + after)
+        assert b"GET /after " in await exchange(port, after)
+
+    with_front(test)
+
+
+def test_an_upgrade_with_a_body_keeps_every_other_rule():
+    head = b"POST /p HTTP/1.1\r\nHost: x\r\n"
+    h2c = b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n"
+    check([head + h2c + b"Content-Length: 2\r\n\r\nok"], b"POST /p ok", b"connection: close\r\n")
+    check([head + H2C + b"Content-Length: 150000\r\n\r\n"], b"HTTP/1.1 413 ")
+    check([head + H2C + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"], b"HTTP/1.1 400 ")
+    both = b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+    check([head + H2C + both + b"2\r\nok\r\n0\r\n\r\n"], b"HTTP/1.1 400 ")
+    chunks = [b"1;" + b"a" * 1000 + b"\r\nx\r\n"] * 200
+    check([head + H2C + b"Transfer-Encoding: chunked\r\n\r\n", *chunks], b"HTTP/1.1 431 ")
+
+    async def expects(front, port):
+        message = head + h2c + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        answer = await exchange(port, message, b"ok", pause=0.05)
+        assert answer.count(b" 100 Continue") == 1 and b"POST /p ok" in answer
+
+    with_front(expects)
+
+
 @pytest.mark.parametrize(
     "rubbish",
     [
