@@ -40,6 +40,8 @@ class Answered:
     at: float  # seconds of the caller's clock
     id: str
     tensors: Mapping[str, Array]
+    notes: Mapping[str, object] | None = None  # what its parameters told the client
+    answered_by: str = ""  # as in Call
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +68,13 @@ class Chain:
         self._lock = Lock()
 
     def prepare(self, body: bytes, *, source: str, now: float, compare: bool = True) -> Prepared:
-        """ProtocolError 400 for a record that cannot be read or lacks a value that no fusion replaces. compare=False: a
-        near duplicate is prepared like any other."""
+        """ProtocolError 400 for a record that cannot be read, lacks a value that no fusion replaces or comes to a value
+        that its type cannot hold. compare=False: a near duplicate is prepared like any other."""
+        # What overflows is found at the end, in whichever step it did.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._prepare(body, source, now, compare)
+
+    def _prepare(self, body: bytes, source: str, now: float, compare: bool) -> Prepared:
         spec = self.spec
         todo = list(spec.steps)
         if spec.record.kind == IMAGE:
@@ -104,14 +111,28 @@ class Chain:
         if len(unknown):
             names = [channels[index] for index in unknown]
             raise bad_request(f"the record lacks values of {names}, and no fusion stands in for them")
-        return Prepared(feeds={spec.input: self._laid_out(values)}, missing=tuple(sorted(missing)), look=look)
+        tensor = self._laid_out(values)
+        if not np.isfinite(values).all() or not np.isfinite(tensor).all():
+            raise bad_request("the record comes to values that are too large")
+        return Prepared(feeds={spec.input: tensor}, missing=tuple(sorted(missing)), look=look)
 
-    def answered(self, source: str, prepared: Prepared, *, now: float, id: str, tensors: Mapping[str, Array]) -> None:
+    def answered(
+        self,
+        source: str,
+        prepared: Prepared,
+        *,
+        now: float,
+        id: str,
+        tensors: Mapping[str, Array],
+        notes: Mapping[str, object] | None = None,
+        answered_by: str = "",
+    ) -> None:
         """Remembers what a record that was run came to, if near duplicates are to be dropped."""
         if prepared.look is None:
             return
+        answer = Answered(values=prepared.look, at=now, id=id, tensors=tensors, notes=notes, answered_by=answered_by)
         with self._lock:
-            self._last[source] = Answered(values=prepared.look, at=now, id=id, tensors=tensors)
+            self._last[source] = answer
             self._last.move_to_end(source)
             while len(self._last) > _SOURCES:
                 self._last.popitem(last=False)
@@ -126,7 +147,10 @@ class Chain:
                 values = values.reshape(1, -1)
         if self._datatype.kind in "iu":
             limits = np.iinfo(np.dtype(self._datatype.name))
-            values = np.clip(np.rint(values), limits.min, limits.max)
+            most = np.float32(limits.max)
+            if int(most) > limits.max:  # as the nearest float32 of 2^31-1 is, which would come round to the least
+                most = np.nextafter(most, np.float32(0))
+            values = np.clip(np.rint(values), np.float32(limits.min), most)
         return np.ascontiguousarray(values, self._datatype)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from time import monotonic
 
 import numpy as np
 
 from edgeward_runtime.call import Call
-from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.errors import ProtocolError, without_values
 from edgeward_runtime.preprocess.chain import RECORD
+
+log = logging.getLogger(__name__)
 
 _IMAGE_BLOW_UP = 40  # about: float32 of the three channels of a JPEG that packs ten to one
 _TABLE_BLOW_UP = 4
@@ -19,23 +22,32 @@ def carried(call: Call) -> bool:
 
 
 def prepare(call: Call) -> bool:
-    """In the worker's thread. False if there is nothing left to run: call.error or call.tensors are set."""
+    """In the worker's thread. False if there is nothing left to run: call.error or call.tensors are set. Raises nothing:
+    the bytes are a stranger's, and the thread has others to serve."""
     chain = call.model.chain
     assert chain is not None
-    body = call.feeds[RECORD.name].tobytes()
-    call.record_bytes = len(body)
     try:
+        body = call.feeds[RECORD.name].tobytes()
+        call.record_bytes = len(body)
         prepared = chain.prepare(body, source=call.source, now=monotonic())
         again = prepared.again
         if again is not None and again.tensors.keys() >= set(call.names):
             call.tensors = [again.tensors[name] for name in call.names]
-            call.notes = {"near_duplicate_of": again.id}
+            call.notes = {**(again.notes or {}), "near_duplicate_of": again.id}
+            call.answered_by = again.answered_by
             call.feeds = {}
             return False
         if again is not None:
             prepared = chain.prepare(body, source=call.source, now=monotonic(), compare=False)
     except ProtocolError as error:
         call.error = error
+        return False
+    except MemoryError:
+        call.error = ProtocolError(413, "there is not enough memory to prepare this record")
+        return False
+    except Exception as error:
+        log.error("preparing a record failed", extra={"model": call.model.name, "error": without_values(error)})
+        call.error = ProtocolError(500, "preparing the record failed")
         return False
     call.feeds = prepared.feeds
     (tensor,) = prepared.feeds.values()
@@ -61,7 +73,15 @@ def finished(call: Call) -> None:
     if prepared.look is not None and call.model.chain is not None:
         # Copies: the tensors may be views of a whole batch.
         tensors = {name: np.array(tensor) for name, tensor in zip(call.names, call.tensors, strict=True)}
-        call.model.chain.answered(call.source, prepared, now=monotonic(), id=call.id, tensors=tensors)
+        call.model.chain.answered(
+            call.source,
+            prepared,
+            now=monotonic(),
+            id=call.id,
+            tensors=tensors,
+            notes=call.notes,
+            answered_by=call.answered_by,
+        )
 
 
 def memory(call: Call) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgeward_runtime.errors import bad_request
+from edgeward_runtime.errors import ProtocolError, bad_request
 from edgeward_runtime.preprocess.spec import Record, Resize
 
 if TYPE_CHECKING:
@@ -39,13 +39,27 @@ def image(body: bytes, record: Record, resize: Resize | None) -> Values:
             mode = "RGB" if len(record.channels) == 3 else "L"
             if resize is not None:
                 picture.draft(mode, (resize.width, resize.height))
-            upright = ImageOps.exif_transpose(picture).convert(mode)
+            upright = _eight_bits(ImageOps.exif_transpose(picture)).convert(mode)
             if resize is not None:
                 upright = _fitted(upright, resize)
             pixels = np.asarray(upright, np.float32)
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+    except (ProtocolError, MemoryError):
+        raise
+    except Exception as error:
+        # Not a list of its types: what the library makes of strangers' bytes (struct.error, TypeError, AttributeError of
+        # odd EXIF data) is not documented.
         raise bad_request(f"the record is not a readable JPEG or PNG image: {str(error)[:200]}") from None
     return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+
+
+def _eight_bits(picture: Image) -> Image:
+    """A gray picture of 16 bits by its upper eight, as the library has it for coloured ones; its own conversion would
+    make everything above 255 white."""
+    import PIL.Image
+
+    if not picture.mode.startswith("I"):
+        return picture
+    return PIL.Image.fromarray((np.clip(np.asarray(picture), 0, 0xFFFF) >> 8).astype(np.uint8))
 
 
 def refitted(values: Values, resize: Resize) -> Values:

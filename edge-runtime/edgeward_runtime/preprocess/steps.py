@@ -10,6 +10,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from edgeward_runtime.preprocess.records import Values
 from edgeward_runtime.preprocess.spec import Denoise, Fuse, Normalise, Resize
 
+_MEDIAN_BYTES = 2**24  # of windows at once: all those of a picture are up to 225 times as large as it
+
 
 def resampled(values: Values, resize: Resize) -> Values:
     """A table at `height` evenly spaced moments between its first and its last row, linear in between. A missing value
@@ -44,12 +46,27 @@ def _median(values: Values, size: int, axes: tuple[int, ...]) -> Values:
     half = size // 2
     padded = np.pad(values, [(half, half) if axis in axes else (0, 0) for axis in range(values.ndim)], mode="edge")
     windows = sliding_window_view(padded, (size,) * len(axes), axis=axes)
-    inner = tuple(range(values.ndim, values.ndim + len(axes)))
-    if not np.isnan(values).any():
-        return np.median(windows, axis=inner).astype(np.float32, copy=False)
-    flat = windows.reshape(*values.shape, -1)
-    known = ~np.isnan(flat).all(axis=-1)
+    gaps = bool(np.isnan(values).any())
     result = np.full(values.shape, np.nan, np.float32)
+    # In blocks, first of rows, then of columns where one row is too much.
+    place = 4 * size ** len(axes) * values.shape[-1]
+    wide = values.shape[1] if len(axes) > 1 else 1
+    columns = min(wide, max(1, _MEDIAN_BYTES // place))
+    rows = max(1, _MEDIAN_BYTES // (place * columns))
+    for top in range(0, len(values), rows):
+        for left in range(0, wide, columns):
+            block = (slice(top, top + rows), slice(left, left + columns))[: len(axes)]
+            result[block] = _middle(windows[block], values.ndim, gaps)
+    return result
+
+
+def _middle(windows: Values, dimensions: int, gaps: bool) -> Values:
+    """The medians of windows, which are behind so many dimensions."""
+    flat = windows.reshape(*windows.shape[:dimensions], -1)
+    if not gaps:
+        return np.median(flat, axis=-1)
+    known = ~np.isnan(flat).all(axis=-1)
+    result = np.full(flat.shape[:-1], np.nan, np.float32)
     result[known] = np.nanmedian(flat[known], axis=-1)
     return result
 
@@ -62,10 +79,18 @@ def _low_pass(values: Values, sigma: float, axis: int) -> Values:
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     padded = np.pad(values, [(reach, reach) if one == axis else (0, 0) for one in range(values.ndim)], mode="edge")
     known = ~np.isnan(padded)
-    windows = sliding_window_view(np.where(known, padded, 0.0), len(kernel), axis=axis)
-    weights = sliding_window_view(known.astype(np.float64), len(kernel), axis=axis) @ kernel
+    filled = np.where(known, padded, np.float32(0.0))
+    # One weight after the other: all windows in float64 would be hundreds of times as large as the values.
+    total = np.zeros(values.shape, np.float64)
+    weights = np.zeros(values.shape, np.float64)
+    for offset, weight in enumerate(kernel):
+        reached = tuple(
+            slice(offset, offset + values.shape[axis]) if one == axis else slice(None) for one in range(values.ndim)
+        )
+        total += filled[reached] * weight
+        weights += known[reached] * weight
     with np.errstate(invalid="ignore"):
-        return np.where(weights > 0, (windows @ kernel) / weights, np.nan).astype(np.float32)
+        return np.where(weights > 0, total / weights, np.nan).astype(np.float32)
 
 
 def fused(values: Values, step: Fuse) -> tuple[Values, frozenset[int]]:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import math
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import orjson
@@ -11,8 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from edgeward_runtime.call import Call
 from edgeward_runtime.errors import ProtocolError
-from edgeward_runtime.preprocess import chain, records, steps
+from edgeward_runtime.model import Model
+from edgeward_runtime.preprocess import chain, record, records, steps
 from edgeward_runtime.preprocess.spec import Denoise, Fuse, Fused, Normalise, Resize, SpecError, parse
 from edgeward_runtime.tensors import TensorSpec
 
@@ -120,6 +125,47 @@ def test_no_bytes_do_more_than_be_refused(body: bytes):
             assert error.status == 400
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@given(at=st.integers(0, 150), byte=st.sampled_from([0, 1, 2, 3, 5, 7, 10, 12, 255]), more=st.binary(max_size=3))
+def test_a_picture_with_odd_exif_data_is_read_or_refused(kind: str, at: int, byte: int, more: bytes):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x8769] = 6, "maker", {0x9000: b"0230", 0x829A: (1, 3)}
+    body = bytearray(picture(np.zeros((4, 4, 3)), kind, exif=exif.tobytes()))
+    start = body.find(b"Exif" if kind == "JPEG" else b"eXIf")
+    new = bytes([byte]) + more
+    body[start + 4 + at : start + 4 + at + len(new)] = new
+    if kind == "PNG":  # else its checksum is found wrong before the data are read
+        length = int.from_bytes(body[start - 4 : start], "big")
+        end = start + 4 + length
+        body[end : end + 4] = zlib.crc32(body[start:end]).to_bytes(4, "big")
+    try:
+        fed(image_spec(), bytes(body), PICTURES)
+    except ProtocolError as error:
+        assert error.status == 400
+
+
+@pytest.mark.parametrize(
+    "raised", [struct.error("x"), TypeError("x"), AttributeError("x"), KeyError("x"), IndexError()]
+)
+def test_whatever_the_picture_library_raises_is_the_senders_fault(monkeypatch, raised: Exception):
+    def broken(_picture: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", broken)
+    with pytest.raises(ProtocolError, match="not a readable JPEG or PNG") as caught:
+        fed(image_spec(), picture(np.zeros((2, 2, 3))), PICTURES)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("colour", ["Gray", "RGB"])
+def test_a_gray_picture_of_16_bits_has_values_to_255_too(colour: str):
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 255, 256, 0x2000, 0x8000, 0xFFFF]], np.uint16)).save(file, "PNG")
+    inputs = {"x": TensorSpec("x", "FP32", (-1, -1, -1, -1))}
+    got = fed(image_spec(color=colour), file.getvalue(), inputs)
+    assert got[0, 0, 0].tolist() == [0, 0, 1, 32, 128, 255]
+
+
 def test_rows_come_in_the_order_of_the_channels_or_of_the_first_line():
     np.testing.assert_array_equal(fed(table_spec(), b"1,2\n3,4\n"), [[1, 2], [3, 4]])
     np.testing.assert_array_equal(fed(table_spec(), b"b, a\r\n1,2\r\n"), [[2, 1]])
@@ -159,6 +205,30 @@ def test_median_removes_a_spike_and_a_gap_and_keeps_an_edge():
     values = np.float32([[1], [1], [9], [1], [np.nan], [5], [5], [5]])
     got = steps.denoised(values, Denoise(filter="Median", size=3, sigma=0))[:, 0]
     np.testing.assert_array_equal(got, [1, 1, 1, 5, 3, 5, 5, 5])
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (17, 23, 3)])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_median_is_the_same_however_little_memory_it_takes(monkeypatch, shape: tuple[int, ...], gaps: bool):
+    random = np.random.default_rng(3)
+    values = random.normal(size=shape).astype(np.float32)
+    if gaps:
+        values[random.random(shape) < 0.6] = np.nan
+    step = Denoise(filter="Median", size=5, sigma=0)
+    whole = steps.denoised(values, step)
+    for most in (1, 2_000, 20_000):
+        monkeypatch.setattr(steps, "_MEDIAN_BYTES", most)
+        np.testing.assert_array_equal(steps.denoised(values, step), whole)
+
+
+def test_denoising_a_large_picture_takes_little_more_than_the_picture():
+    values = np.random.default_rng(4).random((700, 500, 1), np.float32)
+    for step in (Denoise(filter="Median", size=9, sigma=0), Denoise(filter="LowPass", size=0, sigma=20.0)):
+        tracemalloc.start()
+        steps.denoised(values, step)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10 * values.nbytes + 2 * steps._MEDIAN_BYTES, "its windows would be 80 or 240 times as large"
 
 
 def test_low_pass_takes_the_fast_part_and_leaves_the_slow_one():
@@ -239,6 +309,29 @@ def test_integers_are_rounded_and_kept_within_their_type():
     np.testing.assert_array_equal(fed(table_spec(), b"-3,1.6\n300,2.5\n", inputs), [[0, 2], [255, 2]])
 
 
+def test_what_a_whole_number_cannot_hold_is_its_largest():
+    for name, most in (("INT32", 2**31 - 1), ("INT64", 2**63 - 1)):
+        got = fed(table_spec(channels=("a",)), b"3e38\n-3e38\n", {"x": TensorSpec("x", name, (-1, 1))})
+        assert 0.999 * most < got[0, 0] <= most and got[1, 0] == -most - 1
+
+
+@pytest.mark.parametrize(
+    ("step", "body", "datatype"),
+    [
+        ({"step": "Denoise", "filter": "Median", "size": 3}, b"3.3e38\n3.3e38\nnan\n", "FP32"),
+        ({"step": "Normalise", "scale": 1000}, b"3e38\n", "FP32"),
+        ({"step": "Normalise", "scale": 1000}, b"3e38\n", "UINT8"),
+        ({"step": "Normalise"}, b"100000\n", "FP16"),
+    ],
+    ids=["median", "normalise", "to-integers", "to-half"],
+)
+def test_values_that_are_too_large_are_refused_not_run_as_infinite(step: dict, body: bytes, datatype: str):
+    inputs = {"x": TensorSpec("x", datatype, (-1, 1))}
+    with pytest.raises(ProtocolError, match="too large") as caught:
+        fed(table_spec(step, channels=("a",)), body, inputs)
+    assert caught.value.status == 400
+
+
 def near(max_age: float = 60.0) -> chain.Chain:
     return chain.load(table_spec({"step": "DropNearDuplicates", "distance": 0.5, "maxAge": max_age}), ROWS)
 
@@ -256,6 +349,40 @@ def test_a_near_duplicate_gets_the_answer_of_the_one_before():
     again = run(loaded, b"1,1.9", now=1, id="second").again
     assert again is not None and again.id == "first" and again.tensors["y"] == 0
     assert run(loaded, b"1,2.2", now=2, id="third").again is None
+
+
+def test_a_near_duplicate_says_who_made_the_answer_it_repeats():
+    model = Model(name="m", version="1", digest="d", session=None, inputs=ROWS, outputs={})
+    model.chain = chain.load(table_spec({"step": "DropNearDuplicates", "distance": 1}), ROWS)
+
+    def prepared(id: str) -> Call:
+        call = Call(model)
+        call.feeds, call.names, call.id = {"record": np.frombuffer(b"1,2\n", np.uint8)}, ["y"], id
+        record.prepare(call)
+        return call
+
+    first = prepared("a")
+    first.tensors, first.answered_by = [np.ones((1, 1), np.float32)], "big/7"
+    first.notes = {"offloaded_to": "big/7", "missing_channels": "a"}
+    record.finished(first)
+    again = prepared("b")
+    assert again.answered_by == "big/7"
+    assert again.notes == {"offloaded_to": "big/7", "missing_channels": "a", "near_duplicate_of": "a"}
+
+
+@pytest.mark.parametrize(("raised", "status"), [(MemoryError(), 413), (RuntimeError("x"), 500)])
+def test_a_record_that_cannot_be_prepared_has_an_answer(raised: Exception, status: int):
+    model = Model(name="m", version="1", digest="d", session=None, inputs=ROWS, outputs={})
+    model.chain = chain.load(table_spec(), ROWS)
+
+    def broken(*_args: object, **_more: object) -> None:
+        raise raised
+
+    model.chain.prepare = broken
+    call = Call(model)
+    call.feeds = {"record": np.frombuffer(b"1,2\n", np.uint8)}
+    assert not record.prepare(call)
+    assert call.error is not None and call.error.status == status
 
 
 def test_a_slow_drift_is_not_taken_for_standing_still():
