@@ -33,7 +33,9 @@ class Fetch(Protocol):
 class Signature(Protocol):
     """See trust.check.Signatures.check."""
 
-    def __call__(self, entry: Entry, *, offline: bool = False) -> Refusal | None: ...
+    def __call__(
+        self, entry: Entry, *, offline: bool = False, cancelled: Callable[[], bool] = bool
+    ) -> Refusal | None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,11 +96,11 @@ class Steps:
         slot.progress = replace(slot.progress, size=self._store.size(fetched.path), seconds=seconds)
         return opened(fetched.path, entry.digest)
 
-    def vouched(self, slot: Slot, *, offline: bool = False) -> None:
+    def vouched(self, slot: Slot, *, offline: bool = False, cancelled: Callable[[], bool] = bool) -> None:
         """Whether somebody signed it whom its policy trusts. What policy Warn lets pass is noted."""
         self.at = "Signature"
         try:
-            warning = self._tools.signature(slot.entry, offline=offline)
+            warning = self._tools.signature(slot.entry, offline=offline, cancelled=cancelled)
         except Refusal as refusal:
             if refusal.permanent or refusal.reason == "SignatureUnreachable":
                 raise

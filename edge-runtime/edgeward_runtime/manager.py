@@ -251,7 +251,7 @@ class Manager:
             artifact = self._steps.bring(
                 slot, cancelled=self._cancelled(slot), missing=lambda: self._stand_in(slot.entry)
             )
-            self._steps.vouched(slot)
+            self._steps.vouched(slot, cancelled=self._cancelled(slot))
             if self._confirmed(slot):
                 return
             base = self._registry.live.get(slot.entry.name)

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SIGNATURE_SECONDS = 5.0  # for one read from a source of signatures
+_SIGNATURE_TOTAL_SECONDS = 20.0  # for one whole answer of it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -302,7 +303,11 @@ def _load(artifact: Artifact, entry: Entry, *, threads: int, learning: Learning)
 def _signatures(settings: Settings, store: Store) -> Signatures:
     limits = fetch.limits_of(settings)
     # A few hundred bytes. Under policy Warn a boot on a network that swallows everything waits for this and then serves.
-    limits = dataclasses.replace(limits, timeout_seconds=min(limits.timeout_seconds, _SIGNATURE_SECONDS))
+    limits = dataclasses.replace(
+        limits,
+        timeout_seconds=min(limits.timeout_seconds, _SIGNATURE_SECONDS),
+        total_seconds=min(limits.total_seconds, _SIGNATURE_TOTAL_SECONDS),
+    )
     return Signatures(
         saved=store.signature,
         save=store.put_signature,

@@ -211,15 +211,26 @@ def _from_source(source: str, digest: str, access: Access, job: Job) -> Path:
 def _plain_source(scheme: str, address: str, access: Access, job: Job) -> Source:
     if scheme == "file":
         return local.source(address)
-    client = http.Client(timeout=job.limits.timeout_seconds, ca_bundle=access.ca_bundle)
+    client = _client(access, job)
     if scheme == "s3":
         return s3.source(address, client=client, access=access)
     return http.source(address, client=client, access=access)
 
 
+def _client(access: Access, job: Job) -> http.Client:
+    limits = job.limits
+    return http.Client(
+        timeout=limits.timeout_seconds,
+        ca_bundle=access.ca_bundle,
+        total=limits.total_seconds,
+        cancelled=job.cancelled,
+        clock=job.clock,
+    )
+
+
 def _artifact(source: str, digest: str, access: Access, job: Job) -> Path:
     """The manifest, then each layer that is not there yet, then the folder."""
-    client = http.Client(timeout=job.limits.timeout_seconds, ca_bundle=access.ca_bundle)
+    client = _client(access, job)
     repository = oci.Repository(source, digest=digest, client=client, access=access)
     store = job.store
     manifest = store.manifest(digest) or _manifest(repository, digest, job)

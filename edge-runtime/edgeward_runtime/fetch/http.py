@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import math
 import re
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
 
-from edgeward_runtime.errors import Refusal
-from edgeward_runtime.fetch import refusals
+from edgeward_runtime.errors import Cancelled, Refusal
+from edgeward_runtime.fetch import bounded, refusals
 from edgeward_runtime.fetch.access import Access
 from edgeward_runtime.fetch.credentials import Login
 from edgeward_runtime.fetch.refusals import shown, unreachable
@@ -29,9 +31,23 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class Client:
-    def __init__(self, *, timeout: float, ca_bundle: Path | None = None) -> None:
+    """timeout: seconds for a connect or one read. total: for a request with its redirects and all of its answer.
+    `cancelled` is asked at each read and ends the request with Cancelled."""
+
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        ca_bundle: Path | None = None,
+        total: float = math.inf,
+        cancelled: Callable[[], bool] = bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._timeout = timeout
         self._ca_bundle = ca_bundle
+        self._total = total
+        self._cancelled = cancelled
+        self._clock = clock
         self._openers: dict[str, urllib.request.OpenerDirector] = {}  # by scheme
 
     @contextmanager
@@ -48,8 +64,9 @@ class Client:
         has no data are followed. `private` headers are credentials: they go to the address's own scheme, host and port
         and nowhere else. Refusal Unreachable if nobody answers."""
         here, secret = address, dict(private or {})
+        bound = bounded.Bound(total=self._total, wanted=self._wanted, clock=self._clock, begun=self._clock())
         for _ in range(_MAX_REDIRECTS):
-            response = self._open(here, {**headers, **secret}, data, address, method)
+            response = self._open(here, {**headers, **secret}, data, address, method, bound)
             with response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location or data is not None:
@@ -63,13 +80,24 @@ class Client:
             here = there
         raise unreachable(address, f"redirects more than {_MAX_REDIRECTS} times")
 
+    def _wanted(self) -> None:
+        if self._cancelled():
+            raise Cancelled
+
     def _open(
-        self, address: str, headers: Mapping[str, str], data: bytes | None, asked: str, method: str | None
+        self,
+        address: str,
+        headers: Mapping[str, str],
+        data: bytes | None,
+        asked: str,
+        method: str | None,
+        bound: bounded.Bound,
     ) -> http.client.HTTPResponse:
         try:
             # identity: the digest is that of the file, not of a compressed transfer.
             fixed = {"Accept-Encoding": "identity", "User-Agent": "edgeward-runtime"}
-            request = urllib.request.Request(address, headers={**fixed, **headers}, data=data, method=method)
+            request = bounded.Request(address, headers={**fixed, **headers}, data=data, method=method)
+            request.bound = bound
             scheme = request.type
             if scheme not in self._openers:
                 self._openers[scheme] = self._opener(scheme)
@@ -82,7 +110,7 @@ class Client:
         opener = urllib.request.OpenerDirector()
         opener.add_handler(urllib.request.ProxyHandler())
         # Reading the system's certificates takes 30 ms, so plain http does without.
-        handler = urllib.request.HTTPHandler() if scheme == "http" else urllib.request.HTTPSHandler(context=self._tls())
+        handler = bounded.HttpHandler() if scheme == "http" else bounded.HttpsHandler(context=self._tls())
         opener.add_handler(handler)
         return opener
 

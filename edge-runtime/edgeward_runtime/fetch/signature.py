@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from edgeward_runtime.config import Entry
@@ -23,17 +23,21 @@ if TYPE_CHECKING:
 _CHUNK = 64 * 1024  # bytes
 
 
-def signatures(entry: Entry, *, limits: Limits, access: Access) -> Iterator[tuple[Signed, ...] | Refusal]:
+def signatures(
+    entry: Entry, *, limits: Limits, access: Access, cancelled: Callable[[], bool] = bool
+) -> Iterator[tuple[Signed, ...] | Refusal]:
     """What each source has, or why it has nothing, in their order. A source is asked when its turn comes: mostly the
-    first one is enough."""
+    first one is enough. limits.total_seconds is for each request. Raises Cancelled."""
     for source in entry.sources:
         try:
-            yield _from_source(source, entry.digest, limits, access)
+            yield _from_source(source, entry.digest, limits, access, cancelled)
         except Refusal as refusal:
             yield refusal
 
 
-def _from_source(address: str, digest: str, limits: Limits, access: Access) -> tuple[Signed, ...]:
+def _from_source(
+    address: str, digest: str, limits: Limits, access: Access, cancelled: Callable[[], bool]
+) -> tuple[Signed, ...]:
     scheme = address.partition("://")[0]
     if scheme not in ("oci", "https", "http", "s3", "file"):
         raise refusals.unsupported(address, "no scheme that this runtime fetches from")
@@ -41,7 +45,12 @@ def _from_source(address: str, digest: str, limits: Limits, access: Access) -> t
         return bundle.loads(_read(local.source(_beside(address))))
     from edgeward_runtime.fetch import http, s3
 
-    client = http.Client(timeout=limits.timeout_seconds, ca_bundle=access.ca_bundle)
+    client = http.Client(
+        timeout=limits.timeout_seconds,
+        ca_bundle=access.ca_bundle,
+        total=limits.total_seconds,
+        cancelled=cancelled,
+    )
     if scheme == "oci":
         return _of_artifact(address, digest, client, access)
     kind = s3 if scheme == "s3" else http

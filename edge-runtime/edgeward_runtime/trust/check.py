@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from edgeward_runtime.config import Entry
 from edgeward_runtime.errors import Refusal
@@ -20,32 +21,36 @@ log = logging.getLogger(__name__)
 _WEIGHT = ("BadKey", "SignatureInvalid", "SignatureUnreachable", "SignatureMissing")
 
 
+class Fetched(Protocol):
+    def __call__(self, entry: Entry, *, cancelled: Callable[[], bool]) -> Iterable[tuple[Signed, ...] | Refusal]: ...
+
+
 class Signatures:
     """saved, save: the store's signature file of a digest; save may fail quietly, the next boot asks the sources then.
-    fetched: what each source has, see fetch.signature."""
+    fetched: what each source has, see fetch.signature; asked with `cancelled`."""
 
     def __init__(
         self,
         *,
         saved: Callable[[str], bytes | None],
         save: Callable[[str, bytes], None],
-        fetched: Callable[[Entry], Iterable[tuple[Signed, ...] | Refusal]],
+        fetched: Fetched,
     ) -> None:
         self._saved = saved
         self._save = save
         self._fetched = fetched
 
-    def check(self, entry: Entry, *, offline: bool = False) -> Refusal | None:
+    def check(self, entry: Entry, *, offline: bool = False, cancelled: Callable[[], bool] = bool) -> Refusal | None:
         """None if all is as asked for. Under Require raises Refusal (step Signature) if not; under Warn answers it, for the
-        status. `offline`: only what the store has counts."""
+        status. `offline`: only what the store has counts. Raises Cancelled."""
         if entry.signature.mode == OFF:
             return None
-        refusal = self._refusal(entry, offline=offline)
+        refusal = self._refusal(entry, offline=offline, cancelled=cancelled)
         if refusal is not None and entry.signature.mode == REQUIRE:
             raise refusal
         return refusal
 
-    def _refusal(self, entry: Entry, *, offline: bool) -> Refusal | None:
+    def _refusal(self, entry: Entry, *, offline: bool, cancelled: Callable[[], bool]) -> Refusal | None:
         failures: list[Refusal] = []
         text = self._saved(entry.digest)
         if text is not None:
@@ -53,7 +58,7 @@ class Signatures:
             if failure is None:
                 return None
             failures.append(failure)
-        for found in self._fetched(entry) if not offline else ():
+        for found in self._fetched(entry, cancelled=cancelled) if not offline else ():
             if isinstance(found, Refusal):
                 failures.append(_of_source(found))
                 continue

@@ -94,7 +94,8 @@ class World:
             self.store.commit(entry.digest, file)
         return Fetched(path=self.store.blob_path(entry.digest), received=len(content))
 
-    def signature(self, entry, *, offline=False):
+    def signature(self, entry, *, offline=False, cancelled=bool):
+        self.cancelled = cancelled
         if entry.signature.mode != "Off" or self.signature_error is not None:
             self.calls.append(f"signature {entry.version}{' offline' if offline else ''}")
         if entry.signature.mode == "Require" and self.signature_error is not None:

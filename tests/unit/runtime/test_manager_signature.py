@@ -136,3 +136,11 @@ def test_a_canary_becomes_stable_without_a_load_only_if_it_was_verified_as_stric
     want({**two, "signature": REQUIRE}, revision=2)
     assert world.live() == "2"
     assert "signature 2" in world.calls
+
+
+def test_a_change_of_mind_reaches_the_search_for_signatures(world: World) -> None:
+    world.want("1", V1, signature=REQUIRE)
+    cancelled = world.cancelled
+    assert not cancelled()
+    world.want("2", V2, signature=REQUIRE, revision=2)
+    assert cancelled()

@@ -1,11 +1,11 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeward_runtime.config import Entry
-from edgeward_runtime.errors import Refusal
+from edgeward_runtime.errors import Cancelled, Refusal
 from edgeward_runtime.store import Store
 from edgeward_runtime.trust import bundle, keys
 from edgeward_runtime.trust.bundle import Signed
@@ -32,8 +32,10 @@ class World:
         self.asked = 0
         self.signatures = Signatures(saved=self.store.signature, save=self.store.put_signature, fetched=self.fetched)
 
-    def fetched(self, _entry: Entry) -> Iterator[tuple[Signed, ...] | Refusal]:
+    def fetched(self, _entry: Entry, *, cancelled: Callable[[], bool]) -> Iterator[tuple[Signed, ...] | Refusal]:
         for one in self.sources:
+            if cancelled():
+                raise Cancelled
             self.asked += 1
             yield one
 
@@ -110,3 +112,9 @@ def test_a_removed_model_takes_its_signature_along(tmp_path: Path) -> None:
     world.store.free(50)
     assert not path.exists()
     assert world.store.signature(D) is None
+
+
+def test_a_change_of_mind_ends_the_search(tmp_path: Path) -> None:
+    world = World(tmp_path, AWAY, GOOD)
+    with pytest.raises(Cancelled):
+        world.check("Warn", cancelled=lambda: world.asked == 1)
