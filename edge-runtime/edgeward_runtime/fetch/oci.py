@@ -92,7 +92,13 @@ class Repository:
         for again in (False, True):
             private = {"Authorization": self._authorization} if self._authorization and own else {}
             with self._client.request(address, headers=headers, private=private, method=method, data=data) as response:
-                if again or response.status != 401 or not own:
+                # A redirect's target asks for credentials in vain: its challenge would name who they are sent to.
+                if (
+                    again
+                    or response.status != 401
+                    or not own
+                    or web.origin(response.geturl()) != web.origin(self._base)
+                ):
                     yield response
                     return
                 challenges = response.headers.get_all("WWW-Authenticate") or []
@@ -129,7 +135,9 @@ class Repository:
             try:
                 document = orjson.loads(response.read(_MAX_TOKEN_BYTES))
                 token = document.get("token") or document.get("access_token")
-            except (OSError, http.client.HTTPException, ValueError, AttributeError):
+            except (OSError, http.client.HTTPException) as error:
+                raise refusals.unreachable(realm, refusals.reason_text(error)) from None
+            except (ValueError, AttributeError):
                 token = None
         if not isinstance(token, str) or not token.isascii() or any(one.isspace() for one in token):
             raise refusals.refusal("Unauthorized", f"{refusals.shown(realm)} gives no token")

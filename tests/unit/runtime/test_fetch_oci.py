@@ -253,6 +253,24 @@ def test_blobs_may_be_elsewhere_and_no_token_goes_there(tmp_path, registry):
         assert len(storage.headers) == 2 and all("authorization" not in one for one in storage.headers)
 
 
+@pytest.mark.parametrize("login", [{"username": "reader", "password": "pw"}, {"auth": "", "identitytoken": "id-1"}])
+@pytest.mark.parametrize("scheme", ["Bearer", "Basic"])
+def test_where_a_blob_is_sent_to_may_not_ask_for_the_login(tmp_path, registry, login, scheme):
+    """A challenge names the token server, so only the registry's own counts."""
+    with serving() as storage:
+        asked = []
+        storage.answers["/token"] = lambda *request: asked.append(request) or (200, {}, b'{"token": "t"}')
+        challenge = f'{scheme} realm="{storage.url("/token")}",service="x"'
+        storage.answers["/blob"] = lambda *_: (401, {"WWW-Authenticate": challenge}, b"")
+        for content in FILES.values():
+            path = f"/v2/models/m/blobs/{digest(content)}"
+            registry.redirects[path] = storage.url("/blob")
+            registry.files.pop(path, None)
+        refusal = refused(tmp_path, registry, logins={host(registry): login})
+        assert refusal.reason == "Unauthorized" and not asked
+        assert all("authorization" not in one for one in (*storage.headers, *registry.headers))
+
+
 def test_another_manifest_than_the_digest_says(tmp_path, registry):
     registry.files[f"/v2/models/m/manifests/{BUILT.digest}"] = made({"model.onnx": b"other"}).manifest
     refusal = refused(tmp_path, registry)
