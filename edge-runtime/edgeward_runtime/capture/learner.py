@@ -45,6 +45,7 @@ _DRIFT_SECONDS = 10.0
 # the others pass it stays under 1%.
 _SHARE = 0.006
 _MOST_STRIDE = 4096
+_STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class Learner:
 
     def ask(self, asked: Asked) -> None:
         """asked.answer is called once, in another thread."""
-        if len(self._queue) >= MOST_HANDED:
+        if self._stopping or len(self._queue) >= MOST_HANDED:
             asked.answer(feedback.UNAVAILABLE)
             return
         self._queue.append(asked)
@@ -149,12 +150,12 @@ class Learner:
         self._wake.set()
 
     def stop(self) -> None:
-        """Ends after what is queued; the writer has to be stopped after it."""
+        """Ends after what is queued, and waits for that, but not long; the writer has to be stopped after it."""
         self._stopping = True
         self._hurry.set()
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(timeout=5)
+            self._thread.join(timeout=_STOP_SECONDS)
 
     # -- the thread -----------------------------------------------------------------------------------------------
 
@@ -166,6 +167,7 @@ class Learner:
             self._hurry.wait(_GATHER_SECONDS if learns else _GATHER_DRIFT_SECONDS)
             self.step()
             self.cpu_ns = time.thread_time_ns()
+        self.step()  # what came while the last one ran
         self._keep_sketches(closed=False)
 
     def step(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -14,9 +15,10 @@ from edgeward_runtime.artifact.reader import Artifact
 from edgeward_runtime.call import Call
 from edgeward_runtime.capture import feedback
 from edgeward_runtime.capture import learner as learner_module
-from edgeward_runtime.capture.feedback import Told
-from edgeward_runtime.capture.learner import Asked
+from edgeward_runtime.capture.feedback import Accuracy, Told
+from edgeward_runtime.capture.learner import Asked, Seen
 from edgeward_runtime.capture.policy import Policy, Redaction, Rule
+from edgeward_runtime.capture.stats import CaptureStats
 from edgeward_runtime.config import Config
 from edgeward_runtime.errors import ProtocolError, Refusal
 from edgeward_runtime.learning import Learning
@@ -182,3 +184,29 @@ def test_what_is_thrown_while_learning_ends_nothing(world, monkeypatch):
     learner.ask(Asked("m", "", Told("a", (1,)), outcomes.append))
     learner.step()
     assert outcomes == [feedback.JOINED]
+
+
+def test_what_is_queued_when_it_stops_is_looked_at(tmp_path):
+    learner = learner_module.Learner(writer=Mock(), stats=CaptureStats(), accuracy=Accuracy(), requests=lambda: 0)
+    seen = Seen(Mock(), "1", 1, 0.1, {}, (), (), sampled=False, size=10)
+    looked, begun, told, answers = [], threading.Event(), threading.Event(), []
+
+    def look(some):
+        looked.extend(some)
+        if some and not begun.is_set():
+            begun.set()
+            told.wait(10)
+
+    learner._look = look
+    learner._hurry.set()
+    learner.start()
+    thread = learner._thread
+    join, thread.join = thread.join, lambda timeout: (told.set(), join(timeout))  # it has been told to stop by then
+    learner.hand(seen)
+    assert begun.wait(10)
+    learner.hand(seen)
+    learner.ask(Asked("m", "", Told("a", ()), answers.append))
+    learner.stop()
+    assert (len(looked), answers) == (2, [feedback.UNAVAILABLE])
+    learner.ask(Asked("m", "", Told("a", ()), answers.append))
+    assert len(answers) == 2, "nobody is left who would look at it"
