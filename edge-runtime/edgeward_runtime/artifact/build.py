@@ -30,10 +30,6 @@ class Built:
         """Of the manifest: what names the model from now on."""
         return digest_of(self.manifest)
 
-    @property
-    def config_digest(self) -> str:
-        return digest_of(self.config)
-
 
 def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -22,7 +22,7 @@ from edgeward_runtime.errors import Refusal
 from edgeward_runtime.store import disk, layout
 from edgeward_runtime.store.locks import Locks
 from edgeward_runtime.store.partial import note_path, read_note
-from edgeward_runtime.store.records import Records
+from edgeward_runtime.store.records import RecordFiles
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Evicted:
 
 
 class Eviction:
-    def __init__(self, root: Path, *, locks: Locks, records: Records) -> None:
+    def __init__(self, root: Path, *, locks: Locks, records: RecordFiles) -> None:
         self._root = root
         self._locks = locks
         self._records = records

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 LAST_GOOD, PREVIOUS = "last-good", "previous"
 
 
-class Records:
+class RecordFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 

@@ -23,7 +23,7 @@ from edgeward_runtime.store import disk, layout
 from edgeward_runtime.store.eviction import Evicted, Eviction
 from edgeward_runtime.store.locks import Locks
 from edgeward_runtime.store.partial import Partial
-from edgeward_runtime.store.records import Records
+from edgeward_runtime.store.records import RecordFiles
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Store:
         self.root = root
         self.quota = quota
         self._locks = Locks(root / layout.LOCKS, sleep=sleep)
-        self._records = Records(root / layout.JOBS)
+        self._records = RecordFiles(root / layout.JOBS)
         self._eviction = Eviction(root, locks=self._locks, records=self._records)
         self._held: frozenset[str] = frozenset()
         self.used = 0

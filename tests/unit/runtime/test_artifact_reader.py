@@ -122,7 +122,7 @@ def test_what_is_built_is_what_is_read() -> None:
         ("golden.json", manifest.DATASET, 30),
         ("labels.txt", manifest.WEIGHT_CONFIG, 40),
     }
-    assert parsed.config.digest == built.config_digest
+    assert parsed.config.digest == build.digest_of(built.config)
     assert parsed.annotations["org.opencontainers.image.version"] == "1.4.0"
 
 
