@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeward_runtime.preprocess import record
+
 if TYPE_CHECKING:
     from edgeward_runtime.call import Call
 
@@ -20,8 +22,10 @@ class Unsplit(Exception):
 
 def group(call: Call) -> Hashable:
     """Calls with the same group may run together: the same version, the same dimensions after the first. None: alone.
-    Datatypes need no look, they are the version's."""
+    Datatypes need no look, they are the version's. Records that are still to be prepared wait among themselves."""
     model = call.model
+    if record.carried(call):
+        return model, record.carried
     if model.batch_rows <= call.rows or call.rows < 1:
         return None
     rows = call.rows
@@ -32,6 +36,11 @@ def group(call: Call) -> Hashable:
         return model
     feeds = call.feeds
     return model, tuple([feeds[name].shape[1:] for name in model.inputs])
+
+
+def most(call: Call) -> int:
+    """Rows that may be taken together with this call's."""
+    return record.together(call.model) if record.carried(call) else call.model.batch_rows
 
 
 def run(calls: Sequence[Call]) -> None:

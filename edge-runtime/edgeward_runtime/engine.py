@@ -73,6 +73,8 @@ class Engine:
             model.inflight -= 1
             model = call.model = model.split.canary
             model.inflight += 1
+        if RECORD.name in call.feeds:
+            call.rows = 1  # until it is prepared: a front counts its bytes
         if model.away:
             self._in_gap(call, done)
             return
@@ -111,7 +113,7 @@ class Engine:
                 call.error = failure
                 done(call)
 
-        wait = (worker.backlog.wait_ns(call.priority) + call.rows * model.row_ns) / 1e9
+        wait = (worker.backlog.wait_ns(call.priority) + overload.cost_ns(call)) / 1e9
         if offload.spills(call, wait, done, here):
             return
         try:

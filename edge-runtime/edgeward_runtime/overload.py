@@ -64,7 +64,7 @@ class Backlog:
                 left = max(0, call.deadline_ns - now)
                 text = f"the wait is about {wait / 1e6:.0f} ms, the request's timeout leaves {left / 1e6:.0f} ms"
                 raise ProtocolError(503, text, self.retry_after())
-        call.cost_ns = int(call.rows * call.model.row_ns)
+        call.cost_ns = cost_ns(call)
         call.size = size
         self.calls += 1
         self.bytes += size
@@ -74,6 +74,11 @@ class Backlog:
         self.calls -= 1
         self.bytes -= call.size
         self._cost_ns[call.priority] -= call.cost_ns
+
+
+def cost_ns(call: Call) -> int:
+    """What it will take by what was measured lately, its preparing too."""
+    return int(call.rows * call.model.row_ns + record.prepare_ns(call))
 
 
 def measured(calls: list[Call]) -> None:

@@ -21,6 +21,7 @@ from edgeward_runtime.model import Model
 from edgeward_runtime.registry import Registry
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
+_DEAD = "the thread that runs models has ended, the server must be restarted"
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -33,6 +34,7 @@ class Pages:
     status: Callable[[], dict[str, Any]]
     server_name: str
     capture: Callable[[], dict[str, object]] | None = None
+    alive: Callable[[], bool] = lambda: True  # False: this process answers no inference any more, whatever comes
 
     def answer(self, request: Request) -> Answer:
         """ProtocolError for what is not there."""
@@ -44,7 +46,7 @@ class Pages:
         if request.method not in (b"GET", b"HEAD"):
             raise not_allowed(f"{request.method.decode('latin-1')} is not possible here, use GET", b"GET, HEAD")
         if path == "/v2/health/live":
-            return _json({"live": True})
+            return _json({"live": True}) if self.alive() else Answer(503, orjson.dumps({"error": _DEAD, "live": False}))
         if path == "/v2/health/ready":
             return self._ready()
         if path == "/metrics":
@@ -115,16 +117,19 @@ class Pages:
 
     def _ready(self) -> Answer:
         registry = self.registry
-        if registry.ready():
+        alive = self.alive()
+        if registry.ready() and alive:
             # "live" too: the protocol's text names the body's key so, its clients read either.
             return _json({"ready": True, "live": True})
-        if registry.draining:
+        if not alive:
+            text = _DEAD
+        elif registry.draining:
             text = "the server is stopping"
         elif not registry.wanted:
             text = "no model is configured yet"
         else:
             text = f"no version serves yet of {registry.missing()}"
-        return Answer(503, orjson.dumps({"error": text, "ready": False, "live": True}), extra=b"retry-after: 1\r\n")
+        return Answer(503, orjson.dumps({"error": text, "ready": False, "live": alive}), extra=b"retry-after: 1\r\n")
 
 
 def _json(document: object) -> Answer:

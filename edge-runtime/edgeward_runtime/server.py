@@ -84,7 +84,8 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
     bound_memory = functools.partial(memory.bound, settings.max_memory_bytes or cgroup.memory_limit())
     worker = Worker(loop=loop, limit=settings.queue, limit_bytes=in_flight_bytes, out_of_memory=bound_memory)
     threads = settings.threads or cgroup.default_threads()
-    engine = Engine(worker=worker, observers=[Mirror()])
+    mirror = Mirror()
+    engine = Engine(worker=worker, observers=[mirror])
     registry.gap_answered = lambda: engine.gap is not None
     offload = Switch(
         engine=engine,
@@ -121,6 +122,7 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         status=read_status,
         server_name=settings.server_name,
         capture=learning.document,
+        alive=lambda: worker.alive,
     )
     app = App(
         Parts(
@@ -186,6 +188,7 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         log.warning("requests cut off at the end of the grace", extra={"connections": cut})
     ended = manager is None or manager.stop()
     ended = worker.stop() and ended
+    ended = mirror.stop() and ended
     learning.stop()
     log.info("stopped")
     if not ended:

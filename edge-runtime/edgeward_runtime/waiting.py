@@ -54,15 +54,14 @@ class Waiting:
                 if call.dropped:  # expired before; its place in the order is left to be found
                     heapq.heappop(heap)
                     continue
-                if call.client is not None and call.client.gone:
-                    call.dropped = "gone"
+                if lapsed(call, now):
                     dropped.append(call)
                 elif found and rows + call.rows > most:
                     break
                 else:
                     found.append(call)
                     rows += call.rows
-                    most = call.model.batch_rows
+                    most = batch.most(call)
                     call.started_ns = now
                 heapq.heappop(heap)
                 self._size -= 1
@@ -74,6 +73,14 @@ class Waiting:
             found = []
         self._forget()
         return found, dropped
+
+    def clear(self) -> list[Call]:
+        """Everything that waits; nothing does after it."""
+        calls = [item[2] for heap in self._groups.values() for item in heap if not item[2].dropped]
+        self._groups.clear()
+        self._deadlines.clear()
+        self._size = 0
+        return calls
 
     def _forget(self) -> None:
         """Lets go of calls that need no look any more: they would keep their tensors and their model alive."""
@@ -94,3 +101,12 @@ class Waiting:
                 found.append(call)
                 self._size -= 1
         return found
+
+
+def lapsed(call: Call, now: int) -> bool:
+    """Whether nobody wants the call's run any more; `call.dropped` says why then."""
+    if call.client is not None and call.client.gone:
+        call.dropped = "gone"
+    elif call.deadline_ns and call.deadline_ns <= now:
+        call.dropped = "expired"
+    return bool(call.dropped)

@@ -64,6 +64,7 @@ class Chain:
         shape = _shape(spec)
         # Of what it makes, 0 where that hangs on the record.
         self.feed_bytes = math.prod(shape) * self._datatype.itemsize if -1 not in shape else 0
+        self.prepare_ns = 0.0  # that a record took lately, 0 = none was prepared yet
         self._last: OrderedDict[str, Answered] = OrderedDict()
         self._lock = Lock()
 

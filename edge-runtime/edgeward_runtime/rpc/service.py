@@ -173,7 +173,7 @@ class RpcFront:
 
     def _table(self) -> dict[str, grpc.RpcMethodHandler]:
         calls: dict[str, Handle] = {
-            "ServerLive": self._page(lambda _request: {"live": True}, "ServerLiveResponse"),
+            "ServerLive": self._page(lambda _request: {"live": self._pages.alive()}, "ServerLiveResponse"),
             "ServerReady": self._page(lambda _request: {"ready": self._registry.ready()}, "ServerReadyResponse"),
             "ModelReady": self._page(self._model_ready, "ModelReadyResponse"),
             "ServerMetadata": self._page(lambda _request: self._pages.server(), "ServerMetadataResponse"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -119,3 +120,12 @@ def test_a_body_that_could_not_be_unpacked(pages):
     asked.refused = ProtocolError(413, "too large")
     with pytest.raises(ProtocolError, match="too large"):
         pages.answer(asked)
+
+
+def test_a_server_that_runs_no_models_any_more_says_so(pages):
+    pages.registry.wanted = frozenset({"m"})
+    assert [pages.answer(request(f"/v2/health/{what}")).status for what in ("live", "ready")] == [200, 200]
+    dead = replace(pages, alive=lambda: False)
+    for what in ("live", "ready"):
+        answer = dead.answer(request(f"/v2/health/{what}"))
+        assert answer.status == 503 and orjson.loads(answer.body)["live"] is False

@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from edgeward_runtime.call import Call
 from edgeward_runtime.errors import ProtocolError
+from edgeward_runtime.preprocess import chain
 from edgeward_runtime.tensors import TensorSpec
+from edgeward_runtime.waiting import Waiting
 from edgeward_runtime.worker import Worker, run_error
 
 WAIT = 5  # seconds, for what has to come
@@ -268,3 +271,202 @@ def test_whose_fault_an_error_is() -> None:
     assert run_error(MemoryError()).status == 413
     text = "Non-zero status code returned while running Expand node. bad allocation"
     assert run_error(type("RuntimeException", (Exception,), {})(text)).status == 413
+
+
+# -- records ----------------------------------------------------------------------------------------------------------
+
+
+class Chained(Fake):
+    """With preprocessing: the record "3\\n" is a row of 3s. `prepared` and `runs` say in which order."""
+
+    def __init__(self, *, batch_rows: int = 4) -> None:
+        super().__init__(batch_rows=batch_rows)
+        text = {
+            "record": {"kind": "Table", "channels": ["a", "b"]},
+            "output": {"input": "x", "layout": "Rows"},
+        }
+        self.chain = chain.load(orjson.dumps(text), self.inputs)  # type: ignore[assignment]
+        self.order: list[str] = []
+        self.meanwhile: Callable[[str], None] = lambda _record: None
+        inner = self.chain.prepare  # type: ignore[attr-defined]
+
+        def prepare(body: bytes, **more: Any) -> Any:
+            said = body.decode().partition(",")[0]
+            self.order.append(f"prepare {said}")
+            self.meanwhile(said)
+            return inner(body, **more)
+
+        self.chain.prepare = prepare  # type: ignore[attr-defined]
+
+    def run(self, names: list[str], feeds: dict[str, Any]) -> list[Any]:
+        self.order += [f"run {value:.0f}" for value in feeds["x"][:, 0]]
+        return super().run(names, feeds)
+
+
+def sent(model: Fake, value: int, **more: Any) -> Call:
+    return call(model, value, feeds={"record": np.frombuffer(b"%d,%d\n" % (value, value), np.uint8)}, rows=1, **more)
+
+
+def test_a_record_runs_before_the_next_is_prepared() -> None:
+    async def main() -> None:
+        bench = Bench(Chained())
+        await bench.busy()
+        for value in (1, 2, 3):
+            bench.submit(sent(bench.model, value))
+        finished = await bench.end(4)
+        assert [values(one) for one in finished] == [[[0]], [[2]], [[4]], [[6]]]
+        assert bench.model.order == ["run 0", "prepare 1", "run 1", "prepare 2", "run 2", "prepare 3", "run 3"]
+
+    run(main)
+
+
+def test_records_that_are_cheap_beside_the_run_are_run_together() -> None:
+    async def main() -> None:
+        bench = Bench(Chained(batch_rows=2))
+        bench.model.row_ns, bench.model.chain.prepare_ns = 1e12, 1.0
+        await bench.busy()
+        for value in (1, 2, 3):
+            bench.submit(sent(bench.model, value))
+        finished = await bench.end(4)
+        assert [values(one) for one in finished] == [[[0]], [[2]], [[4]], [[6]]]
+        assert [rows for rows, _names in bench.model.runs] == [1, 2, 1]
+
+    run(main)
+
+
+def test_what_is_more_urgent_passes_records_by() -> None:
+    async def main() -> None:
+        bench = Bench(Chained())
+        await bench.busy()
+        for value in (1, 2):
+            bench.submit(sent(bench.model, value, priority=2))
+        bench.model.meanwhile = lambda said: bench.worker._queue.put(urgent) if said == "1" else None
+        urgent = call(bench.model, 9, done=bench._done)
+        bench.worker.pending += 1
+        bench.worker.backlog.enter(urgent, 0)
+        await bench.end(4)
+        assert bench.model.order == ["run 0", "prepare 1", "run 9", "run 1", "prepare 2", "run 2"]
+
+    run(main)
+
+
+def test_a_record_that_nobody_waits_for_is_not_prepared() -> None:
+    async def main() -> None:
+        bench = Bench(Chained())
+        bench.model.row_ns, bench.model.chain.prepare_ns = 1e12, 1.0
+        await bench.busy()
+        leaves = SimpleNamespace(gone=False)
+        late = sent(bench.model, 2)
+        for one in (sent(bench.model, 1), late, sent(bench.model, 3, client=leaves), sent(bench.model, 4)):
+            bench.submit(one)
+
+        def meanwhile(said: str) -> None:
+            if said == "1":  # all four were taken for one run
+                leaves.gone, late.deadline_ns = True, 1
+
+        bench.model.meanwhile = meanwhile
+        finished = await bench.end(5)
+        assert [one.dropped for one in finished].count("gone") == 1 and late.dropped == "expired"
+        assert [said for said in bench.model.order if "prepare" in said] == ["prepare 1", "prepare 4"]
+
+    run(main)
+
+
+def test_preparing_is_part_of_what_a_record_costs() -> None:
+    async def main() -> None:
+        bench = Bench(Chained())
+        bench.model.row_ns, bench.model.chain.prepare_ns = 5.0, 1000.0
+        await bench.busy()
+        before = bench.worker.backlog.wait_ns(1)
+        bench.submit(sent(bench.model, 1))
+        assert bench.worker.backlog.wait_ns(1) - before == 1005
+        await bench.end(2)
+        assert bench.model.chain.prepare_ns != 1000.0, "it is measured"
+
+    run(main)
+
+
+def test_a_record_without_memory_for_it_is_told_and_the_next_one_answered() -> None:
+    async def main() -> None:
+        told: list[int] = []
+        bench = Bench(Chained())
+        bench.worker._out_of_memory = lambda: told.append(1)
+        await bench.busy()
+
+        def meanwhile(said: str) -> None:
+            if said == "1":
+                raise MemoryError
+
+        bench.model.meanwhile = meanwhile
+        for value in (1, 2):
+            bench.submit(sent(bench.model, value))
+        finished = await bench.end(3)
+        assert [one.error and one.error.status for one in finished] == [None, 413, None] and told == [1]
+
+    run(main)
+
+
+# -- the thread -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["add", "take"])
+def test_the_thread_outlives_what_must_not_happen(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    async def main() -> None:
+        bench = Bench(Fake(batch_rows=1))
+        await bench.busy()
+        real = getattr(Waiting, name)
+
+        def broken(*args: Any) -> Any:
+            monkeypatch.setattr(Waiting, name, real)
+            raise KeyError("a bug")
+
+        monkeypatch.setattr(Waiting, name, broken)
+        for value in (1, 2):
+            bench.submit(call(bench.model, value))
+        bench.model.go.set()
+        while len(bench.finished) < 3:
+            bench._more.clear()
+            await bench.some()
+        bench.submit(call(bench.model, 3))
+        finished = await bench.end(4)
+        assert sorted(one.error.status for one in finished if one.error) == ([500] if name == "add" else [500, 500])
+        assert values(finished[-1]) == [[6]] and bench.worker.alive
+
+    run(main)
+
+
+def test_a_run_that_fails_in_an_unheard_of_way_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        bench = Bench(Fake(batch_rows=8))
+        await bench.busy()
+        told: list[int] = []
+
+        def out_of_memory() -> None:
+            told.append(1)
+            raise OSError("no")
+
+        bench.worker._out_of_memory = out_of_memory
+        monkeypatch.setattr("edgeward_runtime.batch.run", lambda _calls: (_ for _ in ()).throw(MemoryError()))
+        bench.model.run = lambda *_args: (_ for _ in ()).throw(MemoryError())  # type: ignore[method-assign]
+        for value in (1, 2):
+            bench.submit(call(bench.model, value))
+        finished = await bench.end(3)
+        assert len(finished) == 3 and told == [1]
+
+    run(main)
+
+
+def test_a_thread_that_ended_is_told_apart_from_one_that_was_stopped() -> None:
+    async def main() -> None:
+        bench = Bench(Fake())
+        assert bench.worker.alive
+        await bench.end(0)
+        assert bench.worker.alive, "it was stopped"
+        dead = Worker(loop=asyncio.get_running_loop(), limit=1)
+        assert dead.alive, "it was not started yet"
+        dead._thread = threading.Thread(target=lambda: None)
+        dead.start()
+        dead._thread.join()
+        assert not dead.alive
+
+    run(main)
