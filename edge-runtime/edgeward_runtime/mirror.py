@@ -7,6 +7,7 @@ queue full is dropped and counted. Answers are compared and forgotten.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -36,18 +37,19 @@ class _Copy:
 class Mirror:
     def __init__(self, *, clock: Callable[[], float] = perf_counter) -> None:
         self._clock = clock
-        self._queue: queue.Queue[_Copy] = queue.Queue(_QUEUE)
+        self._queue: queue.Queue[_Copy | None] = queue.Queue(_QUEUE)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edgeward-mirror", daemon=True)
         self._started = False
 
-    def stop(self) -> None:
+    def stop(self, seconds: float = 1.0) -> bool:
+        """Drops what waits, and waits for the copy that runs; False if it still does then."""
         self._stopping.set()
-
-    def join(self, seconds: float) -> None:
-        """Waits for the copy that runs."""
+        with contextlib.suppress(queue.Full):  # then it is not asleep
+            self._queue.put_nowait(None)
         if self._started:
             self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def __call__(self, call: Call) -> None:
         """In the loop's thread, for every answered call."""
@@ -67,11 +69,10 @@ class Mirror:
     def _run(self) -> None:
         # Of this thread only: Linux keeps the priority by thread. Sessions' own threads are not made here.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        while not self._stopping.is_set():
-            try:
-                copy = self._queue.get(timeout=1.0)
-            except queue.Empty:
-                continue
+        while True:
+            copy = self._queue.get()
+            if copy is None or self._stopping.is_set():
+                return
             start = self._clock()
             run(copy.model, copy.names, copy.feeds, copy.answer)
             # Else this thread would keep the model and the tensors alive until the next copy comes.

@@ -170,8 +170,7 @@ def test_copies_are_run_and_compared():
     stable.mirrors = (Target(new, 100),)
     ended(engine, request(engine, stable))
     assert ran.wait(10)
-    observer.stop()
-    observer.join(10)
+    assert observer.stop(10)
     assert (new.copies.requests, new.copies.agreed, new.copies.failed) == (1, 1, 0), "the same class wins"
     assert (new.stats.successes, new.inflight) == (0, 0), "a copy is no request"
 
@@ -193,9 +192,13 @@ def test_copies_that_find_no_room_are_dropped_and_nobody_waits():
     for number in range(20):
         ended(engine, request(engine, stable, number))
     assert new.copies.dropped == 20 - mirror._QUEUE and stable.stats.successes == 21
+    assert not observer.stop(0), "a run cannot be interrupted"
     held.set()
-    observer.stop()
-    observer.join(10)
+    assert observer.stop(10) and new.copies.requests == 1, "those that wait are not run any more"
+
+
+def test_one_that_never_ran_a_copy_has_nothing_to_end():
+    assert Mirror().stop(0)
 
 
 def test_a_copy_that_fails_is_counted_and_one_of_a_version_given_up_is_not():
