@@ -131,14 +131,15 @@ class App:
             if call.error is not None:
                 raise call.error
             answer = self._encoded(parsed, call)
+            duration = self._engine.finish(call)
         except Exception as failure:
             reply(self._failure(call, failure))
             return
-        duration = self._engine.finish(call)
         if timed:
             # The client tells with its next request how long this one was on the way. Server-Timing is the W3C's, ms.
             answer.extra += b"server-timing: total;dur=%.3f\r\n" % (duration / 1e6)
         reply(answer)
+        self._engine.tell(call)
 
     @staticmethod
     def _encoded(parsed: InferRequest, call: Call) -> Answer:

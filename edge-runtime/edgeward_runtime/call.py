@@ -29,6 +29,7 @@ class Call:
     rows: int = 1
     error: ProtocolError | None = None
     done: Done | None = None
+    ended: bool = False  # it holds its model no more
     client: Client | None = None  # asked before a run, which is saved if nobody waits for it any more
     priority: int = 1  # 1 is the job's own class, each more one less urgent, see Engine.urgency
     deadline_ns: int = 0  # after which it is not begun any more; 0 = none
@@ -52,6 +53,6 @@ class Call:
 
 
 Done = Callable[[Call], None]
-# Told of every answered call, in the event loop's thread, after the answer was handed to the front: capture, drift,
-# mirror. What takes longer than a few microseconds it hands to a thread of its own.
+# Told of every answered call, in the event loop's thread, after the answer was given to the connection: capture, drift,
+# mirror. What takes longer than a few microseconds it hands to a thread of its own. What it raises is logged and counted.
 Observer = Callable[[Call], None]

@@ -3,7 +3,8 @@
     call = engine.begin(model)        # the front parses into call.feeds, call.names, call.rows, call.id
     engine.run(call, done)            # done(call) follows once, in the event loop's thread, perhaps before this returns
     engine.finish(call)               # after the answer was encoded
-    engine.failed(call, error)        # instead, whatever went wrong on the way
+    engine.tell(call)                 # after it was given to the connection
+    engine.failed(call, error)        # instead of both, whatever went wrong on the way
 
 Between begin and finish or failed the call holds its model: a version that was replaced is freed after them.
 """
@@ -134,7 +135,7 @@ class Engine:
         """Counts an answered call; answers the nanoseconds since its beginning."""
         end = perf_counter_ns()
         model = call.model
-        model.inflight -= 1
+        self._end(call)
         duration = end - call.start_ns
         model.stats.success(
             call.rows,
@@ -146,15 +147,35 @@ class Engine:
             call.together,
         )
         model.stats.last_ns = end
-        if call.record_bytes:
-            record.finished(call)
-            if call.prepared is None:
-                return duration  # the answer of another call, which was told of
-        for observer in self._observers:
-            observer(call)
-        if self.learning is not None:
-            self.learning.answered(call)
         return duration
+
+    def tell(self, call: Call) -> None:
+        """Of an answered call, whoever watches. Raises nothing: an answer that is out cannot fail any more."""
+        if call.record_bytes:
+            self._guarded(record.finished, call)
+            if call.prepared is None:
+                return  # the answer of another call, which was told of
+        for observer in self._observers:
+            self._guarded(observer, call)
+        if self.learning is not None:
+            self._guarded(self.learning.answered, call)
+
+    @staticmethod
+    def _guarded(observer: Observer, call: Call) -> None:
+        try:
+            observer(call)
+        except Exception as error:
+            stats = call.model.stats
+            stats.observer_failures += 1
+            if stats.observer_failures.bit_count() == 1:  # the first, second, fourth ...: it may be each request
+                log.error("observing an answer failed", exc_info=error, extra={"failures": stats.observer_failures})
+
+    @staticmethod
+    def _end(call: Call) -> None:
+        """Once for each call, whatever goes wrong: a version is freed when its last call has ended."""
+        if not call.ended:
+            call.ended = True
+            call.model.inflight -= 1
 
     def failed(self, call: Call, failure: Exception) -> ProtocolError:
         """Counts a call that gets no answer, and says what the client gets to read."""
@@ -164,11 +185,12 @@ class Engine:
             log.error("request failed", exc_info=failure)
             failure = ProtocolError(500, "internal error")
         model = call.model
-        model.inflight -= 1
+        self._end(call)
         model.stats.failure(failure.status)
         if call.dropped:
             model.stats.drop(call.dropped)
         model.stats.failed_ns += perf_counter_ns() - call.start_ns
-        if self.learning is not None:
-            self.learning.failed(call, failure)
+        learning, refused = self.learning, failure
+        if learning is not None:
+            self._guarded(lambda one: learning.failed(one, refused), call)
         return failure

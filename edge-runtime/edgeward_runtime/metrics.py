@@ -49,6 +49,7 @@ class ModelStats:
         "last_ns",
         "missing_channels",
         "near_duplicates",
+        "observer_failures",
         "output_ns",
         "prepared_bytes",
         "queue_ns",
@@ -70,6 +71,7 @@ class ModelStats:
         self.transfers, self.transfer_seconds = 0, 0.0
         self.records = self.record_bytes = self.prepared_bytes = self.near_duplicates = 0
         self.missing_channels: dict[str, int] = {}
+        self.observer_failures = 0  # answered calls that capture, drift or a mirror could not be told of
         self.batches: dict[int, list[int]] = {}  # rows of a run -> runs, decoding, model and encoding ns
         self.dropped: dict[str, int] = {}  # never run: full, refused, expired, gone
 
@@ -200,6 +202,9 @@ class RuntimeCollector(Collector):
             labels=[*labels, "reason"],
         )
         dropped = CounterMetricFamily("edgeward_dropped", "Requests that never ran", labels=[*labels, "reason"])
+        unobserved = CounterMetricFamily(
+            "edgeward_observer_failures", "Answers that capture, drift or copies missed by an error", labels=labels
+        )
         transfer = SummaryMetricFamily(
             "edgeward_client_transfer_seconds", "Time on the way, as clients report it", labels=labels
         )
@@ -212,10 +217,11 @@ class RuntimeCollector(Collector):
                 requests.add_metric([*key, str(code)], count)
             info.add_metric([*key, model.digest, state], 1)
             inflight.add_metric(key, model.inflight)
+            unobserved.add_metric(key, model.stats.observer_failures)
             batch_rows.add_metric([*key, model.batch_off], model.batch_rows)
             for reason in ("expired", "full", "gone", "refused"):
                 dropped.add_metric([*key, reason], model.stats.dropped.get(reason, 0))
-        yield from (latency, requests, info, inflight, batch_rows, dropped, transfer)
+        yield from (latency, requests, info, inflight, batch_rows, dropped, unobserved, transfer)
 
     def _process(self) -> Iterator[Metric]:
         server = self._server

@@ -1,8 +1,8 @@
 """Copies of live requests for a version that does not answer them yet, and how far its answers agree.
 
-An observer of the engine: the answer is out when it is called. The runs are made one at a time in a thread of the lowest
-priority that rests four times as long as it ran, so that a copy neither delays nor fails an answer; what finds the short
-queue full is dropped and counted. Answers are compared and forgotten.
+An observer of the engine: the answer is given to the connection when it is called. The runs are made one at a time in a
+thread of the lowest priority that rests four times as long as it ran, so that a copy neither delays nor fails an answer;
+what finds the short queue full is dropped and counted. Answers are compared and forgotten.
 """
 
 from __future__ import annotations
@@ -61,10 +61,14 @@ class Mirror:
             if size > _MOST_BYTES or self._queue.full() or not comparable(call, target.model):
                 copies.dropped += 1
                 continue
-            self._queue.put_nowait(_Copy(target.model, list(call.names), call.feeds, call.tensors))
             if not self._started:
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the system gives no further thread now; the next copy tries again
+                    copies.dropped += 1
+                    continue
                 self._started = True
-                self._thread.start()
+            self._queue.put_nowait(_Copy(target.model, list(call.names), call.feeds, call.tensors))
 
     def _run(self) -> None:
         # Of this thread only: Linux keeps the priority by thread. Sessions' own threads are not made here.

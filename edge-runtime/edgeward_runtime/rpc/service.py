@@ -323,11 +323,12 @@ class RpcFront:
                 tensors=call.tensors,
                 notes=call.notes,
             )
+            self._engine.finish(call)
         except Exception as failure:
             reply(_refused(self._engine.failed(call, failure), call.dropped))
             return
-        self._engine.finish(call)
         reply(answer)
+        self._engine.tell(call)
 
 
 Handle = Callable[[Any, Caller, Reply], None]

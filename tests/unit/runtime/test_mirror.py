@@ -84,6 +84,7 @@ def ended(engine: Engine, call: Call) -> Call:
     engine.run(call, done.append)
     assert done == [call]
     engine.finish(call)
+    engine.tell(call)
     return call
 
 
