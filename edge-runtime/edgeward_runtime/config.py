@@ -118,7 +118,9 @@ def parse(text: bytes) -> Config:
     if not isinstance(raw, list) or not 1 <= len(raw) <= _MAX_MODELS:
         raise ConfigError("Invalid", f"models must be a list of 1 to {_MAX_MODELS} entries")
     when_too_big = _when_too_big(document)
-    warnings = _unknown(document, {"contract", "revision", "job", "models", "modelSwap", "offload", "capture", "priority"}, "")
+    warnings = _unknown(
+        document, {"contract", "revision", "job", "models", "modelSwap", "offload", "capture", "priority"}, ""
+    )
     priority = document.get("priority", 1)
     if type(priority) is not int or not 1 <= priority <= 5:
         raise ConfigError("Invalid", "priority must be an integer from 1 to 5")

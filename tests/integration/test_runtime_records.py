@@ -146,6 +146,7 @@ def test_preprocessing_that_does_not_fit_the_model_is_refused_at_start(tmp_path:
 
 def test_many_cameras_at_once(camera: Server):
     """Decoded apart, run together: each gets its own answer."""
+
     def shot(number: int) -> tuple[int, float]:
         status, answer = post(camera, "colours", jpeg(0, 0, number * 8), "image/jpeg", Edgeward_Source=str(number))
         return status, answer["outputs"][0]["data"][2]

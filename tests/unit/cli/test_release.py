@@ -57,7 +57,8 @@ def release(ready: str, *, spec: Any = None, **status: Any) -> ModelRelease:
 STARTED = "2026-03-04T09:50:00Z"
 STORIES = {
     "baking": release(
-        "RollingOut: 1/12 sites serve 1.4.0, wave canary (1 of 3); waits for the end of wave canary's bake at 2026-03-04T10:05:00Z",
+        "RollingOut: 1/12 sites serve 1.4.0, wave canary (1 of 3); "
+        "waits for the end of wave canary's bake at 2026-03-04T10:05:00Z",
         sites={"total": 12, "updated": 1, "pending": 9, "offline": 2},
         rollout={
             "target": DIGEST[2], "phase": "Baking", "wave": 0, "members": ["north"], "started": STARTED,
