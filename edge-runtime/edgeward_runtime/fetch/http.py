@@ -72,7 +72,10 @@ class Client:
                 if response.status not in _REDIRECTS or not location or data is not None:
                     yield response
                     return
-            there = urllib.parse.urljoin(here, location)
+            try:
+                there = urllib.parse.urljoin(here, location)
+            except ValueError as error:
+                raise unreachable(address, f"redirects to what is no address: {error}") from None
             if not there.startswith(("http://", "https://")):
                 raise unreachable(address, "redirects to an address that is not http or https")
             if origin(there) != origin(here):

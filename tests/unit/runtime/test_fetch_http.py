@@ -114,6 +114,15 @@ def test_which_login_goes_to_a_server(tmp_path, address, login):
     assert options["private"] == ({"Authorization": login} if login else {})
 
 
+@pytest.mark.parametrize("nowhere", ["http://[", "http://[::1", "http://", "http://h:port/", "ftp://h/m"])
+def test_a_redirect_to_what_is_no_address_is_that_sources_failure(store, source, nowhere):
+    source.redirects["/here"] = nowhere
+    with pytest.raises(Refusal) as caught:
+        get(store, source.url("/here"))
+    assert caught.value.reason == "Unreachable"
+    assert get(store, source.url("/here"), source.url("/m.onnx"))
+
+
 def test_redirects_end(store, source):
     source.redirects["/round"] = source.url("/round")
     with pytest.raises(Refusal) as caught:
