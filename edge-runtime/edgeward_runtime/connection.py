@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         self._refusal: Answer | None = None  # to be sent after what runs
         self._request: Request | None = None  # being received
         self._in_headers = False
-        self._since = loop.time()  # of the last byte when idle, of the first byte while a request comes in
+        self._since = loop.time()  # of the last byte or answer when idle, of the first byte while a request comes in
         self._linger_bytes = 0
         self._lingers = False
         self._header_bytes = 0
@@ -340,6 +340,7 @@ class Connection(asyncio.Protocol):
     def _reply(self, request: Request, answer: Answer) -> None:
         self._busy = False
         self._answering = None
+        self._since = self._loop.time()
         if request.held:
             self._front.in_flight -= request.held
         if self._closing:
@@ -356,7 +357,6 @@ class Connection(asyncio.Protocol):
             self._closing = True
             self._transport.close()
             return
-        self._since = self._loop.time()
         if self._waiting:
             # Not called directly: a long pipeline would nest as deep.
             self._loop.call_soon(self._next)
@@ -428,6 +428,7 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._closing = True
+        self._since = self._loop.time()
         if self._request is not None:
             self._release(self._body_size)
         self._request = None
@@ -442,10 +443,10 @@ class Connection(asyncio.Protocol):
     # -- time and end ---------------------------------------------------------------------------------------------
 
     def check_time(self, now: float) -> None:
-        if self._closing or self._busy:
+        if self._busy:
             return
         limits = self._front.limits
-        if self._request is None:
+        if self._request is None or self._closing:  # one that closes waits for the client to read its answer
             if now - self._since > limits.idle_seconds:
                 self.abort()
         elif now - self._since > limits.request_seconds:
@@ -484,5 +485,5 @@ class SpareConnection(Connection):
             self._refuse(self._crowded())
 
     def check_time(self, now: float) -> None:
-        if not self._closing and not self._busy and now - self._since > _SPARE_SECONDS:
+        if not self._busy and now - self._since > _SPARE_SECONDS:
             self.abort()

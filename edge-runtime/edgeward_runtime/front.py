@@ -9,6 +9,7 @@ codings, time limits for slow clients, a clean end.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from edgeward_runtime.messages import Handler, Head
 if TYPE_CHECKING:
     from edgeward_runtime.guard import Guard
     from edgeward_runtime.tls import Tls
+
+log = logging.getLogger(__name__)
 
 _MAX_PATHS = 1024
 _BACKLOG = 2048
@@ -42,7 +45,7 @@ class Limits:
 
 
 class Front:
-    """The connections of one listening socket. `handler` gets every request in the loop's thread and calls `reply`
+    """The connections of one port. `handler` gets every request in the loop's thread and calls `reply`
     there, now or later."""
 
     def __init__(self, *, handler: Handler, limits: Limits, guard: Guard | None = None, tls: Tls | None = None) -> None:
@@ -59,17 +62,18 @@ class Front:
         self.heads: dict[bytes, Head] = {}
         self.codings = Codings(self)
         self.loop: asyncio.AbstractEventLoop
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listens; answers the port. OSError if it is taken."""
         self.loop = loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
+        server = await loop.create_server(
             lambda: self._connection(loop), host, port, backlog=_BACKLOG, **self._tls_options()
         )
+        self._servers = [server]
         self._sweeper = loop.create_task(self._sweep(loop))
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(server.sockets[0].getsockname()[1])
 
     def _tls_options(self) -> dict[str, Any]:
         if self._tls is None:
@@ -81,17 +85,27 @@ class Front:
         }
 
     async def _renew(self, loop: asyncio.AbstractEventLoop) -> None:
-        """New certificates for connections from now on: another server on the same listening sockets, so that none is
-        refused in between. A context in use cannot forget an authority that it has trusted."""
-        old = self._server
-        assert old is not None
-        for listening in old.sockets:
-            copy = socket.socket(fileno=os.dup(listening.fileno()))
-            copy.setblocking(False)
-            self._server = await loop.create_server(
-                lambda: self._connection(loop), sock=copy, backlog=_BACKLOG, **self._tls_options()
-            )
-        old.close()
+        """New certificates for connections from now on: other servers on the same listening sockets (a name such as
+        localhost may have several addresses), so that none is refused in between. A context in use cannot forget an
+        authority that it has trusted. OSError if it cannot be done; then all is as before."""
+        old, new = self._servers, []
+        try:
+            for listening in [one for server in old for one in server.sockets]:
+                copy = socket.socket(fileno=os.dup(listening.fileno()))
+                copy.setblocking(False)
+                server = await loop.create_server(
+                    lambda: self._connection(loop), sock=copy, backlog=_BACKLOG, **self._tls_options()
+                )
+                new.append(server)
+        except OSError:
+            for server in new:
+                server.close()
+            raise
+        # Told to stop in between, none of the new ones may stay.
+        keep, drop = (old, new) if self.draining else (new, old)
+        self._servers = keep
+        for server in drop:
+            server.close()
 
     def _connection(self, loop: asyncio.AbstractEventLoop) -> Connection:
         spare = len(self.connections) >= self.limits.connections
@@ -99,9 +113,10 @@ class Front:
 
     async def stop(self, grace_seconds: float) -> int:
         """Accepts no more, waits for requests in flight, answers how many were cut off after the grace."""
-        assert self._server is not None and self._sweeper is not None
+        assert self._sweeper is not None
         self.draining = True
-        self._server.close()
+        for server in self._servers:
+            server.close()
         deadline = asyncio.get_running_loop().time() + grace_seconds
         while self.connections and asyncio.get_running_loop().time() < deadline:
             for connection in list(self.connections):
@@ -115,14 +130,26 @@ class Front:
         return cut
 
     async def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Time limits by looking now and then: a timer per request would cost more than all else here."""
+        """Time limits by looking now and then: a timer per request would cost more than all else here. What goes wrong
+        with one connection or with new certificates must not end the limits for all."""
+        stale = False  # new certificates are not in force yet
         while True:
             await asyncio.sleep(self.limits.sweep_seconds)
             now = loop.time()
-            if self._tls is not None and not self.draining and self._tls.renew():
-                await self._renew(loop)
             for connection in list(self.connections):
-                connection.check_time(now)
+                try:
+                    connection.check_time(now)
+                except Exception:
+                    log.exception("looking at a connection")
+            if self._tls is None or self.draining:
+                continue
+            try:
+                stale = self._tls.renew() or stale
+                if stale:
+                    await self._renew(loop)
+                    stale = False
+            except Exception:
+                log.exception("new certificates are not in force yet")
 
     def path_of(self, url: bytes) -> str:
         """The decoded path without query, remembered: there are few and they come again and again."""

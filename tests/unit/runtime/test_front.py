@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
+import socket
 from collections.abc import Callable
 
 import pytest
 
+from edgeward_runtime import connection
 from edgeward_runtime.front import Front, Limits
 from edgeward_runtime.messages import Answer
 
@@ -341,6 +345,48 @@ def test_slow_and_idle_clients():
     with_front(idle, limits=limits)
 
 
+@pytest.mark.parametrize(
+    "head", [b"GET / HTTP/1.1\r\nHost: x\r\n" + CLOSE, b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"]
+)
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_client_that_never_reads_is_cut_off(head, refused):
+    limits = Limits(connections=1, body_bytes=1000, idle_seconds=0.3, sweep_seconds=0.05)
+
+    async def test(front, port):
+        front.handler = lambda request, reply: reply(Answer(200, b"x" * 20_000_000))
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setblocking(False)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            await loop.sock_sendall(client, head + (b"RUBBISH\r\n\r\n" if refused else b""))
+            while not front.unsent:
+                await asyncio.sleep(0.01)
+            while front.connections or front.unsent or front.lingering:
+                await asyncio.sleep(0.01)
+
+    with_front(test, limits=limits)
+
+
+def test_a_client_over_the_limit_that_never_reads_is_cut_off(monkeypatch):
+    monkeypatch.setattr(connection, "_SPARE_SECONDS", 0.3)
+
+    async def test(front, port):
+        front.handler = lambda request, reply: reply(Answer(200, b"x" * 20_000_000))
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setblocking(False)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            await loop.sock_sendall(client, b"GET /metrics HTTP/1.1\r\n\r\n")
+            while not front.unsent:
+                await asyncio.sleep(0.01)
+            while front.connections or front.unsent:
+                await asyncio.sleep(0.01)
+
+    with_front(test, limits=Limits(connections=0, body_bytes=1000, sweep_seconds=0.05))
+
+
 def test_a_client_that_goes_while_its_request_runs():
     async def test(front, port):
         replies = []
@@ -448,3 +494,95 @@ def test_bodies_share_one_budget():
             await asyncio.sleep(0.01)
 
     with_front(test, limits=Limits(connections=9, body_bytes=100_000, in_flight_bytes=165_000))
+
+
+class ChangedOnce:
+    """Stands for Tls: its files have changed the first time it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def renew(self) -> bool:
+        self.asked += 1
+        return self.asked == 1
+
+
+def test_the_time_limits_hold_while_certificates_cannot_be_renewed(monkeypatch):
+    limits = Limits(connections=4, body_bytes=1000, idle_seconds=0.1, sweep_seconds=0.02)
+    real, full = os.dup, True
+
+    def dup(number):
+        if full:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(number)
+
+    async def test(front, port):
+        nonlocal full
+        monkeypatch.setattr(os, "dup", dup)
+        front._tls = ChangedOnce()
+        front._tls_options = dict  # plain, so that the answer can be read
+        before = front._servers
+        while front._tls.asked < 3:
+            await asyncio.sleep(0.01)
+        assert await exchange(port) == b"", "an idle one is closed"
+        assert front._servers == before
+        full = False
+        while front._servers == before:
+            await asyncio.sleep(0.01)
+        assert b"200 OK" in await exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\n" + CLOSE)
+
+    with_front(test, limits=limits)
+
+
+def test_the_time_limits_hold_for_all_when_one_connection_has_a_bug():
+    class Broken:
+        def check_time(self, now):
+            raise RuntimeError("a bug")
+
+        def close_if_idle(self):
+            front_of.connections.discard(self)
+
+    async def test(front, port):
+        nonlocal front_of
+        front_of = front
+        front.connections.add(Broken())
+        assert await exchange(port) == b""
+        assert await exchange(port) == b""
+
+    front_of = None
+    with_front(test, limits=Limits(connections=4, body_bytes=1000, idle_seconds=0.1, sweep_seconds=0.02))
+
+
+def test_new_certificates_on_every_address_and_none_answers_after_the_end():
+    async def main():
+        front = Front(handler=lambda request, reply: reply(Answer(200, b"")), limits=LIMITS)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        hosts = ["127.0.0.1", "127.0.0.2"]
+        await front.start(hosts, port)
+        for _ in range(2):
+            await front._renew(asyncio.get_running_loop())
+            for host in hosts:
+                _reader, writer = await asyncio.open_connection(host, port)
+                writer.close()
+        await front.stop(1.0)
+        for host in hosts:
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(host, port)
+
+    asyncio.run(main())
+
+
+def test_certificates_that_change_while_the_server_ends():
+    async def main():
+        front = Front(handler=lambda request, reply: reply(Answer(200, b"")), limits=LIMITS)
+        port = await front.start("127.0.0.1", 0)
+        renewal = asyncio.create_task(front._renew(asyncio.get_running_loop()))
+        await asyncio.sleep(0)
+        await front.stop(1.0)
+        await renewal
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+    asyncio.run(main())
