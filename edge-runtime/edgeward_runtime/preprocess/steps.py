@@ -64,7 +64,10 @@ def _middle(windows: Values, dimensions: int, gaps: bool) -> Values:
     """The medians of windows, which are behind so many dimensions."""
     flat = windows.reshape(*windows.shape[:dimensions], -1)
     if not gaps:
-        return np.median(flat, axis=-1)
+        middle = (
+            flat.shape[-1] // 2
+        )  # of an odd number of values; np.median looks for nan too, which takes several times as long
+        return np.partition(flat, middle, axis=-1)[..., middle]
     known = ~np.isnan(flat).all(axis=-1)
     result = np.full(flat.shape[:-1], np.nan, np.float32)
     result[known] = np.nanmedian(flat[known], axis=-1)
