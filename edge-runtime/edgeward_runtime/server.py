@@ -319,7 +319,9 @@ def _signatures(settings: Settings, store: Store) -> Signatures:
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> Any:
-    """Runs `function` in the loop's thread and answers its result, for callers in other threads."""
+    """Runs `function` in the loop's thread and answers its result, for callers in other threads. Waits for as long as
+    the loop is held up: a caller that gave up would take a flip for failed that is still to come. At the end of the
+    process nobody waits for the caller, whose thread is a daemon (Manager.stop)."""
     done: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
     def call() -> None:
@@ -329,7 +331,7 @@ def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> An
             done.set_exception(error)
 
     loop.call_soon_threadsafe(call)
-    return done.result(timeout=30)
+    return done.result()
 
 
 def _load_single(
