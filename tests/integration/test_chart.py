@@ -77,7 +77,12 @@ FULL: dict[str, Any] = {
             "expiry": 60,
             "fallback": False,
         },
-        "runtime": {"image": "registry.example/runtime:1", "pullPolicy": "Always", "architectures": ["arm64"]},
+        "runtime": {
+            "image": "registry.example/runtime:1",
+            "pullPolicy": "Always",
+            "architectures": ["arm64"],
+            "redaction": "Features",
+        },
         "store": {"storageClassName": "", "size": "512Mi"},
         "timing": {
             "tick": 1,
