@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from edgeward_runtime.errors import bad_request
+from edgeward_runtime.errors import ProtocolError, bad_request
 
 Array = npt.NDArray[Any]
 
@@ -64,6 +64,9 @@ _JSON_TYPES: dict[str, frozenset[type]] = {
 _MAX_DIMENSIONS = 64  # numpy's own limit
 _LENGTH = struct.Struct("<I")
 _MAX_ELEMENTS = 2**63 - 1  # what an int64 dimension product can hold
+# Of one BYTES input. Each is a Python object of its own, made in the event loop, where 16 million of them (64 MiB of
+# empty ones) kept everybody waiting for half a minute.
+MAX_STRINGS = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ class TensorSpec:
 
 
 def checked_shape(spec: TensorSpec, shape: object) -> tuple[list[int], int]:
-    """A request's shape and its number of elements, checked against the spec; 400 for anything that does not fit."""
+    """A request's shape and its number of elements, checked against the spec; 400 for anything that does not fit, 413 for
+    more BYTES elements than may come at once."""
     if not isinstance(shape, list):
         raise bad_request(f"input '{spec.name}': shape must be a list of integers")
     if len(shape) != len(spec.shape):
@@ -96,6 +100,11 @@ def checked_shape(spec: TensorSpec, shape: object) -> tuple[list[int], int]:
     # Checked over the non-zero dimensions: a zero would hide a product that no 64-bit integer holds.
     if count > _MAX_ELEMENTS or (count == 0 and max(shape) > _MAX_ELEMENTS):
         raise bad_request(f"input '{spec.name}': shape {shape!s:.200} overflows a 64-bit element count")
+    if spec.datatype == "BYTES" and count > MAX_STRINGS:
+        raise ProtocolError(
+            413,
+            f"input '{spec.name}': {count} BYTES elements are over the limit of {MAX_STRINGS}, send several requests",
+        )
     return shape, count
 
 

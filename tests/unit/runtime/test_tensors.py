@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgeward_runtime.errors import ProtocolError
 from edgeward_runtime.tensors import (
+    MAX_STRINGS,
     NUMPY_OF,
     TensorSpec,
     checked_shape,
@@ -69,6 +70,16 @@ def test_strings_round_trip(items, binary):
 def test_nested_strings_keep_their_order():
     back = from_json(spec_of("BYTES", (2, 2)), [2, 2], 4, [["a", "b"], ["c", ""]])
     assert back.tolist() == [["a", "b"], ["c", ""]]
+
+
+def test_strings_are_bounded_by_their_number():
+    """Each costs time in the event loop, however short it is."""
+    spec = spec_of("BYTES", (1, 1))
+    assert checked_shape(spec, [2, MAX_STRINGS // 2]) == ([2, MAX_STRINGS // 2], MAX_STRINGS)
+    with pytest.raises(ProtocolError, match="send several requests") as refused:
+        checked_shape(spec, [1, MAX_STRINGS + 1])
+    assert refused.value.status == 413
+    assert checked_shape(spec_of("UINT8", (1,)), [MAX_STRINGS + 1])[1] == MAX_STRINGS + 1
 
 
 def test_uint64_above_the_signed_range():
