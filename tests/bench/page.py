@@ -279,7 +279,7 @@ RUNTIME_AIMS = {
 def runtime(result: dict[str, Any]) -> str:
     figures, notes = result["figures"], result["notes"]
     rows = [
-        f"| `{name}` | {_text(figures.get(name))} | {aim or '-'} | {what} | {notes.get(name, '')} |"
+        f"| `{name}` | {_text(figures.get(name))} | {aim or '-'} | {what} | {_short(notes.get(name, ''))} |"
         for name, (aim, what) in RUNTIME_AIMS.items()
     ]
     others = ", ".join(
@@ -308,6 +308,11 @@ In the run with swaps each answer is checked against what the version that it na
 server run the same models, from hash-pinned locks (requirements/bench-*.txt), with the settings that their documentation
 gives for production.
 """
+
+
+def _short(note: str) -> str:
+    """A list of what failed is for the results' file; here its beginning shows of what kind it is."""
+    return note if len(note) <= 160 else f"{note[:160].rpartition(', ')[0]} and others"
 
 
 def runtime_plot(result: dict[str, Any]) -> str:
