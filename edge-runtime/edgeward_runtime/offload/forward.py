@@ -135,7 +135,15 @@ class Forwarder:
         self._ask(call, left, done)
 
     def _hardness(self, call: Call) -> float | None:
-        """0 (sure) .. 1 of the hardest row, None if the answer does not tell."""
+        """0 (sure) .. 1 of the hardest row, None if the answer does not tell. Whatever goes wrong here, the answer that
+        there is goes out."""
+        try:
+            return self._measured(call)
+        except Exception:
+            log.exception("how hard a request was")
+            return None
+
+    def _measured(self, call: Call) -> float | None:
         if self._policy.criterion == "Random":
             return self._chance()
         probabilities = _probabilities(call, call.tensors)

@@ -301,6 +301,15 @@ def test_a_spilled_call_is_taken_back_when_its_answer_is_due():
     assert scene.forwarder.stats.outcomes == {("Spill", "Late"): 1} and not scene.done
 
 
+def test_an_answer_whose_hardness_cannot_be_computed_goes_out():
+    async def scenario(scene: Scene) -> None:
+        scene.warm()
+        scene.forwarder.answered(scene.call(UNSURE, tensors=[object()]), scene.end)
+        assert len(scene.done) == 1
+
+    assert not played(scenario).elsewhere.asked
+
+
 def test_without_a_thread_to_send_it_the_edges_answer_is_given_once(monkeypatch: pytest.MonkeyPatch):
     async def scenario(scene: Scene) -> None:
         scene.warm()
