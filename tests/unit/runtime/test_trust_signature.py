@@ -1,6 +1,8 @@
 import base64
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import orjson
 import pytest
@@ -178,5 +180,6 @@ def test_the_library_is_loaded_only_where_a_key_is() -> None:
     code = (
         "import sys; import edgeward_runtime.trust.keys, edgeward_runtime.server; print('cryptography' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "edge-runtime")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "False"
