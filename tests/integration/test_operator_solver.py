@@ -20,7 +20,8 @@ def ask_for_many(world: World, namespace: str, batch: str) -> list[str]:
         asked = {"requests": {"cpu": "20m", "memory": "16Mi"}}
         world.job(namespace, name, model={"name": batch}, replicas=REPLICAS, resources=asked)
     for name in names:
-        world.await_condition(namespace, name, "Ready", "False", reason="NoRunnableModel")
+        # The pass before may wait for advice as long as it has patience.
+        world.await_condition(namespace, name, "Ready", "False", reason="NoRunnableModel", seconds=60)
     world.release(namespace, batch)
     return names
 
