@@ -129,6 +129,8 @@ Share of the bound: the sum of the scores, as they are when a whole priority tie
 each tier, each on what our higher tiers left. Others choose under the same constraints and tiers and are judged by the same
 scores. The bound is the Lagrangian dual at the solver's prices ([why it is optimistic](adr/0005-solver.md)); it is computed
 after the advice is out, so its time is beside that of the plan. Memory is that of one process which does all of it.
+The MILP takes the fall of scores with load from below, and its plan is judged by the true scores, as ours is: ours may be
+the better one.
 
 {table(quality)}
 
