@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from .stage import LEASE, OURS, Stage
 class Survived:
     """The operator was killed. took_over: seconds until another process held the Lease.
 
-    changed   objects whose resourceVersion or uid is not what it was, the Lease apart
+    changed   objects whose resourceVersion or uid is not what it was, the Lease apart; of jobs, what was decided
     writes    of the objects that are compared, how many there were
     """
 
@@ -51,8 +53,18 @@ def everything(stage: Stage) -> dict[str, str]:
             labels = meta.get("labels") or {}
             if labels.get("app.kubernetes.io/name") == "edgeward" or labels.get(key) == value:
                 continue  # the operator's own, when it shares the namespace, and the story's own
-            found[f"{kind.split('.')[0]}/{meta['name']}"] = f"{meta['uid']} {meta['resourceVersion']}"
+            found[f"{kind.split('.')[0]}/{meta['name']}"] = f"{meta['uid']} {_version(kind, item)}"
     return found
+
+
+def _version(kind: str, item: Object) -> str:
+    """Of a job, of all but what a new process measures and computes for itself, which says nothing about what runs."""
+    if not kind.startswith("inferencejobs"):
+        return str(item["metadata"]["resourceVersion"])
+    status = {key: value for key, value in item.get("status", {}).items() if key != "learned"}
+    explanation = {key: value for key, value in status.get("explanation", {}).items() if key != "shareOfBound"}
+    told = json.dumps([item["spec"], {**status, "explanation": explanation}], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def lease(stage: Stage) -> Object:
