@@ -34,7 +34,7 @@ def hindrance(
     key = f"{job.namespace}/{asked.job}"
     if key not in known:
         return Hindrance(Reason.MISSING, f"InferenceJob {asked.job} is not there")
-    target = next((one for one in plan.jobs if one.key == key), None)
+    target = plan.job(key)
     there = sorted({item.site for item in target.placements}) if target is not None else []
     if not there:
         return Hindrance(Reason.PENDING_EVALUATION, f"InferenceJob {asked.job} has no replica yet")

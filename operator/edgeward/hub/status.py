@@ -66,7 +66,7 @@ def job_status(
     told = next((model for item in current for model in item.spec.models), None)
     return InferenceJobStatus(
         observed_generation=job.generation,
-        conditions=_job_conditions(job, verdict, whole=whole, fleet=fleet, serving=bool(told)),
+        conditions=_job_conditions(job, verdict, plan, whole=whole, fleet=fleet, serving=bool(told)),
         priority=_priority(plan) if decided_anew or before.priority is None else before.priority,
         model_version=told.version if told else None,
         model_digest=told.digest if told else None,
@@ -205,7 +205,7 @@ def judge(
 
 
 def _job_conditions(
-    job: InferenceJob, verdict: Verdict, *, whole: Plan, fleet: Fleet, serving: bool
+    job: InferenceJob, verdict: Verdict, plan: JobPlan, *, whole: Plan, fleet: Fleet, serving: bool
 ) -> tuple[Condition, ...]:
     now, generation = fleet.now, job.generation
     conditions = set_outcome(
@@ -235,7 +235,7 @@ def _job_conditions(
         )
     else:
         conditions = remove_condition(conditions, ConditionType.FEATURES_IGNORED)
-    conditions = _offloading(conditions, job, whole=whole, fleet=fleet)
+    conditions = _offloading(conditions, job, plan, whole=whole, fleet=fleet)
     missing = serving and not any(release.key == f"{job.namespace}/{job.spec.model.name}" for release in fleet.releases)
     if missing:
         return set_condition(
@@ -251,18 +251,14 @@ def _job_conditions(
 
 
 def _offloading(
-    conditions: tuple[Condition, ...], job: InferenceJob, *, whole: Plan, fleet: Fleet
+    conditions: tuple[Condition, ...], job: InferenceJob, plan: JobPlan, *, whole: Plan, fleet: Fleet
 ) -> tuple[Condition, ...]:
     """Whether every site of the job may offload; the first that may not is named."""
     asked = job.spec.offload
     if asked is None:
         return remove_condition(conditions, ConditionType.OFFLOADING)
     known, sites = {one.key for one in fleet.jobs}, {site.name: site for site in fleet.sites}
-    mine = next((one for one in whole.jobs if one.key == f"{job.namespace}/{job.name}"), None)
-    hindrances = [
-        offload.hindrance(job, item.site, known=known, plan=whole, sites=sites)
-        for item in (mine.placements if mine is not None else ())
-    ]
+    hindrances = [offload.hindrance(job, item.site, known=known, plan=whole, sites=sites) for item in plan.placements]
     first = next((one for one in hindrances if one is not None), None)
     return set_condition(
         conditions,

@@ -98,18 +98,20 @@ def step(fleet: Fleet) -> RolloutStep:
     releases: list[ReleaseStep] = []
     told: dict[tuple[str, str], SiteStep] = {}
     for release in fleet.releases:
-        decision = None
+        decision: Decision | None = None
+        known: Mapping[str, ModelVersion] = {}
         if release.rollout is None or _target(release) is None:
             steps = [_site(models, release, connected, jobs.get(models.job)) for models in release.sites]
         else:
-            steps, decision = _waved(release, fleet, connected, jobs)
+            known = waved.versions(release)
+            steps, decision = _waved(release, fleet, connected, jobs, known)
         told |= {(item.job, item.site): item for item in steps}
         counted = (
             item
             for models, item in zip(release.sites, steps, strict=True)
             if models.replicas and _wants_target(jobs.get(models.job), release)
         )
-        releases.append(_release(release, tuple(counted), decision, now=fleet.now))
+        releases.append(_release(release, tuple(counted), decision, known, now=fleet.now))
     return RolloutStep(releases=tuple(releases), _told=told)
 
 
@@ -126,20 +128,23 @@ def _target(release: Release) -> ModelVersion | None:
 
 
 def _waved(
-    release: Release, fleet: Fleet, connected: set[str], jobs: Mapping[str, Job]
+    release: Release,
+    fleet: Fleet,
+    connected: set[str],
+    jobs: Mapping[str, Job],
+    known: Mapping[str, ModelVersion],
 ) -> tuple[list[SiteStep], Decision]:
     """The sites of a release that goes out in waves. A job that is pinned elsewhere, or has a problem, takes no part."""
     parts = [one for one in release.sites if _takes_part(jobs.get(one.job), release)]
-    decision = advance(waved.facts(release, parts, fleet))
-    versions = waved.versions(release)
+    decision = advance(waved.facts(release, parts, fleet, known=known))
     steps = []
     for models in release.sites:
-        if models not in parts:
+        if not _takes_part(jobs.get(models.job), release):
             steps.append(_site(models, release, connected, jobs.get(models.job)))
             continue
         said = decision.told[models.site]
-        told = versions.get(said.version) if said.version is not None else models.told
-        beside = versions.get(said.beside) if said.beside is not None else None
+        told = known.get(said.version) if said.version is not None else models.told
+        beside = known.get(said.beside) if said.beside is not None else None
         if beside is not None and told is not None and beside.version == told.version:
             # Other parameters under the same version: answers and paths could not tell the two apart.
             told, beside = beside, None
@@ -153,10 +158,16 @@ def _takes_part(job: Job | None, release: Release) -> bool:
     return job is not None and job.problem is None and target is not None and job.model_digest == target.digest
 
 
-def _release(release: Release, sites: tuple[SiteStep, ...], decision: Decision | None, *, now: float) -> ReleaseStep:
+def _release(
+    release: Release,
+    sites: tuple[SiteStep, ...],
+    decision: Decision | None,
+    known: Mapping[str, ModelVersion],
+    *,
+    now: float,
+) -> ReleaseStep:
     target = _target(release)
     if decision is not None:
-        known = waved.versions(release)
         stable = known.get(decision.stable) if decision.stable is not None else None
         return ReleaseStep(
             key=release.key,
@@ -167,7 +178,7 @@ def _release(release: Release, sites: tuple[SiteStep, ...], decision: Decision |
             first=stable or target,
             decision=decision,
             remembered=waved.remembered(decision),
-            refused=waved.refused(decision, release),
+            refused=waved.refused(decision, known),
             history=waved.history(stable, release, now=now),
         )
     done = target is not None and all(item.state in (SiteState.UPDATED, SiteState.OFFLINE) for item in sites)

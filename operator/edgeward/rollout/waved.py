@@ -31,8 +31,8 @@ _VERBS = ("pause", "promote", "abort", "retry")
 _OF_THE_WAY = ("Fetch", "Verify", "Signature")
 
 
-def facts(release: Release, parts: Sequence[SiteModels], fleet: Fleet) -> Facts:
-    """`parts`: what takes part, job by job; a site with several is one member."""
+def facts(release: Release, parts: Sequence[SiteModels], fleet: Fleet, *, known: Mapping[str, ModelVersion]) -> Facts:
+    """`parts`: what takes part, job by job; a site with several is one member. `known`: see versions()."""
     assert release.target is not None and release.rollout is not None
     sites = {site.name: site for site in fleet.sites}
     by_site: dict[str, list[SiteModels]] = {}
@@ -43,7 +43,7 @@ def facts(release: Release, parts: Sequence[SiteModels], fleet: Fleet) -> Facts:
     return Facts(
         now=fleet.now,
         target=target,
-        stable=_stable(release),
+        stable=_stable(release, known),
         strategy=strategy(release.rollout, automatic=release.automatic_rollback, paused=release.paused),
         members=tuple(
             _member(
@@ -97,35 +97,32 @@ def _wave(asked: AskedWave) -> Wave:
     )
 
 
-def _stable(release: Release) -> str | None:
+def _stable(release: Release, known: Mapping[str, ModelVersion]) -> str | None:
     """The last version that finished. Before the history knows it: the one that status calls current."""
     if release.history:
-        return next(iter(_history(release)))
+        return _finished(release, release.history[0]).identity
     current = release.current
-    return current.identity if current is not None and current.identity in versions(release) else None
+    return current.identity if current is not None and current.identity in known else None
 
 
-def _history(release: Release) -> dict[str, ModelVersion]:
-    found: dict[str, ModelVersion] = {}
-    for one in release.history:
-        version = ModelVersion(
-            name=release.name,
-            version=one.version,
-            digest=one.digest,
-            sources=tuple(one.sources),
-            parameters=dict(one.parameters),
-            signature=one.signature,
-            pull_secret=one.pull_secret or "",
-            pace=release.target.pace if release.target else "",
-        )
-        found.setdefault(version.identity, version)
-    return found
+def _finished(release: Release, one: ReleasedVersion) -> ModelVersion:
+    return ModelVersion(
+        name=release.name,
+        version=one.version,
+        digest=one.digest,
+        sources=tuple(one.sources),
+        parameters=dict(one.parameters),
+        signature=one.signature,
+        pull_secret=one.pull_secret or "",
+        pace=release.target.pace if release.target else "",
+    )
 
 
 def versions(release: Release) -> Mapping[str, ModelVersion]:
     """Every version that a site could be told, by identity."""
     found = {} if release.target is None else {release.target.identity: release.target}
-    for version in _history(release).values():
+    for one in release.history:
+        version = _finished(release, one)
         found.setdefault(version.identity, version)
     for models in release.sites:
         for told in (models.told, models.beside):
@@ -205,8 +202,7 @@ def remembered(decision: Decision) -> RolloutStatus:
     )
 
 
-def refused(decision: Decision, release: Release) -> tuple[RefusedVersion, ...]:
-    known = versions(release)
+def refused(decision: Decision, known: Mapping[str, ModelVersion]) -> tuple[RefusedVersion, ...]:
     return tuple(
         RefusedVersion(
             version=known[one.version].version if one.version in known else "",
@@ -220,8 +216,9 @@ def refused(decision: Decision, release: Release) -> tuple[RefusedVersion, ...]:
 
 def history(stable: ModelVersion | None, release: Release, *, now: float) -> tuple[ReleasedVersion, ...]:
     """The versions that finished, the newest first. `stable`: the one that has finished by now."""
-    if stable is None or not stable.sources or (release.history and next(iter(_history(release))) == stable.identity):
-        return release.history
+    before = release.history
+    if stable is None or not stable.sources or (before and _finished(release, before[0]).identity == stable.identity):
+        return before
     newest = ReleasedVersion(
         version=stable.version,
         digest=stable.digest,
@@ -231,4 +228,4 @@ def history(stable: ModelVersion | None, release: Release, *, now: float) -> tup
         pull_secret=stable.pull_secret or None,
         finished=format_time(now),
     )
-    return (newest, *release.history)[:10]
+    return (newest, *before)[:10]
