@@ -99,16 +99,8 @@ class App:
                 parsed = protocol.planned(body, length, plan)
             else:
                 parsed = self._parsed(call, request)
-            call.id, call.feeds, call.names, call.rows = parsed.id, parsed.feeds, parsed.names, parsed.rows
-            call.client = request
-            if parsed.parameters is not None:
-                engine.said(call, parsed.parameters)
-            if parsed.urgency is not None or request.timeout is not None:
-                timeout, priority = parsed.urgency or (0, 0)
-                if request.timeout is not None:
-                    asked = timeout_us(request.timeout)
-                    timeout = min(timeout, asked) if timeout and asked else timeout or asked
-                engine.urgency(call, timeout_us=timeout, priority=priority)
+            waits = 0 if request.timeout is None else timeout_us(request.timeout)
+            engine.asked(call, parsed, client=request, timeout_us=waits)
             engine.run(call, partial(self._done, parsed, reply, timed))
         except Exception as failure:
             reply(self._failure(call, failure))

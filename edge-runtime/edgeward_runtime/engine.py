@@ -19,7 +19,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from edgeward_runtime import overload
-from edgeward_runtime.call import Call, Done, Observer
+from edgeward_runtime.call import Call, Client, Done, Observer
 from edgeward_runtime.errors import ProtocolError
 from edgeward_runtime.model import Model
 from edgeward_runtime.offload.wire import FORWARDED
@@ -31,6 +31,7 @@ from edgeward_runtime.worker import Worker, run_error
 if TYPE_CHECKING:
     from edgeward_runtime.learning import Learning
     from edgeward_runtime.offload.forward import Forwarder
+    from edgeward_runtime.protocol import InferRequest
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,18 @@ class Engine:
     def begin(self, model: Model) -> Call:
         model.inflight += 1
         return Call(model)
+
+    def asked(self, call: Call, parsed: InferRequest, *, client: Client, timeout_us: int) -> None:
+        """What a front parsed. `timeout_us`: how long its transport says that the caller waits, 0 = it does not say."""
+        call.id, call.feeds, call.names, call.rows = parsed.id, parsed.feeds, parsed.names, parsed.rows
+        call.client = client
+        if parsed.parameters is not None:
+            self.said(call, parsed.parameters)
+        if parsed.urgency is not None or timeout_us:
+            timeout, priority = parsed.urgency or (0, 0)
+            if timeout_us:
+                timeout = min(timeout, timeout_us) if timeout else timeout_us
+            self.urgency(call, timeout_us=timeout, priority=priority)
 
     def urgency(self, call: Call, *, timeout_us: int, priority: int) -> None:
         """What a request says of itself, before its run, in Triton's terms: `timeout_us` from now in microseconds, 0 =

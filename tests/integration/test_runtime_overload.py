@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.integration.test_runtime_serving import LIMIT, REPOSITORY, Server, constant_times, row, server
 from tests.unit.runtime import onnx_models
 
@@ -229,7 +227,6 @@ def test_half_requests_huge_headers_and_rubbish_leave_it_unmoved(tmp_path: Path)
         assert memory(one, "VmRSS") - before < 64
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
 def test_it_connects_to_nobody(tmp_path: Path) -> None:
     """The kernel would kill the process at its first connect, and at its first datagram to an address."""
     probe = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edgeward_runtime.artifact import reference
 from edgeward_runtime.artifact.reader import Artifact
 from edgeward_runtime.capture.feedback import Accuracy
-from edgeward_runtime.capture.policy import LOW_CONFIDENCE, Policy, Redaction, Sampler
+from edgeward_runtime.capture.policy import Policy, Redaction, Sampler
 from edgeward_runtime.confidence import Scores
 from edgeward_runtime.drift.monitor import Monitor
 from edgeward_runtime.errors import Refusal
@@ -69,7 +69,6 @@ class Tap:
         "labels",
         "left",
         "looked_at",
-        "low_confidence_matters",
         "monitor",
         "outputs",
         "reference",
@@ -116,7 +115,6 @@ class Tap:
         learns = policy is not None and policy.redaction > Redaction.NONE
         self.everything = learns
         self.sampler = Sampler(policy.rules if policy is not None else ())
-        self.low_confidence_matters = policy is not None and any(r.when == LOW_CONFIDENCE for r in policy.rules)
         if (learns or self.reference is not None) and self.monitor is None:
             monitor = Monitor(
                 inputs=self.inputs,

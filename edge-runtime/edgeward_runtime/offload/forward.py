@@ -161,28 +161,17 @@ class Forwarder:
 
     def _ask(self, call: Call, left: float, done: Done) -> None:
         """The answer waits for a better one, `left` seconds at most; one that comes later is compared and dropped."""
-        own, waits = call.tensors, True
+        own = call.tensors
 
-        def late() -> None:
-            nonlocal waits
-            waits = False
-            self.stats.count(HARD, "Late")
+        def better(one: Exchange) -> None:
+            _take(call, one)
             done(call)
 
-        timer = self._loop.call_later(left, late)
-
-        def arrived(one: Exchange | Exception) -> None:
-            timer.cancel()
+        def compare(one: Exchange | Exception) -> None:
             if isinstance(one, Exchange):
                 self._compare(call, own, one.tensors)
-            if not waits:
-                return
-            self.stats.count(HARD, _outcome(one))
-            if isinstance(one, Exchange):
-                _take(call, one)
-            done(call)
 
-        self._send(call, left, arrived, patience=2 * left + _AFTER)
+        self._within(HARD, call, left, better, lambda _why: done(call), patience=2 * left + _AFTER, seen=compare)
 
     def _compare(self, call: Call, own: list[Array], other: list[Array]) -> None:
         mine, theirs = _probabilities(call, own), _probabilities(call, other)
@@ -231,33 +220,54 @@ class Forwarder:
         return True
 
     def _take_over(self, why: str, call: Call, left: float, done: Done, otherwise: Callable[[Exception], None]) -> None:
-        started, waits = self._clock(), True
+        started = self._clock()
 
-        def late() -> None:
-            nonlocal waits
-            waits = False
-            self.stats.count(why, "Late")
-            otherwise(Unavailable("no answer in time"))
-
-        timer = self._loop.call_later(left, late)
-
-        def arrived(one: Exchange | Exception) -> None:
-            timer.cancel()
-            if not waits:
-                return
-            self.stats.count(why, _outcome(one))
-            if isinstance(one, Exception):
-                otherwise(one)
-                return
+        def instead(one: Exchange) -> None:
             _take(call, one)
             call.together = 0  # nothing ran here
             call.queued_ns = call.started_ns = call.start_ns
             call.finished_ns = call.start_ns + round((self._clock() - started) * 1e9)
             done(call)
 
-        self._send(call, left, arrived, patience=left)
+        self._within(why, call, left, instead, otherwise, patience=left)
 
     # -- both -----------------------------------------------------------------------------------------------------
+
+    def _within(
+        self,
+        why: str,
+        call: Call,
+        left: float,
+        came: Callable[[Exchange], None],
+        nothing: Callable[[Exception], None],
+        *,
+        patience: float,
+        seen: Callable[[Exchange | Exception], None] = lambda _one: None,
+    ) -> None:
+        """Asks the other server; came(answer) or nothing(why) follows once, `left` seconds from now at the latest. `seen`
+        is told of what came in any case, late too."""
+        waits = True
+
+        def late() -> None:
+            nonlocal waits
+            waits = False
+            self.stats.count(why, "Late")
+            nothing(Unavailable("no answer in time"))
+
+        timer = self._loop.call_later(left, late)
+
+        def arrived(one: Exchange | Exception) -> None:
+            timer.cancel()
+            seen(one)
+            if not waits:
+                return
+            self.stats.count(why, _outcome(one))
+            if isinstance(one, Exception):
+                nothing(one)
+            else:
+                came(one)
+
+        self._send(call, left, arrived, patience=patience)
 
     def _bounded(self, call: Call) -> bool:
         return bool(call.deadline_ns) or self._policy.latency is not None

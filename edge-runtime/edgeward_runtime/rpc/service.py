@@ -297,15 +297,7 @@ class RpcFront:
         call.pinned = bool(request.model_version)
         try:
             parsed = convert.parse(request, model.inputs, model.outputs, None if model.chain is None else RECORDS)
-            call.id, call.feeds, call.names, call.rows = parsed.id, parsed.feeds, parsed.names, parsed.rows
-            call.client = caller
-            if parsed.parameters is not None:
-                engine.said(call, parsed.parameters)
-            timeout, priority = parsed.urgency or (0, 0)
-            if caller.timeout_us:
-                timeout = min(timeout, caller.timeout_us) if timeout else caller.timeout_us
-            if timeout or priority:
-                engine.urgency(call, timeout_us=timeout, priority=priority)
+            engine.asked(call, parsed, client=caller, timeout_us=caller.timeout_us)
             engine.run(call, partial(self._done, parsed, reply))
         except Exception as failure:
             reply(_refused(engine.failed(call, failure), call.dropped))
