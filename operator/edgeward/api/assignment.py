@@ -11,6 +11,7 @@ from edgeward.api.common import (
     Decimal,
     Digest,
     DnsLabel,
+    Duration,
     KindInfo,
     KubeObject,
     Model,
@@ -34,7 +35,7 @@ from edgeward.api.inferencejob import (
     Resources,
     Slo,
 )
-from edgeward.api.modelrelease import Gate, Signature, Uri
+from edgeward.api.modelrelease import BuiltinGate, Signature, Uri, Window
 
 _ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 _OPAQUE: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
@@ -101,6 +102,32 @@ class AssignedNode(Model):
     pool: NodePool | None = Field(None, description="With SITE/*: which nodes may take the replicas.")
 
 
+class LocalGate(Model):
+    """A check of the model that the site makes by itself, whoever else is away; see Gate of ModelRelease."""
+
+    name: DnsLabel = Field(description="Name of the gate.")
+    builtin: BuiltinGate = Field(description="What is checked.")
+    compare: Literal["Baseline", "Absolute"] = Field("Absolute", description="Whether the bound is a ratio.")
+    max: Decimal | None = Field(None, description="Largest value that passes.")
+    min: Decimal | None = Field(None, description="Smallest value that passes.")
+    initial_delay: Duration | None = Field(None, description="Warm-up before the first look.")
+    interval: Duration | None = Field(None, description="Time between looks.")
+    min_samples: int = Field(0, ge=0, le=1_000_000_000, description="Fewer requests than this are no data.")
+    failure_limit: int = Field(0, ge=0, le=1000, description="Failures that are tolerated.")
+
+
+class Activation(Model):
+    """When a model may begin to serve. It is fetched and verified before, and the Previous one serves until then."""
+
+    not_before: Time | None = Field(None, description="Not before this moment.")
+    windows: tuple[Window, ...] = Field(
+        (), max_length=32, description="Within one of these; empty: at any time.", json_schema_extra=_ATOMIC
+    )
+    time_zone: Annotated[str, Field(max_length=64)] = Field(
+        "", description="IANA time zone of the windows; absent: UTC."
+    )
+
+
 class AssignedModel(Model):
     """A model that the pods should serve."""
 
@@ -110,14 +137,19 @@ class AssignedModel(Model):
     sources: tuple[Uri, ...] = Field(
         (), max_length=16, description="Where it can be fetched, tried in this order.", json_schema_extra=_ATOMIC
     )
-    role: Literal["Stable", "Canary"] = Field("Stable", description="Whether it is the trusted or the new one.")
+    role: Literal["Stable", "Canary", "Previous"] = Field(
+        "Stable",
+        description="Whether it is the trusted one, the new one beside it, or what the site goes back to by itself.",
+    )
+    activation: Activation | None = Field(None, description="When it may begin to serve; absent: at once.")
+    attempt: NonNegative = Field(0, description="A refusal here of an earlier attempt is forgotten.")
     traffic: Percent | None = Field(None, description="Share of the requests that it answers.")
     mirror: int | None = Field(None, ge=0, le=100, description="Per cent of the requests that both versions see.")
     signature: Signature | None = Field(None, description="Whether and by whom it must be signed.")
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Settings that belong to the model.", json_schema_extra=_OPAQUE
     )
-    local_gates: tuple[Gate, ...] = Field(
+    local_gates: tuple[LocalGate, ...] = Field(
         (), max_length=16, description="Checks that the agent makes.", json_schema_extra=_ATOMIC
     )
     download_pace: Bandwidth | None = Field(None, description="Bit/s of the download.")
@@ -149,6 +181,36 @@ class AssignedSecret(Model):
     use: str = Field(min_length=1, max_length=64, description="What it is for: Pull, to fetch models.")
 
 
+class WatchedQuery(Model):
+    """A question to the site's Prometheus."""
+
+    name: DnsLabel = Field(description="Gate that asks.")
+    query: Annotated[str, Field(max_length=4096)] = Field(description="PromQL, resolved.")
+    baseline_query: Annotated[str, Field(max_length=4096)] | None = Field(
+        None, description="The same about the old version."
+    )
+
+
+class Watch(Model):
+    """What the hub needs to know of the models while it watches them."""
+
+    since: Time = Field(description="Counters count from here.")
+    interval: Duration = Field(description="How often they are reported.")
+    queries: tuple[WatchedQuery, ...] = Field(
+        (), max_length=16, description="Asked of the site's Prometheus.", json_schema_extra=_ATOMIC
+    )
+
+
+class AvoidedVersion(Model):
+    """A version that the whole release went back from: the site remembers it."""
+
+    identity: str = Field(max_length=128, description="Its digest and parameters.")
+    version: str = Field("", max_length=63, description="Version.")
+    reason: str = Field("", max_length=1024, description="Why.")
+    attempt: NonNegative = Field(0, description="Attempt that it was refused in.")
+    at: Time = Field(description="When.")
+
+
 class AssignmentSpec(Model):
     """What should run."""
 
@@ -177,6 +239,10 @@ class AssignmentSpec(Model):
     models: tuple[AssignedModel, ...] = Field(
         (), max_length=8, description="Models that the pods should serve.", json_schema_extra=_ATOMIC
     )
+    watch: Watch | None = Field(None, description="What is to be reported while the models are watched.")
+    avoid: tuple[AvoidedVersion, ...] = Field(
+        (), max_length=10, description="Versions that the release went back from.", json_schema_extra=_ATOMIC
+    )
     offload: AssignedOffload | None = Field(None, description="Where hard requests go.")
     secrets: tuple[AssignedSecret, ...] = Field(
         (), max_length=16, description="Secrets that the job needs.", json_schema_extra=_ATOMIC
@@ -202,7 +268,7 @@ class NodeStatus(Model):
 class Refusal(Model):
     """Why a digest is not tried again here until told."""
 
-    step: Literal["Fetch", "Verify", "Signature", "Load", "Schema", "Golden", "Warm", "Mirror"] = Field(
+    step: Literal["Fetch", "Verify", "Signature", "Load", "Schema", "Golden", "Warm", "Mirror", "Gate"] = Field(
         description="Step that failed."
     )
     reason: str = Field(max_length=128, description="Why, as one word.")
@@ -217,7 +283,18 @@ class ModelStatus(Model):
     version: str = Field("", max_length=63, description="Version.")
     digest: str = Field(max_length=71, description="Digest.")
     state: (
-        Literal["Pending", "Fetching", "Verifying", "Loading", "Checking", "Warming", "Mirroring", "Serving", "Failed"]
+        Literal[
+            "Pending",
+            "Fetching",
+            "Verifying",
+            "Staged",
+            "Loading",
+            "Checking",
+            "Warming",
+            "Mirroring",
+            "Serving",
+            "Failed",
+        ]
         | None
     ) = Field(None, description="How far it is on the pod that is furthest behind.")
     serving: bool = Field(False, description="Whether every ready replica serves it.")
@@ -225,7 +302,11 @@ class ModelStatus(Model):
     since: Time | None = Field(None, description="Since when it serves.")
     refused: Refusal | None = Field(None, description="Why it is not tried again here until told.")
     warning: Refusal | None = Field(None, description="What signature policy Require would have refused it for.")
-    bytes: NonNegative | None = Field(None, description="Bytes fetched.")
+    bytes: NonNegative | None = Field(None, description="Bytes of its files.")
+    received: NonNegative | None = Field(
+        None, description="Bytes of it that came to the site, those fetched twice twice."
+    )
+    shared: NonNegative | None = Field(None, description="Bytes of it that a node of the site got from another one.")
     seconds: Decimal | None = Field(None, description="Seconds from the order to serving.")
 
 
@@ -245,7 +326,34 @@ class Counters(Model):
     requests: NonNegative = Field(0, description="Requests.")
     errors: NonNegative = Field(0, description="Requests that failed.")
     restarts: NonNegative = Field(0, description="Restarts of its pods.")
+    since: Time | None = Field(None, description="What is counted from; absent: since its pods began to serve it.")
     histograms: tuple[Histogram, ...] = Field((), max_length=8, description="Histograms.", json_schema_extra=_ATOMIC)
+
+
+class QueryResult(Model):
+    """What the site's Prometheus said to a question of a gate."""
+
+    name: DnsLabel = Field(description="Gate that asks.")
+    at: Time = Field(description="When the value was taken.")
+    value: Annotated[str, Field(max_length=32)] | None = Field(None, description="The value; absent: no data.")
+    baseline: Annotated[str, Field(max_length=32)] | None = Field(None, description="Value of the old version.")
+    samples: NonNegative = Field(0, description="Points of the range that had a value.")
+    error: str = Field("", max_length=1024, description="Why there is no answer.")
+
+
+class RefusedHere(Model):
+    """A version that is not tried again at this site until told."""
+
+    identity: str = Field(max_length=128, description="Its digest and parameters.")
+    digest: Digest = Field(description="Digest.")
+    version: str = Field("", max_length=63, description="Version.")
+    scope: Literal["Site", "Release"] = Field(
+        description="Whether this site refused it, or the release went back from it everywhere."
+    )
+    step: str = Field("", max_length=16, description="Step that failed here.")
+    reason: str = Field("", max_length=1024, description="Why.")
+    attempt: NonNegative = Field(0, description="Attempt that it was refused in.")
+    at: Time = Field(description="When.")
 
 
 class LocalPlan(Model):
@@ -278,6 +386,12 @@ class AssignmentStatus(Model):
     )
     counters: tuple[Counters, ...] = Field(
         (), max_length=8, description="What happened, by digest.", json_schema_extra=_ATOMIC
+    )
+    gates: tuple[QueryResult, ...] = Field(
+        (), max_length=16, description="What the site's Prometheus said.", json_schema_extra=_ATOMIC
+    )
+    refused: tuple[RefusedHere, ...] = Field(
+        (), max_length=10, description="Versions that are not tried again here.", json_schema_extra=_ATOMIC
     )
     local_plan: LocalPlan | None = Field(None, description="What the agent decided by itself.")
 

@@ -19,6 +19,7 @@ from edgeward.api.common import (
 )
 
 _ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+_OPAQUE: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 Figure = Annotated[str, Field(max_length=32)]
 """a decimal number that only the operator writes: no pattern, which would cost the definition 2 KB"""
 PerMille = Annotated[int, Field(ge=0, le=1000)]
@@ -236,3 +237,6 @@ class InferenceJobStatus(Model):
     nomination: Nomination | None = Field(None, description="A place that is being made free.")
     scaling: ScalingStatus | None = Field(None, description="How the number of replicas was found.")
     learned: Learned | None = Field(None, description="What was learned from the runtimes.")
+    pod_rollout: dict[str, Any] | None = Field(
+        None, description="How far a change of the pods is.", json_schema_extra=_OPAQUE
+    )

@@ -18,6 +18,7 @@ from edgeward.api.common import (
     Model,
     NonNegative,
     Percent,
+    Quantity,
     SiteName,
     Tier,
     Time,
@@ -77,6 +78,7 @@ class VariantMatch(Model):
     arch: Annotated[str, Field(max_length=63)] | None = Field(
         None, description="Architecture of the node, such as arm64."
     )
+    max_memory: Quantity | None = Field(None, description="Nodes with no more allocatable memory than this.")
 
 
 class Variant(Model):
@@ -92,6 +94,8 @@ class Track(Model):
     repository: Uri = Field(description="Repository to watch, such as oci://registry/models/sign-reader.")
     constraint: str = Field(min_length=1, max_length=128, description="Versions that are taken, such as 1.x.")
     interval: Duration = Field("5m", description="How often to look.")
+    pull_secret: DnsLabel | None = Field(None, description="Secret in this namespace with the credentials.")
+    signature: Signature | None = Field(None, description="Whether and by whom a version must be signed to be taken.")
 
 
 class WaveSites(Model):
@@ -158,6 +162,9 @@ class Rollout(Model):
     deadline: Duration | None = Field(None, description="How long the whole rollout may take.")
 
 
+BuiltinGate = Literal["ErrorRate", "LatencyP95", "Drift", "Agreement", "Accuracy", "CrashLoop"]
+
+
 class Gate(Model):
     """One check between waves."""
 
@@ -176,9 +183,7 @@ class Gate(Model):
     )
 
     name: DnsLabel = Field(description="Name of the gate.")
-    builtin: Literal["ErrorRate", "LatencyP95", "Drift", "Agreement", "Accuracy", "CrashLoop"] | None = Field(
-        None, description="A check that needs no Prometheus."
-    )
+    builtin: BuiltinGate | None = Field(None, description="A check that needs no Prometheus.")
     query: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(None, description="A PromQL expression.")
     evaluate_at: Literal["Site", "Hub"] | None = Field(None, description="Whose Prometheus is asked; absent: Site.")
     compare: Literal["Baseline", "Absolute"] | None = Field(
@@ -276,11 +281,34 @@ class ReleaseException(Model):
     message: str = Field("", max_length=1024, description="Why, for a person.")
 
 
+Outcome = Literal["Waiting", "Passed", "Failed", "NoData", "Error"]
+
+
+class GateCheck(Model):
+    """One look through a gate."""
+
+    at: Time = Field(description="When the value was taken.")
+    outcome: Outcome = Field(description="What it said.")
+    value: str | None = Field(None, max_length=32, description="Value that was seen.")
+    baseline: str | None = Field(None, max_length=32, description="Value of the old version over the same window.")
+    threshold: str | None = Field(None, max_length=32, description="Bound that it was held against.")
+    samples: NonNegative = Field(0, description="Samples behind the value.")
+
+
 class GateStatus(Model):
     """Outcome of a gate; each outcome is its own, and no data is never a pass."""
 
     name: DnsLabel = Field(description="The gate.")
-    outcome: Literal["Waiting", "Passed", "Failed", "NoData", "Error"] = Field(description="What the last look said.")
+    variant: str = Field("", max_length=71, description="Digest of the variant that was judged; absent: the main one.")
+    query: str = Field("", max_length=2048, description="PromQL that was asked last, resolved.")
+    looks: NonNegative = Field(0, description="Looks in this wave.")
+    passes: NonNegative = Field(0, description="Passes in a row.")
+    failures: NonNegative = Field(0, description="Failures in this wave.")
+    baseline: str | None = Field(None, max_length=32, description="Last value of the old version.")
+    checks: tuple[GateCheck, ...] = Field(
+        (), max_length=5, description="The last looks, the newest first.", json_schema_extra=_ATOMIC
+    )
+    outcome: Outcome = Field(description="What the last look said.")
     value: str | None = Field(None, max_length=32, description="Value that was seen.")
     threshold: str | None = Field(None, max_length=32, description="Bound that it was held against.")
     samples: NonNegative = Field(0, description="Requests behind the value.")
@@ -301,6 +329,7 @@ class RolloutStatus(Model):
     baking_since: Time | None = Field(None, description="Since when the wave is watched.")
     hold: Literal["Command", "GateFailed"] | None = Field(None, description="Why nothing moves until somebody says so.")
     token: str = Field("", max_length=128, description="Of the last command that was acted on.")
+    attempt: NonNegative = Field(0, description="Counts up with every retry.")
     why: str = Field("", max_length=1024, description="Why it went back, or is held.")
     waits_for: str = Field("", max_length=1024, description="What the next move hangs on.")
 
@@ -311,6 +340,7 @@ class RefusedVersion(Model):
     version: str = Field("", max_length=63, description="Version.")
     identity: str = Field(max_length=128, description="Its digest and parameters.")
     reason: str = Field("", max_length=1024, description="Why.")
+    attempt: NonNegative = Field(0, description="Attempt that it was refused in; a later one may try it again.")
     at: Time = Field(description="When.")
 
 
@@ -325,7 +355,21 @@ class ReleasedVersion(Model):
     )
     signature: Signature | None = Field(None, description="Whether and by whom it must be signed.")
     pull_secret: DnsLabel | None = Field(None, description="Secret with the credentials.")
+    variants: tuple[Variant, ...] = Field(
+        (), max_length=16, description="Its artifacts for some nodes.", json_schema_extra=_ATOMIC
+    )
     finished: Time = Field(description="When every site that was there served it.")
+
+
+class TrackedVersion(Model):
+    """What spec.track came to: the newest version that matches and whose signature holds."""
+
+    version: Version = Field(description="Version.")
+    artifact: Artifact = Field(description="Its bytes.")
+    variants: tuple[Variant, ...] = Field(
+        (), max_length=16, description="Its artifacts for some nodes.", json_schema_extra=_ATOMIC
+    )
+    at: Time = Field(description="When it was taken.")
 
 
 class ModelReleaseStatus(Model):
@@ -348,6 +392,7 @@ class ModelReleaseStatus(Model):
         (), max_length=16, description="Outcome of the gates.", json_schema_extra=_ATOMIC
     )
     rollout: RolloutStatus | None = Field(None, description="How far the rollout is; absent without spec.rollout.")
+    tracked: TrackedVersion | None = Field(None, description="What spec.track came to.")
     refused: tuple[RefusedVersion, ...] = Field(
         (), max_length=10, description="Versions that are not tried again until told.", json_schema_extra=_ATOMIC
     )

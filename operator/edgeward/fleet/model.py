@@ -13,8 +13,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edgeward.api.assignment import Counters, QueryResult, RefusedHere
 from edgeward.api.common import LabelSelector
-from edgeward.api.modelrelease import RefusedVersion, ReleasedVersion, Rollout, RolloutStatus, Signature
+from edgeward.api.modelrelease import Gate, RefusedVersion, ReleasedVersion, Rollout, RolloutStatus, Signature, Window
 
 Labels = Mapping[str, str]
 OWN_CLUSTER = "in-cluster"
@@ -181,6 +182,10 @@ class Site:
     """the most replicas that may be placed here"""
     quota_cpu: int | None = None
     """the most cpu that may be requested here, millicores"""
+    time_zone: str = ""
+    """IANA name, "" for UTC"""
+    windows: tuple[Window, ...] = ()
+    """when models and pods here may change; empty: at any time"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -510,6 +515,12 @@ class SiteModels:
     replicas: int = 0
     beside: ModelVersion | None = None
     """the new version as its canary"""
+    counters: tuple[Counters, ...] = ()
+    """what its runtimes did with each digest while they are watched"""
+    results: tuple[QueryResult, ...] = ()
+    """what the site's Prometheus said to the gates"""
+    avoids: tuple[RefusedHere, ...] = ()
+    """versions that the site remembers not to try again"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,6 +539,7 @@ class Release:
     sites: tuple[SiteModels, ...] = ()
     rollout: Rollout | None = None
     """how a new version goes out; None: everywhere at once"""
+    gates: tuple[Gate, ...] = ()
     automatic_rollback: bool = True
     remembered: RolloutStatus | None = None
     refused: tuple[RefusedVersion, ...] = ()

@@ -96,6 +96,8 @@ def _site(name: str, nodes: list[Node], declared: SiteObject | None) -> Site:
         watts_per_cpu=_decimal(spec.power.watts_per_cpu) if spec and spec.power else None,
         quota_replicas=spec.quota.replicas if spec and spec.quota else None,
         quota_cpu=parse_cpu(spec.quota.cpu) if spec and spec.quota and spec.quota.cpu is not None else None,
+        time_zone=(spec.time_zone or "") if spec else "",
+        windows=spec.windows if spec else (),
     )
 
 

@@ -61,6 +61,7 @@ def read_release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Rel
         problem=problem,
         sites=sites,
         rollout=spec.rollout if _has_a_way(spec) else None,
+        gates=spec.gates,
         automatic_rollback=spec.rollback is None or spec.rollback.automatic,
         remembered=status.rollout,
         refused=status.refused,
@@ -114,4 +115,7 @@ def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
         ),
         ready=assignment.status.ready_replicas,
         replicas=sum(node.replicas for node in assignment.spec.nodes),
+        counters=assignment.status.counters,
+        results=assignment.status.gates,
+        avoids=assignment.status.refused,
     )

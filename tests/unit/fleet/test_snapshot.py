@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeward.api.assignment import Counters, Histogram, QueryResult, RefusedHere
 from edgeward.api.common import LabelSelector
-from edgeward.api.modelrelease import RefusedVersion, ReleasedVersion, Rollout, RolloutStatus
+from edgeward.api.modelrelease import Gate, RefusedVersion, ReleasedVersion, Rollout, RolloutStatus, Window
 from edgeward.fleet import model
 from edgeward.fleet.model import Fleet, Job, Live, Node, Resources, Sample, Site
 from edgeward.fleet.snapshot import SnapshotError, decode, encode, text
@@ -63,6 +64,18 @@ EXAMPLES: dict[type, list[object]] = {
         RolloutStatus.model_validate({"target": "d", "phase": "Baking", "started": TIME, "bakingSince": TIME}),
         RolloutStatus.model_validate({"target": "d", "phase": "Rolling", "started": TIME, "members": ["a", "b"]}),
     ],
+    Gate: [Gate(name="a", builtin="ErrorRate", max="1.05"), Gate(name="b", query="up", min="1")],
+    Window: [Window(start="02:00", duration="3h"), Window(days=("Mon",), start="23:00", duration="30m")],
+    Counters: [
+        Counters(
+            digest=f"sha256:{7:064x}",
+            requests=3,
+            since=TIME,
+            histograms=(Histogram(name="Latency", bounds=("0.1",), counts=(1, 2), sum="0.5"),),
+        )
+    ],
+    QueryResult: [QueryResult(name="a", at=TIME, value="1", samples=3), QueryResult(name="a", at=TIME, error="why")],
+    RefusedHere: [RefusedHere(identity="d+1", digest=f"sha256:{7:064x}", scope="Site", reason="why", at=TIME)],
     RefusedVersion: [RefusedVersion(version="1", identity="d", reason="why", at=TIME)],
     ReleasedVersion: [
         ReleasedVersion(
