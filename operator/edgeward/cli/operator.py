@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from edgeward import __version__
 from edgeward.agent.agent import WATCHED as AGENT_WATCHES
 from edgeward.agent.agent import Agent
+from edgeward.agent.report import is_lost
 from edgeward.agent.traffic import TrafficReader
 from edgeward.cluster import trim
 from edgeward.cluster.cache import Cache, Lag
@@ -42,6 +43,7 @@ from edgeward.cluster.resync import seed, watch_the_watches
 from edgeward.fleet.model import Live
 from edgeward.fleet.names import LABEL_MANAGED_BY, MANAGED_BY
 from edgeward.hub import debug, handlers, http
+from edgeward.hub.heartbeats import Heartbeats
 from edgeward.hub.hub import WATCHED as HUB_WATCHES
 from edgeward.hub.hub import Hub
 from edgeward.hub.telemetry import OperatorMetrics
@@ -87,6 +89,11 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
             poller.forget(set(cache[NODES].objects))
             return poller.live, poller.problem
 
+        heartbeats = Heartbeats(
+            client=client,
+            ready=lambda: (name for name, node in cache[NODES].objects.items() if not is_lost(node)),
+            changed=lambda: hub.mark(),
+        )
         traffic = TrafficReader(cache=cache, interval=settings.metrics.traffic_interval)
         hub = Hub(
             client=client,
@@ -95,6 +102,7 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
             recorder=Recorder(client, "edgeward-hub"),
             live=live,
             measured=lambda: traffic.measured,
+            heard=lambda: heartbeats.heard,
         )
         agent = Agent(
             client=client, cache=cache, settings=settings.agent(), recorder=Recorder(client, "edgeward-agent")
@@ -132,6 +140,7 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
             handlers.run(handlers.registry(client, cache), watching),
             _check_watches(client, cache, lag, settings),
             _lead(leadership, hub, agent, poller, traffic, cache),
+            _listen(heartbeats, cache),
         ]
         log.info("edgeward %s started as %s", __version__, identity)
         try:
@@ -172,6 +181,13 @@ async def _lead(
         lost = True
     if lost:
         raise LeaseLost(leadership.identity)
+
+
+async def _listen(heartbeats: Heartbeats, cache: Cache) -> None:
+    """From when the cache says which nodes are Ready: they are what the first look goes by."""
+    while not cache.ready:
+        await asyncio.sleep(0.1)
+    await heartbeats.run()
 
 
 async def _check_watches(client: Client, cache: Cache, lag: Lag, settings: OperatorSettings) -> None:

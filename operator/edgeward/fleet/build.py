@@ -37,12 +37,14 @@ def build(
     assignments: Iterable[Raw],
     namespaces: Iterable[Raw] = (),
     live: Mapping[str, Live] | None = None,
+    heard: Mapping[str, bool] | None = None,
     measured: Iterable[Measured] = (),
     metrics_problem: str = "",
     settings: BuildSettings | None = None,
     reader: Reader | None = None,
 ) -> Fleet:
-    """A Fleet of everything. `live` is by node name; a node that is not in it is unknown, not idle.
+    """A Fleet of everything. `live` is by node name; a node that is not in it is unknown, not idle. `heard`: see
+    read_sites.
 
     reader: one that is kept from call to call saves reading what has not changed; the result is the same.
     """
@@ -75,7 +77,7 @@ def build(
         read_release(raw, parsed, reader) for raw in releases if "deletionTimestamp" not in raw["metadata"]
     )
     by_release = {release.key: release for release in release_list}
-    fleet_sites = read_sites(fleet_nodes, declared)
+    fleet_sites = read_sites(fleet_nodes, declared, heard)
     limits = Limits(namespaces, max_priority_tier=settings.max_priority_tier)
     places = pooled(by_name, fleet_sites, started)
     return Fleet(

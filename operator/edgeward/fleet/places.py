@@ -57,17 +57,21 @@ def read_node(
     )
 
 
-def read_sites(nodes: Iterable[Node], declared: Iterable[SiteObject]) -> tuple[Site, ...]:
+def read_sites(
+    nodes: Iterable[Node], declared: Iterable[SiteObject], heard: Mapping[str, bool] | None = None
+) -> tuple[Site, ...]:
+    """heard: by node, whether it renewed its Lease lately; of one that is not in it, its Ready condition counts."""
     members: dict[str, list[Node]] = {}
     for node in nodes:
         members.setdefault(node.site, []).append(node)
     objects = {site.name: site for site in declared}
     return tuple(
-        _site(name, members.get(name, []), objects.get(name)) for name in sorted(members.keys() | objects.keys())
+        _site(name, members.get(name, []), objects.get(name), heard or {})
+        for name in sorted(members.keys() | objects.keys())
     )
 
 
-def _site(name: str, nodes: list[Node], declared: SiteObject | None) -> Site:
+def _site(name: str, nodes: list[Node], declared: SiteObject | None, heard: Mapping[str, bool]) -> Site:
     spec = declared.spec if declared else None
     tier = (spec.tier if spec else None) or (nodes[0].tier if nodes else "")
     region = (spec.region if spec else None) or _common_label(nodes, LABEL_REGION)
@@ -83,7 +87,7 @@ def _site(name: str, nodes: list[Node], declared: SiteObject | None) -> Site:
         region=region,
         labels={**own, LABEL_SITE: name, LABEL_TIER: tier},
         # A pool without a node, scaled down to nothing, is as much there as its API server.
-        connected=elastic or any(node.ready for node in nodes),
+        connected=elastic or any(heard.get(node.name, node.ready) for node in nodes),
         # A Site that asks for a protection that does not work yet gets nothing new.
         unschedulable=bool(spec and spec.unschedulable) or refused,
         frozen=bool(spec and spec.frozen),

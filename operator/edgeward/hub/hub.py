@@ -73,6 +73,7 @@ class Hub:
         recorder: Recorder,
         live: Callable[[], tuple[Mapping[str, Live], str]],
         measured: Callable[[], Iterable[Measured]] = tuple,
+        heard: Callable[[], Mapping[str, bool]] = dict,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
@@ -80,6 +81,7 @@ class Hub:
         self._settings = settings
         self._live = live
         self._measured = measured
+        self._heard = heard
         self._clock = clock
         self._dirty = asyncio.Event()
         self._sweep = Sweep(
@@ -170,6 +172,7 @@ class Hub:
             namespaces=self._cache[NAMESPACES].all(),
             assignments=self._cache[ASSIGNMENTS].all(),
             live=dict(live),
+            heard=self._heard(),
             metrics_problem=problem,
             measured=tuple(self._measured()),
         )

@@ -47,6 +47,8 @@ class Seen:
     assignments: list[Object]
     namespaces: list[Object]
     live: Mapping[str, Live]
+    heard: Mapping[str, bool]
+    """by node, whether it renewed its Lease lately"""
     metrics_problem: str
     measured: tuple[Measured, ...]
 
@@ -88,6 +90,7 @@ def observe(seen: Seen, *, settings: BuildSettings, reader: Reader) -> Facts:
         assignments=seen.assignments,
         namespaces=seen.namespaces,
         live=seen.live,
+        heard=seen.heard,
         measured=seen.measured,
         metrics_problem=seen.metrics_problem,
         settings=settings,

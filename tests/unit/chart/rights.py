@@ -36,7 +36,7 @@ VERBS = {
 REQUESTS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "DELETE": "delete"}
 CONSTANTS = {name: value for name, value in vars(resources).items() if isinstance(value, Resource)}
 OWN_NAMESPACE = (ASSIGNMENTS, LEASES)
-"""written in the operator's own namespace only; lists and watches are made over all namespaces"""
+"""written in the operator's own namespace only; lists and watches are made over all namespaces, but for Leases"""
 
 WRAPPERS = {
     ("hub/writer.py", "apply"): "apply",
@@ -140,7 +140,7 @@ def _of(
 
 
 def _right(kind: Resource, verb: str, subresource: str = "") -> Right:
-    everywhere = kind not in OWN_NAMESPACE or verb in ("list", "watch")
+    everywhere = kind not in OWN_NAMESPACE or (verb in ("list", "watch") and kind is not LEASES)
     return Right(everywhere, kind.group, kind.plural + subresource, verb)
 
 

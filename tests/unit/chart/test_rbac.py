@@ -10,15 +10,16 @@ from .rights import PEOPLES, SOURCE, Right, granted, needed, rules_of
 
 CLUSTER_ROLE = rules_of("clusterrole.yaml", "ClusterRole")
 ROLE = rules_of("role.yaml", "Role")
+NODE_ROLE = rules_of("noderole.yaml", "Role")
 SNAPSHOT_ROLE = rules_of("snapshotrole.yaml", "Role")
 
 
 def test_every_call_is_allowed() -> None:
-    assert needed() - granted([CLUSTER_ROLE, ROLE]) == set()
+    assert needed() - granted([CLUSTER_ROLE, ROLE, NODE_ROLE]) == set()
 
 
 def test_nothing_else_is_allowed() -> None:
-    assert granted([CLUSTER_ROLE, ROLE]) - needed() == set()
+    assert granted([CLUSTER_ROLE, ROLE, NODE_ROLE]) - needed() == set()
 
 
 def test_the_source_was_read() -> None:
