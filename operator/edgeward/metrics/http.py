@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import requests
+from prometheus_api_client import PrometheusConnect
+from prometheus_api_client.exceptions import PrometheusApiClientException
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
 MOST = 8 * 2**20
@@ -66,3 +71,32 @@ class Bounded(HTTPAdapter):
         response._content_consumed = True  # type: ignore[attr-defined]
         response.raw.release_conn()
         return response
+
+
+def connect(url: str, *, deadline: float, headers: Mapping[str, str] | None = None) -> PrometheusConnect:
+    """The library's client with these bounds. Its own time limit is per socket operation, and its retries take six
+    seconds."""
+    session, url = requests.Session(), url.rstrip("/")
+    client = PrometheusConnect(url=url, headers=dict(headers or {}), session=session, timeout=math.ceil(deadline))
+    session.mount(url, Bounded(deadline=deadline))  # in the place of the adapter that it has just mounted
+    return client
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong, in words that stay the same from one failure to the next: they end up in conditions."""
+    if isinstance(error, requests.exceptions.JSONDecodeError):
+        return "answered something that is not JSON"
+    if isinstance(error, TooLarge):
+        return f"sent more than {MOST >> 20} MiB"
+    if isinstance(error, Redirected):
+        return "answered with a redirect, which is not followed: set the address that it leads to"
+    if isinstance(error, (KeyError, TypeError, IndexError, AttributeError)):
+        return "answered something that is not a vector"
+    if isinstance(error, (requests.exceptions.RequestException, HTTPError)):
+        return "cannot be reached, or broke off"
+    if isinstance(error, PrometheusApiClientException):
+        # Of the body only Prometheus' own words, such as a parse error; a proxy's may hold a request's number.
+        status, own = re.search(r"HTTP Status Code (\d+)", str(error)), re.search(r'"error": ?"([^"]*)"', str(error))
+        told = f": {own[1][:120]}" if own else ""
+        return f"refused the query{f' with HTTP {status[1]}' if status else ''}{told}"
+    return f"failed: {type(error).__name__}"

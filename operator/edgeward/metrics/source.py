@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,14 +11,11 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import requests
-from prometheus_api_client import PrometheusConnect
-from prometheus_api_client.exceptions import PrometheusApiClientException
-from urllib3.exceptions import HTTPError
 
 from edgeward.api.quantity import parse_bytes, parse_quantity
 from edgeward.fleet.model import Live, Sample
 
-from .http import MOST, Bounded, Redirected, TooLarge
+from .http import connect, in_words
 from .profiles import Profile
 
 
@@ -59,11 +54,7 @@ class PrometheusSource:
         self._profile = profile
         self._window = window
         self._deadline = deadline
-        session, url = requests.Session(), url.rstrip("/")
-        self._client = PrometheusConnect(
-            url=url, headers=dict(headers or {}), session=session, timeout=math.ceil(deadline)
-        )
-        session.mount(url, Bounded(deadline=deadline))  # in the place of the adapter that it has just mounted
+        self._client = connect(url, deadline=deadline, headers=headers)
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="prometheus")
         self._running = 0
         self._lock = threading.Lock()
@@ -88,7 +79,7 @@ class PrometheusSource:
         except (TimeoutError, requests.exceptions.Timeout):
             return Reading(problem=f"{self.name} {late}")
         except Exception as error:  # a library that parses whatever came may raise anything
-            return Reading(problem=f"{self.name} {_in_words(error)}")
+            return Reading(problem=f"{self.name} {in_words(error)}")
         try:
             return self._combine(answers)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError):
@@ -119,26 +110,6 @@ class PrometheusSource:
         if not live:
             return Reading(problem=f"{self.name} has no series for profile {self._profile.name}: is the scrape set up?")
         return Reading(live=live)
-
-
-def _in_words(error: Exception) -> str:
-    """What went wrong, in words that stay the same from one failure to the next: they end up in conditions."""
-    if isinstance(error, requests.exceptions.JSONDecodeError):
-        return "answered something that is not JSON"
-    if isinstance(error, TooLarge):
-        return f"sent more than {MOST >> 20} MiB"
-    if isinstance(error, Redirected):
-        return "answered with a redirect, which is not followed: set the address that it leads to"
-    if isinstance(error, (KeyError, TypeError, IndexError, AttributeError)):
-        return "answered something that is not a vector"
-    if isinstance(error, (requests.exceptions.RequestException, HTTPError)):
-        return "cannot be reached, or broke off"
-    if isinstance(error, PrometheusApiClientException):
-        # Of the body only Prometheus' own words, such as a parse error; a proxy's may hold a request's number.
-        status, own = re.search(r"HTTP Status Code (\d+)", str(error)), re.search(r'"error": ?"([^"]*)"', str(error))
-        told = f": {own[1][:120]}" if own else ""
-        return f"refused the query{f' with HTTP {status[1]}' if status else ''}{told}"
-    return f"failed: {type(error).__name__}"
 
 
 def _vector(answer: Any, label: str) -> dict[str, list[float]]:
