@@ -71,6 +71,7 @@ class Reason(StrEnum):
     GOLDEN_FAILED = "GoldenFailed"
     WARM_FAILED = "WarmFailed"
     MIRROR_FAILED = "MirrorFailed"
+    GATE_FAILED = "GateFailed"
     # The other conditions
     FRESH = "Fresh"
     STALE = "Stale"
@@ -102,6 +103,14 @@ class Reason(StrEnum):
     NODE_LOST = "NodeLost"
     RELEASE_STARTED = "ReleaseStarted"
     RELEASE_COMPLETED = "ReleaseCompleted"
+    WAVE_STARTED = "WaveStarted"
+    WAVE_BAKING = "WaveBaking"
+    WAVE_PASSED = "WavePassed"
+    GATE_PASSED = "GatePassed"
+    GATE_WITHOUT_DATA = "GateWithoutData"
+    RELEASE_HELD = "ReleaseHeld"
+    RELEASE_RESUMED = "ReleaseResumed"
+    RELEASE_RETRIED = "ReleaseRetried"
     MODEL_REFUSED = "ModelRefused"
     METRICS_LOST = "MetricsLost"
     METRICS_BACK = "MetricsBack"
@@ -121,6 +130,7 @@ STEP_REASONS: Mapping[str, Reason] = {
     "Golden": Reason.GOLDEN_FAILED,
     "Warm": Reason.WARM_FAILED,
     "Mirror": Reason.MIRROR_FAILED,
+    "Gate": Reason.GATE_FAILED,
 }
 
 
@@ -178,6 +188,7 @@ TRUTH: Mapping[Reason, Outcome] = {
     Reason.GOLDEN_FAILED: _FAILED,
     Reason.WARM_FAILED: _FAILED,
     Reason.MIRROR_FAILED: _FAILED,
+    Reason.GATE_FAILED: _FAILED,
 }
 
 

@@ -267,6 +267,7 @@ class ReleaseSites(Model):
     pending: NonNegative = Field(0, description="Sites on their way.")
     failed: NonNegative = Field(0, description="Sites that refused the target version.")
     offline: NonNegative = Field(0, description="Sites that are not connected; they catch up by themselves.")
+    summary: str = Field("", max_length=63, description="The same in a few words.")
 
 
 class ReleaseException(Model):
@@ -420,24 +421,14 @@ class ModelRelease(KubeObject):
             ),
         ),
         columns=(
-            Column(name="Version", path=".spec.version", description="Version that is wanted"),
+            Column(name="Version", path=".status.targetVersion", description="Version that is wanted"),
             Column(name="Current", path=".status.currentVersion", description="Last version that every site served"),
-            Column(
-                name="Sites",
-                path=".status.sites.total",
-                type="integer",
-                description="Sites that should serve the model",
-            ),
-            Column(
-                name="Updated",
-                path=".status.sites.updated",
-                type="integer",
-                description="Sites that serve the wanted version",
-            ),
+            Column(name="Sites", path=".status.sites.summary", description="Sites that serve the wanted version"),
+            Column(name="Wave", path=".status.wave", description="Wave that is on its way"),
             Column(name="Ready", path='.status.conditions[?(@.type=="Ready")].status'),
             Column(name="Reason", path='.status.conditions[?(@.type=="Ready")].reason'),
             Column(name="Age", path=".metadata.creationTimestamp", type="date"),
-            Column(name="Digest", path=".spec.artifact.digest", priority=1),
+            Column(name="Digest", path=".status.targetDigest", priority=1),
             Column(name="Message", path='.status.conditions[?(@.type=="Ready")].message', priority=1),
         ),
     )

@@ -111,6 +111,7 @@ def release_events(before: ModelReleaseStatus, after: ModelReleaseStatus) -> lis
         )
     if after.current_digest and before.current_digest != after.current_digest:
         told.append((Reason.RELEASE_COMPLETED, f"version {after.current_version} was served everywhere", False))
+    told += _turns(before, after) + _looks(before, after)
     known = {(item.site, item.job, item.reason) for item in before.exceptions if item.state == "Failed"}
     for item in after.exceptions:
         if item.state == "Failed" and (item.site, item.job, item.reason) not in known:
@@ -120,4 +121,53 @@ def release_events(before: ModelReleaseStatus, after: ModelReleaseStatus) -> lis
     was = find(before.conditions, ConditionType.READY)
     if ready is not None and ready.reason in STALLED and (was is None or was.reason != ready.reason):
         told.append((Reason(ready.reason), ready.message, True))
+    return told
+
+
+def _turns(before: ModelReleaseStatus, after: ModelReleaseStatus) -> list[tuple[Reason, str, bool]]:
+    """The turns of a rollout in waves, from what it remembered and what it remembers."""
+    now = after.rollout
+    if now is None:
+        return []
+    was = before.rollout if before.rollout is not None and before.rollout.target == now.target else None
+    told: list[tuple[Reason, str, bool]] = []
+    if was is not None and now.attempt > was.attempt:
+        told.append((Reason.RELEASE_RETRIED, f"version {after.target_version} was tried again", False))
+        was = None
+    if was is not None and now.wave > was.wave:
+        told.append((Reason.WAVE_PASSED, f"wave {before.wave or was.wave + 1} passed", False))
+    moved_on = was is None or now.wave != was.wave
+    if now.members and (moved_on or (was is not None and not was.members)):
+        names = ", ".join(now.members[:5]) + (f" and {len(now.members) - 5} more" if len(now.members) > 5 else "")
+        told.append((Reason.WAVE_STARTED, f"wave {after.wave or now.wave + 1} began: {names}", False))
+    if now.phase == "Baking" and (moved_on or (was is not None and was.phase != "Baking")):
+        told.append((Reason.WAVE_BAKING, f"wave {after.wave or now.wave + 1} was watched: {now.waits_for}", False))
+    if now.phase == "RolledBack" and (was is None or was.phase != "RolledBack"):
+        back = f"; every site was told {after.current_version}" if after.current_version else ""
+        told.append((Reason.ROLLED_BACK, f"version {after.target_version} was taken back: {now.why}{back}", True))
+    held, holds = was.hold if was is not None else None, now.hold
+    if holds and holds != held:
+        told.append((Reason.RELEASE_HELD, f"{now.why}; waits for {now.waits_for}", holds == "GateFailed"))
+    elif held and not holds and now.phase != "RolledBack":
+        told.append((Reason.RELEASE_RESUMED, f"version {after.target_version} went on", False))
+    return told
+
+
+_OUTCOMES = {
+    "Passed": (Reason.GATE_PASSED, False),
+    "Failed": (Reason.GATE_FAILED, True),
+    "Error": (Reason.GATE_FAILED, True),
+    "NoData": (Reason.GATE_WITHOUT_DATA, False),
+}
+
+
+def _looks(before: ModelReleaseStatus, after: ModelReleaseStatus) -> list[tuple[Reason, str, bool]]:
+    """What gates say, where it is another word than at the look before."""
+    known = {(one.name, one.variant): one.outcome for one in before.gates}
+    told: list[tuple[Reason, str, bool]] = []
+    for gate in after.gates:
+        if gate.outcome in _OUTCOMES and known.get((gate.name, gate.variant)) != gate.outcome:
+            reason, warning = _OUTCOMES[gate.outcome]
+            of = f" of variant {gate.variant[:19]}" if gate.variant else ""
+            told.append((reason, f"gate {gate.name}{of}: {gate.message}", warning))
     return told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgeward.api.conditions import Reason, set_outcome
+from edgeward.api.conditions import ConditionType, Reason, remove_condition, set_condition, set_outcome
 from edgeward.api.modelrelease import ModelRelease, ModelReleaseStatus, ReleaseException, ReleaseSites, RolloutStatus
 from edgeward.rollout.step import ReleaseStep, SiteState
 
@@ -24,11 +24,23 @@ def release_status(release: ModelRelease, problem: str, step: ReleaseStep, *, no
         verdict = judge_release(release, step, counts)
     target = step.target
     current = step.current
+    conditions = set_outcome(
+        before.conditions, reason=verdict.reason, message=verdict.message, generation=release.generation, now=now
+    )
+    conditions = remove_condition(conditions, ConditionType.ROLLED_BACK)
+    if verdict.reason is Reason.ROLLED_BACK:
+        conditions = set_condition(
+            (*conditions, *(one for one in before.conditions if one.type == ConditionType.ROLLED_BACK)),
+            type=ConditionType.ROLLED_BACK,
+            status=True,
+            reason=verdict.reason,
+            message=verdict.message,
+            generation=release.generation,
+            now=now,
+        )
     return ModelReleaseStatus(
         observed_generation=release.generation,
-        conditions=set_outcome(
-            before.conditions, reason=verdict.reason, message=verdict.message, generation=release.generation, now=now
-        ),
+        conditions=conditions,
         current_version=current.version if current else None,
         current_digest=current.digest if current else None,
         target_version=target.version if target else None,
@@ -39,6 +51,7 @@ def release_status(release: ModelRelease, problem: str, step: ReleaseStep, *, no
             pending=counts[SiteState.PENDING],
             failed=counts[SiteState.FAILED],
             offline=counts[SiteState.OFFLINE],
+            summary=_summary(counts),
         ),
         exceptions=_exceptions(step),
         wave=_wave(release, step),
@@ -46,6 +59,12 @@ def release_status(release: ModelRelease, problem: str, step: ReleaseStep, *, no
         refused=step.refused,
         history=step.history,
     )
+
+
+def _summary(counts: Mapping[SiteState, int]) -> str:
+    """What `kubectl get` has one column for."""
+    others = (f"{counts[state]} {state.lower()}" for state in (SiteState.FAILED, SiteState.OFFLINE) if counts[state])
+    return ", ".join((f"{counts[SiteState.UPDATED]}/{sum(counts.values())}", *others))
 
 
 def _wave(release: ModelRelease, step: ReleaseStep) -> str | None:

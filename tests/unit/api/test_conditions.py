@@ -83,7 +83,7 @@ def test_every_rejection_of_a_job_can_be_shown() -> None:
 def test_words_are_fit_for_the_api() -> None:
     words = [*Reason, *ConditionType, *Rejection, *NodeRejection]
     assert all(re.fullmatch(r"[A-Z][A-Za-z0-9]+", word) for word in words)
-    assert set(STEP_REASONS) == {"Fetch", "Verify", "Signature", "Load", "Schema", "Golden", "Warm", "Mirror"}
+    assert set(STEP_REASONS) == {"Fetch", "Verify", "Signature", "Load", "Schema", "Golden", "Warm", "Mirror", "Gate"}
     assert all(reason in TRUTH for reason in STEP_REASONS.values())
 
 

@@ -115,6 +115,12 @@ REFUSED = {
     "state": "Failed",
     "refused": {"step": "Verify", "reason": "DigestMismatch", "message": "the bytes are sha256:c0ffee", "at": ago(30)},
 }
+IN_WAVES = {"waves": [{"name": "canary", "sites": {"count": 1}}, {"name": "all"}]}
+TAKEN_BACK = {
+    "rollout": {"target": DIGEST, "phase": "RolledBack", "started": ago(90), "why": "gate errors: 0.2"},
+    "refused": [{"version": "1.0", "identity": DIGEST, "reason": "gate errors: 0.2", "at": ago(30)}],
+    "history": [{"version": "0.9", "digest": OTHER, "sources": ["https://models/old"], "finished": ago(900)}],
+}
 UNSIGNED = {
     **{"name": "m", "version": "1.0", "digest": DIGEST, "replicas": 1, "state": "Serving"},
     "warning": {"step": "Signature", "reason": "SignatureMissing", "message": "nobody signed it", "at": ago(30)},
@@ -222,6 +228,13 @@ ROWS: dict[str, tuple[Any, str, str]] = {
         "Current",
         "Released",
     ),
+    "release-rolled-back": (
+        lambda: of_release(
+            release(rollout=IN_WAVES, status=TAKEN_BACK), at_work(told=[OLD], models=[OLD_SERVES]), job=job()
+        ),
+        "Failed",
+        "RolledBack",
+    ),
     "release-not-yet-available": (
         lambda: of_release(release(gates=[{"name": "g", "builtin": "Drift", "max": "1"}]), at_work(), job=job()),
         "Failed",
@@ -256,6 +269,8 @@ def test_companions_of_serving() -> None:
     assert said(ROWS["release-deleted-while-serving"][0](), "ModelReleaseMissing") == "True"
     assert said(ROWS["metrics-absent"][0](), "MetricsFresh") == "False"
     assert said(ROWS["serving"][0](), "ModelReleaseMissing") is None
+    assert said(ROWS["release-rolled-back"][0](), "RolledBack") == "True"
+    assert said(ROWS["release-done"][0](), "RolledBack") is None
     for name in ("serving", "pods-starting"):
         assert said(ROWS[name][0](), "Placed") == "True"
     for name in ("no-room", "forbidden-by-the-site", "no-model-yet"):
