@@ -326,7 +326,8 @@ class Counters(Model):
     requests: NonNegative = Field(0, description="Requests.")
     errors: NonNegative = Field(0, description="Requests that failed.")
     restarts: NonNegative = Field(0, description="Restarts of its pods.")
-    since: Time | None = Field(None, description="What is counted from; absent: since its pods began to serve it.")
+    since: Time | None = Field(None, description="Counted from; absent: since its pods began to serve it.")
+    at: Time | None = Field(None, description="Counted last.")
     histograms: tuple[Histogram, ...] = Field((), max_length=8, description="Histograms.", json_schema_extra=_ATOMIC)
 
 
