@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edgeward.api.assignment import AssignedModel, AssignedNode, Assignment, AssignmentSpec
 from edgeward.api.common import parse_bandwidth, parse_bytes, parse_quantity, seconds, to_dict
@@ -28,7 +27,9 @@ from edgeward.cluster.resources import (
 )
 from edgeward.fleet.names import (
     ANNOTATION_NODE,
+    ANNOTATION_PODS,
     ANNOTATION_SEAL,
+    ANNOTATION_TEMPLATE,
     LABEL_ASSIGNMENT,
     LABEL_JOB,
     LABEL_MANAGED_BY,
@@ -42,23 +43,14 @@ from edgeward.fleet.names import (
 from edgeward.fleet.redaction import DEFAULT, Redaction, strictest
 from edgeward.placement.formulas import priority_tier
 
-from .merge import overlay
+from . import podtemplate
 from .settings import AgentSettings
 
-PORT = 8080
 _GRPC = {"name": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
-CONFIG_DIR = "/etc/edgeward/job"
-STORE_DIR = "/var/lib/edgeward/store"
-CREDENTIALS = "credentials"
-CREDENTIALS_DIR = "/etc/edgeward/credentials"
-USER = 65532
 CONTRACT = 1
 MOST_BYTES = 2**53
 """the largest whole number that every JSON reader gets right"""
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
-SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
-RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-"""of every container's securityContext, by the Pod Security Standard of that name; the rest is said for the pod"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +108,8 @@ def children(
     PodDisruptionBudget of the user's covers the pods; two over one pod would refuse every eviction.
     """
     spec = assignment.spec
-    claimed = {str(item["metadata"]["name"]): _has_claim(item) for item in deployments if item is not None}
+    present = {str(item["metadata"]["name"]): item for item in deployments if item is not None}
+    claimed = {name: _has_claim(item) for name, item in present.items()}
     # Where a pod of a pool will run is not known before it does, and a claim of its own would tie it to that node.
     stores = {
         node.name: not is_pool(node.name) and claimed.get(placement_name(assignment, node.name), persistent)
@@ -141,6 +134,7 @@ def children(
                 _tier(assignment, tiers.get(node.name, "")),
                 settings,
                 stores[node.name],
+                present.get(placement_name(assignment, node.name)),
             ),
         )
         for node in spec.nodes
@@ -208,6 +202,7 @@ def models_document(assignment: Assignment, settings: AgentSettings) -> Object:
                 **{key: value for key, value in (("traffic", model.traffic), ("mirror", model.mirror)) if value},
             }
             for model in assignment.spec.models
+            if model.role != "Previous"
         ],
         "priority": 6 - _tier_of(assignment),  # its classes count from the most urgent, as Triton's do
         **_model_swap(assignment.spec.effective.model_swap),
@@ -358,164 +353,39 @@ def _budget(assignment: Assignment) -> list[Child]:
 
 
 def _deployment(
-    assignment: Assignment, node: AssignedNode, tier: str, settings: AgentSettings, persistent: bool
-) -> Object:
-    name = placement_name(assignment, node.name)
-    labels = {**_own(assignment), LABEL_PLACEMENT: name}
-    pod = _pod_template(assignment, node, tier, settings, persistent, labels)
-    over = assignment.spec.pod_template or {}
-    return {
-        "metadata": {**_meta(assignment, name, **labels), "annotations": {ANNOTATION_NODE: node.name}},
-        "spec": {
-            "replicas": node.replicas + node.leaving,
-            "revisionHistoryLimit": 2,
-            "selector": {"matchLabels": {LABEL_PLACEMENT: name}},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": _hardened(overlay(pod, {key: over[key] for key in over if key in ("metadata", "spec")})),
-        },
-    }
-
-
-def _hardened(template: Object) -> Object:
-    """What `restricted` asks of every container, for those too that a podTemplate brought along."""
-    spec = template["spec"]
-    for kind in ("containers", "initContainers"):
-        if isinstance(spec.get(kind), list):
-            spec = {**spec, kind: [overlay({"securityContext": RESTRICTED}, item) for item in spec[kind]]}
-    return {**template, "spec": spec}
-
-
-def _pod_template(
     assignment: Assignment,
     node: AssignedNode,
     tier: str,
     settings: AgentSettings,
     persistent: bool,
-    labels: Mapping[str, str],
+    present: Object | None,
 ) -> Object:
-    pool = is_pool(node.name)
-    claim = {"persistentVolumeClaim": {"claimName": store_name(assignment.spec.job.namespace, node.name)}}
+    """A Deployment keeps the template that was rendered when the facts came that its pods are made from: what a newer
+    Edgeward renders from the same facts is for the next change of them, and restarts no pod."""
+    name = placement_name(assignment, node.name)
+    labels = {**_own(assignment), LABEL_PLACEMENT: name}
+    revision = podtemplate.revision(assignment, node)
+    template = podtemplate.kept(present, revision) or podtemplate.rendered(
+        assignment,
+        node,
+        labels={LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: assignment.spec.job.name, **labels},
+        tier=tier,
+        settings=settings,
+        config=config_name(assignment),
+        claim=store_name(assignment.spec.job.namespace, node.name) if persistent else None,
+    )
+    about = {
+        ANNOTATION_NODE: node.name,
+        ANNOTATION_PODS: revision,
+        ANNOTATION_TEMPLATE: json.dumps(template, sort_keys=True, separators=(",", ":")),
+    }
     return {
-        "metadata": {
-            "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: assignment.spec.job.name, **labels},
-            # The cluster autoscaler keeps a node whose pod has an emptyDir, unless the pod says that it may go.
-            "annotations": {ANNOTATION_NODE: node.name, **({SAFE_TO_EVICT: "true"} if pool else {})},
-        },
+        "metadata": {**_meta(assignment, name, **labels), "annotations": about},
         "spec": {
-            "affinity": {
-                "nodeAffinity": {
-                    "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [_which_nodes(node)]}
-                }
-            },
-            **({"topologySpreadConstraints": [_apart(labels)]} if pool else {}),
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "priorityClassName": f"edgeward-tier-{_tier_of(assignment)}",
-            "terminationGracePeriodSeconds": 30,
-            "tolerations": _tolerations(assignment, "" if pool else tier),
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "fsGroup": USER,
-                "fsGroupChangePolicy": "OnRootMismatch",
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [_container(assignment, settings)],
-            "volumes": [
-                {"name": "job", "configMap": {"name": config_name(assignment)}},
-                {"name": "store", **(claim if persistent else {"emptyDir": {}})},
-                {"name": "tmp", "emptyDir": {}},
-                *_pull_volume(assignment),
-            ],
+            "replicas": node.replicas + node.leaving,
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": {LABEL_PLACEMENT: name}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": template,
         },
     }
-
-
-def _pull_volume(assignment: Assignment) -> list[Object]:
-    """Optional: a Secret that is missing must not keep from starting what has its model on disk. The kubelet brings it
-    into the running pod once it is there, and each new content of it."""
-    name = assignment.spec.pull_secret
-    return [{"name": CREDENTIALS, "secret": {"secretName": name, "optional": True}}] if name else []
-
-
-def _which_nodes(node: AssignedNode) -> Object:
-    """The node itself; of a pool, the nodes that the job may use, whichever are there when a pod needs one."""
-    if not is_pool(node.name):
-        return {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node.name]}]}
-    if node.pool is None:
-        raise ValueError(f"{node.name} has no pool: nothing says which nodes belong to it")
-    wanted = [(key, [value]) for key, value in sorted(node.pool.labels.items())]
-    if node.pool.architectures:
-        wanted.append(("kubernetes.io/arch", list(node.pool.architectures)))
-    return {"matchExpressions": [{"key": key, "operator": "In", "values": values} for key, values in wanted]}
-
-
-def _apart(labels: Mapping[str, str]) -> Object:
-    """Replicas of one pool on different nodes where there are such; a wish, as the pool may have only one."""
-    return {
-        "maxSkew": 1,
-        "topologyKey": "kubernetes.io/hostname",
-        "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": {LABEL_PLACEMENT: labels[LABEL_PLACEMENT]}},
-    }
-
-
-def _container(assignment: Assignment, settings: AgentSettings) -> Object:
-    resources = assignment.spec.effective.resources
-    credentials = bool(assignment.spec.pull_secret)
-    return {
-        "name": "runtime",
-        "image": settings.runtime_image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "env": [
-            {"name": "EDGEWARD_CONFIG_DIR", "value": CONFIG_DIR},
-            {"name": "EDGEWARD_STORE", "value": STORE_DIR},
-            {"name": "EDGEWARD_PORT", "value": str(PORT)},
-            {"name": "EDGEWARD_STORE_BYTES", "value": str(int(parse_quantity(settings.store_size)))},
-            *([{"name": "EDGEWARD_CREDENTIALS_DIR", "value": CREDENTIALS_DIR}] if credentials else []),
-        ],
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": {
-            kind: dict(amounts)
-            for kind, amounts in (("requests", resources.requests), ("limits", resources.limits))
-            if amounts
-        },
-        "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
-        # The start may take as long as a model takes to arrive; only a process that stopped answering is restarted.
-        "startupProbe": _probe("/v2/health/live", period=1, failures=120),
-        "readinessProbe": _probe("/v2/health/ready", period=2, failures=2),
-        "livenessProbe": _probe("/v2/health/live", period=10, failures=3),
-        "volumeMounts": [
-            {"name": "job", "mountPath": CONFIG_DIR, "readOnly": True},
-            {"name": "store", "mountPath": STORE_DIR},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  (a path inside the pod)
-            *([{"name": CREDENTIALS, "mountPath": CREDENTIALS_DIR, "readOnly": True}] if credentials else []),
-        ],
-    }
-
-
-def _probe(path: str, *, period: int, failures: int) -> Object:
-    return {
-        "httpGet": {"path": path, "port": "http"},
-        "periodSeconds": period,
-        "timeoutSeconds": 2,
-        "failureThreshold": failures,
-    }
-
-
-def _tolerations(assignment: Assignment, tier: str) -> list[dict[str, Any]]:
-    """The job's own, and at edge and fog sites no time limit on a lost node: Edgeward decides about replacement.
-
-    Of a pool (no tier) the cluster does: its nodes come and go, and Edgeward does not follow them one by one.
-    """
-    own = [
-        {key: value for key, value in toleration.model_dump(by_alias=True, exclude_none=True).items() if value != ""}
-        for toleration in assignment.spec.effective.placement.tolerations
-    ]
-    if tier not in ("edge", "fog"):
-        return own
-    return own + [
-        {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute"}
-        for state in ("not-ready", "unreachable")
-    ]

@@ -14,7 +14,8 @@ from edgeward.api.common import parse_time
 from edgeward.cluster.resources import Object
 
 from .exposition import Page, read
-from .render import CONTRACT, PORT
+from .podtemplate import PORT
+from .render import CONTRACT
 
 LARGEST_ANSWER = 256 * 1024
 LARGEST_PAGE = 512 * 1024

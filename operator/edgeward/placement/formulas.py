@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from edgeward.fleet.podspec import priority_tier as priority_tier
 from edgeward.placement.columns import ONE, TINY, Number, Ops
 
 Marks = tuple[int, int, int]
@@ -31,11 +32,6 @@ def priorities(marks: Sequence[Marks]) -> tuple[Fraction, ...]:
     """
     weights = column_weights(marks)
     return tuple(weights[0] * a + weights[1] * b + weights[2] * c for a, b, c in marks)
-
-
-def priority_tier(importance: int, urgency: int, satisfaction: int) -> int:
-    """tier = (A + B + C + 2) // 3, so 1..5 and 5 the highest. Absolute: a new job changes nobody else's."""
-    return (importance + urgency + satisfaction + 2) // 3
 
 
 def capability(cores: Number, free: Number, seconds: Number, op: Ops = ONE) -> Number:

@@ -435,3 +435,85 @@ def test_what_is_no_longer_wanted_shows_in_the_seal() -> None:
     one, two, three = seals(told(podTemplate=with_env)), seals(told()), seals(told())
     assert two == three
     assert one[placement_name(told(), "n1")] != two[placement_name(told(), "n1")]
+
+
+def made(body: Raw, *, progressing: str = "NewReplicaSetAvailable", ready: int = 1) -> Raw:
+    """A Deployment as the API has it once the controller has looked at it."""
+    conditions = [{"type": "Progressing", "status": "True", "reason": progressing}]
+    return {**body, "status": {"conditions": conditions, **({"readyReplicas": ready} if ready else {})}}
+
+
+def test_an_upgrade_renders_otherwise_and_leaves_the_deployments_alone() -> None:
+    newer = AgentSettings(runtime_image="localhost/edgeward-runtime:next", image_pull_policy="Always", store_size="9Gi")
+    before = kinds(render(told()), "Deployment")
+    present = [made(body) for body in before]
+    assert kinds(render(told(), settings=newer, deployments=present, tiers={"n1": "cloud"}), "Deployment") == before
+    # A model, a mark of the same tier and the number of replicas are no matter of the pods.
+    other = told({"name": "n1", "replicas": 3}, models=[{"name": "m", "version": "2", "digest": OTHER}])
+    marks = other.spec.effective.priority.model_copy(update={"satisfaction": 2})
+    other = other.model_copy(
+        update={
+            "spec": other.spec.model_copy(
+                update={"effective": other.spec.effective.model_copy(update={"priority": marks})}
+            )
+        }
+    )
+    (more,) = kinds(render(other, settings=newer, deployments=present), "Deployment")
+    assert (more["spec"]["template"], more["spec"]["replicas"]) == (before[0]["spec"]["template"], 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"podTemplate": {"metadata": {"annotations": {"restarted": "now"}}}},
+        {"effective": {"resources": {"requests": {"cpu": "501m", "memory": "256Mi"}}}},
+        {"effective": {"priority": {"importance": 1, "urgency": 1, "satisfaction": 1}}},
+        {"secrets": [{"name": "key", "use": "Pull"}]},
+    ],
+)
+def test_the_next_change_of_the_pods_brings_what_a_newer_version_renders(change: Raw) -> None:
+    present = [made(body) for body in kinds(render(told()), "Deployment")]
+    newer = AgentSettings(runtime_image="localhost/edgeward-runtime:next")
+    found = kinds(render(told(**change), settings=newer, deployments=present), "Deployment")
+    assert {one["spec"]["template"]["spec"]["containers"][0]["image"] for one in found} == {newer.runtime_image}
+
+
+def test_the_same_amount_written_otherwise_is_no_change() -> None:
+    present = [made(body) for body in kinds(render(told()), "Deployment")]
+    same = told(
+        effective={
+            "priority": {"importance": 4, "urgency": 5, "satisfaction": 3},
+            "resources": {"requests": {"cpu": "0.5", "memory": "262144Ki"}, "limits": {"memory": "512Mi"}},
+            "placement": {"tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]},
+        }
+    )
+    kept = [body["spec"]["template"] for body in kinds(render(same, deployments=present), "Deployment")]
+    assert kept == [body["spec"]["template"] for body in present]
+
+
+def test_a_mended_image_reaches_pods_that_never_came_up() -> None:
+    wrong, right = (AgentSettings(runtime_image=f"registry/{name}") for name in ("wrong", "right"))
+    before = kinds(render(told(), settings=wrong), "Deployment")
+
+    def image(**state: Any) -> str:
+        present = [made(body, **state) for body in before]
+        found = kinds(render(told(), settings=right, deployments=present), "Deployment")
+        return str(found[0]["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    assert image(progressing="ReplicaSetUpdated", ready=0) == "registry/right"
+    assert image(progressing="ProgressDeadlineExceeded", ready=1) == "registry/right"
+    assert image(progressing="ReplicaSetUpdated", ready=1) == "registry/wrong", "a change is on its way"
+    assert image(ready=0) == "registry/wrong", "it served once: its node is away, or it crashed"
+
+
+def test_what_somebody_did_to_a_deployment_is_undone_with_the_template_that_it_had() -> None:
+    before = kinds(render(told()), "Deployment")
+    present = [made(body) for body in json.loads(json.dumps(before))]
+    present[0]["spec"]["template"]["spec"]["containers"][0]["image"] = "somebody/else"
+    newer = AgentSettings(runtime_image="localhost/edgeward-runtime:next")
+    assert kinds(render(told(), settings=newer, deployments=present), "Deployment") == before
+    # Without the notes nobody knows what it was.
+    for body in present:
+        body["metadata"]["annotations"].pop("edgeward.dev/pod-template")
+    found = kinds(render(told(), settings=newer, deployments=present), "Deployment")
+    assert found[0]["spec"]["template"]["spec"]["containers"][0]["image"] == newer.runtime_image
