@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import secrets
 import sys
 import time
 
+from edgeward.api.assignment import Assignment
 from edgeward.api.common import ApiError as InvalidObject
+from edgeward.api.common import parse
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.cluster.client import ApiError, Client
-from edgeward.cluster.resources import MODEL_RELEASES
+from edgeward.cluster.resources import ASSIGNMENTS, MODEL_RELEASES
 from edgeward.fleet.names import ANNOTATION_COMMAND
 from edgeward.fleet.reading import Reader
 
@@ -21,6 +24,7 @@ from .output import show
 from .release_text import history_of, lines_of
 from .standing import alike
 from .table import page_for
+from .transfers import transfers
 
 _LOOK = 1.0  # seconds between two looks of -w
 _MANAGER = "kubectl-edgeward"
@@ -57,7 +61,8 @@ async def _status(client: Client, namespace: str, name: str, *, watch: bool, out
         if output != "table":
             show(found.model_dump(mode="json", by_alias=True, exclude_none=True)["status"], output)
             return Exit.DONE
-        lines = lines_of(found, page_for(sys.stdout), now=time.time())
+        moved = transfers(found, await _assignments(client))
+        lines = lines_of(found, page_for(sys.stdout), now=time.time(), moved=moved)
         if shown and sys.stdout.isatty():
             sys.stdout.write(f"\x1b[{shown}A\x1b[J")
         sys.stdout.write("\n".join(lines) + "\n")
@@ -105,6 +110,19 @@ async def _get(client: Client, namespace: str, name: str) -> ModelRelease:
     except InvalidObject as error:
         path, text = error.problems[0]
         raise CommandError(f"{namespace}/{name}: {path}: {text}", remedy="correct the spec", code=Exit.INPUT) from error
+
+
+async def _assignments(client: Client) -> list[Assignment]:
+    """All that can be read; none for who may not list them."""
+    try:
+        raws, _ = await client.list(ASSIGNMENTS)
+    except ApiError:
+        return []
+    found = []
+    for raw in raws:
+        with contextlib.suppress(InvalidObject):
+            found.append(parse(Assignment, raw))
+    return found
 
 
 async def _not_found(client: Client, namespace: str, name: str) -> CommandError:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgeward.api.common import parse_time
 from edgeward.api.conditions import ConditionType, find
 from edgeward.api.modelrelease import ModelRelease, Wave
 
+from . import transfers
 from .table import Page
 
 _BAR = 40
 _LISTED = 20
 _COLOURS = {"Failed": "red", "Offline": "dim", "Pending": "yellow"}
+_OUTCOMES = {"Passed": "green", "Failed": "red", "Error": "red", "NoData": "yellow", "Waiting": "dim"}
 
 
-def lines_of(release: ModelRelease, page: Page, *, now: float) -> list[str]:
+def lines_of(release: ModelRelease, page: Page, *, now: float, moved: Sequence[transfers.Transfer] = ()) -> list[str]:
+    """moved: what the version cost its sites in bytes."""
     status = release.status
     ready = find(status.conditions, ConditionType.READY)
     version = status.target_version or release.spec.version or "?"
@@ -22,6 +27,8 @@ def lines_of(release: ModelRelease, page: Page, *, now: float) -> list[str]:
     said = f"{ready.reason}: {ready.message}" if ready else "the operator has not looked at it yet"
     lines += page.wrap(said, indent="  ", hang="  ")
     lines += _waves(release, page, now=now)
+    lines += _gates(release, page)
+    lines += transfers.lines_of(list(moved), page)
     if status.refused:
         lines += ["", page.title("refused, not tried again until retry")]
         rows = [[one.version or one.identity[:19], one.at, one.reason] for one in status.refused]
@@ -78,6 +85,18 @@ def _waves(release: ModelRelease, page: Page, *, now: float) -> list[str]:
     if said.waits_for and said.phase in ("Rolling", "Baking"):
         lines += page.wrap(f"waits for {said.waits_for}", indent="  ", hang="  ")
     return lines
+
+
+def _gates(release: ModelRelease, page: Page) -> list[str]:
+    if not release.status.gates:
+        return []
+    rows = []
+    for gate in release.status.gates:
+        name = f"{gate.name} {gate.variant[:19]}".strip()
+        outcome = page.paint(gate.outcome, _OUTCOMES[gate.outcome])
+        rows.append([name, outcome, str(gate.samples), str(gate.passes), str(gate.failures), gate.message or "-"])
+    header = ["NAME", "OUTCOME", "SAMPLES", "PASSES IN A ROW", "FAILURES", "WHY"]
+    return ["", page.title("gates"), *page.table(header, rows, right=frozenset({2, 3, 4}))]
 
 
 def _of(wave: Wave) -> str:

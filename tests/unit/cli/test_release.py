@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from edgeward.api.assignment import Assignment
 from edgeward.api.common import parse, parse_time
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.cli.release_text import history_of, lines_of
 from edgeward.cli.table import Page
+from edgeward.cli.transfers import transfers
 
 GOLDEN = Path(__file__).parent / "golden"
 NOW = parse_time("2026-03-04T10:00:00Z")
@@ -64,6 +66,11 @@ STORIES = {
             "target": DIGEST[2], "phase": "Baking", "wave": 0, "members": ["north"], "started": STARTED,
             "bakingSince": "2026-03-04T09:55:00Z", "waitsFor": "the end of wave canary's bake at 2026-03-04T10:05:00Z",
         },
+        gates=[
+            {"name": "errors", "outcome": "Passed", "value": "0.001", "threshold": "at most 0.01", "samples": 812,
+             "looks": 2, "passes": 2, "message": "0.001, allowed is at most 0.01"},
+            {"name": "agreement", "outcome": "NoData", "samples": 12, "looks": 2, "message": "12 of 100 samples"},
+        ],
         exceptions=[
             {"site": "ship-3", "job": "signs", "version": "1.2.0", "state": "Offline", "reason": "SiteDisconnected",
              "message": "catches up when it is back"},
@@ -85,9 +92,32 @@ STORIES = {
 }  # fmt: skip
 
 
+def told(site: str, received: int, **model: Any) -> Assignment:
+    """The Assignment of a site that fetches 1.4.0."""
+    one = {"name": "sign-reader", "version": "1.4.0", "digest": DIGEST[2]}
+    return parse(
+        Assignment,
+        {
+            "metadata": {"name": f"signs-{site}", "namespace": "edgeward"},
+            "spec": {"job": {"namespace": "shop", "name": "signs"}, "site": site, "revision": 1, "models": [one]},
+            "status": {"models": [{**one, "received": received, "bytes": 45_000_000, **model}]},
+        },
+    )
+
+
+MOVED = {
+    "baking": [
+        told("north", 4_500_000, shared=9_000_000, state="Serving", serving=True, seconds="12.5"),
+        told("south", 20_000_000, state="Fetching"),
+        told("west", 0, state="Fetching", bytes=None),
+    ]
+}
+
+
 @pytest.mark.parametrize("name", sorted(STORIES))
 def test_as_a_person_reads_it(name: str) -> None:
-    text = "\n".join(lines_of(STORIES[name], Page(width=100), now=NOW)) + "\n"
+    moved = transfers(STORIES[name], MOVED.get(name, []))
+    text = "\n".join(lines_of(STORIES[name], Page(width=100), now=NOW, moved=moved)) + "\n"
     file = GOLDEN / f"release-{name}.txt"
     if os.environ.get("EDGEWARD_UPDATE_GOLDEN"):
         file.write_text(text)
