@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from edgeward.rollout.model import Gate, Look, Outcome, Sample
+from edgeward.rollout.model import Check, Gate, Look, Outcome, Sample
+
+KEPT = 5
+"""looks that are remembered"""
+ERRORS_IN_A_ROW = 5
+"""looks that could not be made, after which a gate with onNoData: Fail fails: Argo Rollouts' consecutiveErrorLimit of 4"""
+GRACE = 15.0
+"""seconds beyond one interval that a report may take before the look is one without data"""
 
 
 def outcome_of(gate: Gate, sample: Sample) -> tuple[Outcome, str, str]:
@@ -20,7 +27,7 @@ def outcome_of(gate: Gate, sample: Sample) -> tuple[Outcome, str, str]:
     if gate.baseline:
         if sample.baseline is None or not math.isfinite(sample.baseline):
             return Outcome.NO_DATA, "", "no value of the version before"
-        scale = sample.baseline
+        scale = max(sample.baseline, sample.least)
     for bound, sign, word in ((gate.max, 1.0, "at most"), (gate.min, -1.0, "at least")):
         if bound is not None and sign * sample.value > sign * bound * scale:
             told = f"{word} {bound * scale:.6g}"
@@ -33,32 +40,73 @@ def outcome_of(gate: Gate, sample: Sample) -> tuple[Outcome, str, str]:
     return Outcome.PASSED, told, f"{sample.value:.6g}, allowed is {told}"
 
 
-def looked(gate: Gate, before: Look | None, sample: Sample | None, *, since: float, now: float) -> Look:
+def due(gate: Gate, look: Look | None, *, since: float, now: float) -> float:
+    """When the next look is to be made, in a bake that began at `since`: one interval after the warm-up, then one after
+    the other. A look that lies in the future was made by a clock that has been set back since."""
+    first = since + gate.initial_delay + gate.interval
+    if look is None or look.outcome is Outcome.WAITING or look.at > now + gate.interval:
+        return first
+    return max(first, look.at + gate.interval)
+
+
+def looked(
+    gate: Gate, before: Look | None, sample: Sample | None, *, since: float, now: float, variant: str = ""
+) -> Look:
     """The gate's state after a step at `now` of a bake that began at `since`. Looks only when one is due and the sample
-    was taken after the last one: the same sample never counts twice."""
-    look = before or Look(gate=gate.name)
-    first = since + gate.initial_delay
-    due = first if not look.looks else look.at + gate.interval
-    if now < due or sample is None or sample.at < due:
+    was taken after that: the same sample never counts twice, and an old one not at all."""
+    look = before or Look(gate=gate.name, variant=variant)
+    wanted = due(gate, look, since=since, now=now)
+    if now < wanted:
         return look
-    outcome, bound, message = outcome_of(gate, sample)
-    failed = outcome in (Outcome.FAILED, Outcome.ERROR) or (outcome is Outcome.NO_DATA and gate.no_data_fails)
+    if sample is None or sample.at < wanted:
+        if now < wanted + gate.interval + GRACE:
+            return look
+        late = sample.late if sample is not None and sample.late else "nobody has reported"
+        query = sample.query if sample is not None else ""
+        return _noted(gate, look, Sample(at=now, query=query), (Outcome.NO_DATA, "", late))
+    if look.outcome is not Outcome.WAITING and int(sample.at) == int(look.at):
+        return look
+    return _noted(gate, look, sample, outcome_of(gate, sample))
+
+
+def _noted(gate: Gate, look: Look, sample: Sample, said: tuple[Outcome, str, str]) -> Look:
+    outcome, bound, message = said
+    silent = outcome in (Outcome.NO_DATA, Outcome.ERROR)
+    if silent and not gate.no_data_fails and (look.outcome, look.message) == (outcome, message):
+        return look  # it counts for nothing and says nothing new: no reason to write
+    failed = outcome is Outcome.FAILED or (outcome is Outcome.NO_DATA and gate.no_data_fails)
+    baseline = sample.baseline if gate.baseline else None
+    check = Check(
+        at=sample.at, outcome=outcome, value=sample.value, baseline=baseline, bound=bound, samples=sample.samples
+    )
     return replace(
         look,
         outcome=outcome,
         at=sample.at,
-        looks=look.looks + 1,
+        looks=look.looks + (not silent),
         passes=look.passes + 1 if outcome is Outcome.PASSED else 0,
         failures=look.failures + failed,
         value=sample.value,
+        baseline=baseline if baseline is not None else look.baseline,
         bound=bound,
         samples=sample.samples,
         message=message,
+        query=sample.query,
+        checks=(check, *look.checks)[:KEPT],
     )
 
 
+def rested(look: Look) -> Look:
+    """For the next wave: nothing counts yet, and what was seen stays to be read."""
+    return replace(look, outcome=Outcome.WAITING, looks=0, passes=0, failures=0, message="")
+
+
 def failed(gate: Gate, look: Look) -> bool:
-    return look.failures > gate.failure_limit
+    if look.failures > gate.failure_limit:
+        return True
+    last = look.checks[:ERRORS_IN_A_ROW]
+    silent = len(last) == ERRORS_IN_A_ROW and all(one.outcome is Outcome.ERROR for one in last)
+    return gate.no_data_fails and silent and look.outcome is Outcome.ERROR
 
 
 def passed(gate: Gate, look: Look, *, baked: bool) -> bool:

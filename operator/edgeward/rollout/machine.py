@@ -19,6 +19,7 @@ from edgeward.rollout.model import (
     Decision,
     Facts,
     Hold,
+    Look,
     Member,
     Outcome,
     Phase,
@@ -29,6 +30,7 @@ from edgeward.rollout.model import (
 )
 
 _EVERYWHERE = Wave(name="all")
+_SILENT = (Outcome.NO_DATA, Outcome.ERROR)
 
 
 def advance(facts: Facts) -> Decision:
@@ -46,6 +48,7 @@ class _Step:
         self.stable = facts.stable if facts.stable is not None else self._what_runs()
         self.turns: list[str] = []
         self.waits_for = ""
+        self.no_data = False
         self.progress = self._adopted()
 
     def decide(self) -> Decision:
@@ -67,6 +70,7 @@ class _Step:
             refused=self.refused,
             waits_for=self.waits_for,
             turns=tuple(self.turns),
+            no_data=self.no_data,
         )
 
     # -- what is remembered ---------------------------------------------------------------------------------------
@@ -77,7 +81,8 @@ class _Step:
         facts, before = self.facts, self.facts.progress
         if before is not None and before.target == self.target:
             return before
-        fresh = Progress(target=self.target, started=facts.now, token=before.token if before else "")
+        token = before.token if before else ""
+        fresh = Progress(target=self.target, started=facts.now, token=token, attempt=facts.attempt)
         connected = [one for one in facts.members if one.connected]
         if connected and all(one.serves == self.target for one in connected):
             self.stable = self.target
@@ -108,11 +113,19 @@ class _Step:
             case "abort" if self.progress.phase in (Phase.ROLLING, Phase.BAKING) and self.stable is not None:
                 self._back("aborted by command")
             case "retry":
-                self.refused = tuple(one for one in self.refused if one.version != self.target)
-                self.progress = Progress(target=self.target, started=self.facts.now, token=command.token)
+                self._retry(command.token)
                 self.turns.append("Retried")
             case _:
                 return
+
+    def _retry(self, token: str) -> None:
+        """Under a number that nobody has seen, so that whoever remembers a refusal knows that it is meant. What sites said
+        until now was said of an attempt before."""
+        known = [one.attempt for one in self.refused if one.version == self.target]
+        attempt = max([self.facts.attempt, self.facts.known_attempt, self.progress.attempt, *known]) + 1
+        self.refused = tuple(one for one in self.refused if one.version != self.target)
+        self.facts = replace(self.facts, members=tuple(replace(one, refused="") for one in self.facts.members))
+        self.progress = Progress(target=self.target, started=self.facts.now, token=token, attempt=attempt)
 
     def _is_refused(self) -> bool:
         return self.stable not in (None, self.target) and any(one.version == self.target for one in self.refused)
@@ -174,7 +187,7 @@ class _Step:
             self.waits_for = f"{len(late)} of {len(mine)} sites of wave {wave.name}"
         elif good:
             if wave.bake or self.facts.strategy.gates:
-                self.progress = replace(self.progress, phase=Phase.BAKING, baking_since=self.facts.now, looks=())
+                self.progress = replace(self.progress, phase=Phase.BAKING, baking_since=self.facts.now)
                 self.turns.append("Baking")
             else:
                 self._next_wave()
@@ -199,16 +212,26 @@ class _Step:
     def _bake(self) -> None:
         facts, progress = self.facts, self.progress
         wave = self.waves[min(progress.wave, len(self.waves) - 1)]
-        since = progress.baking_since if progress.baking_since is not None else facts.now
-        known = {one.gate: one for one in progress.looks}
-        looks = tuple(
-            gates.looked(gate, known.get(gate.name), facts.samples.get(gate.name), since=since, now=facts.now)
-            for gate in facts.strategy.gates
-        )
-        self.progress = progress = replace(progress, looks=looks, baking_since=since)
-        for gate, look in zip(facts.strategy.gates, looks, strict=True):
+        # A clock that was set back begins the bake anew.
+        since = min(progress.baking_since, facts.now) if progress.baking_since is not None else facts.now
+        known = {(one.gate, one.variant): one for one in progress.looks}
+        asked = [(gate, variant) for gate in facts.strategy.gates for variant in facts.variants]
+        looks = [
+            gates.looked(
+                gate,
+                known.get((gate.name, variant)),
+                facts.samples.get((gate.name, variant)),
+                since=since,
+                now=facts.now,
+                variant=variant,
+            )
+            for gate, variant in asked
+        ]
+        self.progress = progress = replace(progress, looks=tuple(looks), baking_since=since)
+        judged = [(gate, look) for (gate, _), look in zip(asked, looks, strict=True)]
+        for gate, look in judged:
             if gates.failed(gate, look):
-                self._fail(f"gate {gate.name}: {look.message}")
+                self._fail(f"{_of_gate(look)}: {look.message}")
                 return
         mine = self._of(progress.members)
         bad = [one for one in mine if one.refused and one.serves != self.target]
@@ -216,17 +239,16 @@ class _Step:
             self._fail(f"{len(bad)} of {len(mine)} sites went back, {bad[0].name}: {bad[0].refused}")
             return
         baked = facts.now - since >= wave.bake
-        open_ = [
-            (gate, look)
-            for gate, look in zip(facts.strategy.gates, looks, strict=True)
-            if not gates.passed(gate, look, baked=baked)
-        ]
-        if not baked:
+        open_ = [look for gate, look in judged if not gates.passed(gate, look, baked=baked)]
+        # The one that hinders most first.
+        open_.sort(key=lambda look: look.outcome not in _SILENT)
+        self.no_data = bool(open_) and open_[0].outcome in _SILENT
+        if not baked and not self.no_data:
             self.waits_for = f"the end of wave {wave.name}'s bake at {format_time(since + wave.bake)}"
         elif open_:
-            gate, look = open_[0]
+            look = open_[0]
             said = f" ({look.outcome}: {look.message})" if look.outcome is not Outcome.WAITING else ""
-            self.waits_for = f"gate {gate.name}{said}"
+            self.waits_for = f"{_of_gate(look)}{said}"
         elif progress.members and not any(one.serves == self.target for one in mine):
             self.waits_for = f"a site of wave {wave.name} that serves it"
         else:
@@ -239,7 +261,7 @@ class _Step:
             wave=self.progress.wave + 1,
             members=(),
             baking_since=None,
-            looks=(),
+            looks=tuple(gates.rested(look) for look in self.progress.looks),
         )
         self.turns.append("WavePassed")
 
@@ -265,7 +287,8 @@ class _Step:
     def _back(self, why: str, *, again: bool = False) -> None:
         if not again:
             kept = tuple(one for one in self.refused if one.version != self.target)
-            self.refused = (*kept, Refused(version=self.target, reason=why, at=self.facts.now))
+            attempt = self.progress.attempt
+            self.refused = (*kept, Refused(version=self.target, reason=why, at=self.facts.now, attempt=attempt))
         self.progress = replace(
             self.progress, phase=Phase.ROLLED_BACK, members=(), baking_since=None, hold=Hold.NONE, why=why
         )
@@ -332,3 +355,7 @@ class _Step:
             wave = self.waves[progress.wave] if progress.wave < len(self.waves) else None
             return self._new(member, wave) if member.base != self.target else Told(version=self.target)
         return Told(version=self._kept(member))
+
+
+def _of_gate(look: Look) -> str:
+    return f"gate {look.gate}" + (f" of variant {look.variant[:19]}" if look.variant else "")

@@ -59,6 +59,12 @@ class Wave:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     name: str
+    builtin: str = ""
+    """ErrorRate and so on; empty: `query` is asked"""
+    query: str = ""
+    """PromQL with placeholders"""
+    at_hub: bool = False
+    """whether the hub's Prometheus is asked, and not each site's"""
     max: float | None = None
     min: float | None = None
     baseline: bool = False
@@ -66,13 +72,14 @@ class Gate:
     initial_delay: float = 0.0
     interval: float = 30.0
     count: int = 1
-    """looks that are needed; 0: until the bake ends"""
+    """looks with a verdict that are needed at least; 0: until the bake ends"""
     min_samples: int = 0
     passes_needed: int = 1
     """in a row"""
     failure_limit: int = 0
-    """failed looks that are tolerated; what cannot be asked counts as one"""
+    """failed looks that are tolerated"""
     no_data_fails: bool = False
+    """a look without data is a failed one, and so is the fifth in a row that cannot be made; else both wait"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,39 +110,83 @@ class Member:
     serves: str | None = None
     """version that answers there; None: none, or several"""
     refused: str = ""
-    """why it refuses the target by its own checks; empty: it does not"""
+    """why it refuses the target by its own checks in the attempt in force; empty: it does not"""
     available: bool = True
     """it has a ready replica; a swap in place changes nothing about it"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What a gate's question came to, over the sites of the wave."""
+    """What a gate's question came to, over the sites of the wave that take one variant."""
 
     at: float
+    """the oldest of the times that its parts were measured at; 0 while a part is missing"""
     value: float | None = None
     """None: no data"""
     baseline: float | None = None
+    """of the version before over the same time"""
+    least: float = 0.0
+    """a baseline below it cannot be told from it, so it counts as this"""
     samples: int = 0
     error: str = ""
+    late: str = ""
+    """who is waited for while the sample is too old, for a person"""
+    query: str = ""
+    """that was asked, resolved"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One look."""
+
+    at: float
+    outcome: Outcome
+    value: float | None = None
+    baseline: float | None = None
+    bound: str = ""
+    samples: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """How a gate stands: its last look, and what counts towards its verdict."""
+    """How a gate stands for one variant: its last look, and what counts towards its verdict."""
 
     gate: str
+    variant: str = ""
+    """digest; empty: the main artifact"""
     outcome: Outcome = Outcome.WAITING
     at: float = 0.0
     looks: int = 0
+    """that said Passed or Failed, in this wave"""
     passes: int = 0
     """in a row"""
     failures: int = 0
     value: float | None = None
+    baseline: float | None = None
+    """last value of the version before in this rollout"""
     bound: str = ""
     """what it was held against, for a person"""
     samples: int = 0
     message: str = ""
+    query: str = ""
+    checks: tuple[Check, ...] = ()
+    """the last five, the newest first"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What the hub's Prometheus is to be asked."""
+
+    query: str
+    since: float
+    """begin of the range"""
+    due: float
+    """an answer of this moment or later is needed"""
+    interval: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.since:.0f} {self.query}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +196,10 @@ class Refused:
     version: str
     reason: str
     at: float
+    attempt: int = 0
+    """in which it was refused"""
+    name: str = ""
+    """how a person calls it"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +217,8 @@ class Progress:
     looks: tuple[Look, ...] = ()
     token: str = ""
     """of the last command that was acted on"""
+    attempt: int = 0
+    """how often somebody said retry of this target"""
     why: str = ""
     """of RolledBack, or of a hold"""
 
@@ -186,8 +243,14 @@ class Facts:
     progress: Progress | None = None
     """None: nothing is remembered of this release"""
     refused: tuple[Refused, ...] = ()
-    samples: Mapping[str, Sample] = field(default_factory=dict)
-    """by gate"""
+    attempt: int = 0
+    """of the target, as sites were told it: what a hub without a memory goes on with"""
+    known_attempt: int = 0
+    """the highest of the target that anybody remembers; a retry goes beyond it"""
+    samples: Mapping[tuple[str, str], Sample] = field(default_factory=dict)
+    """by gate and variant"""
+    variants: tuple[str, ...] = ("",)
+    """that the wave's sites take: each is judged on its own, and all must pass"""
     command: Command | None = None
 
 
@@ -211,3 +274,5 @@ class Decision:
     """one sentence: what the next move hangs on; empty when nothing is waited for"""
     turns: tuple[str, ...] = ()
     """what happened in this step, for Events"""
+    no_data: bool = False
+    """a gate waits for data: its last look had none, or could not be made"""

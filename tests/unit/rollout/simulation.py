@@ -44,7 +44,7 @@ class World:
     stable: str | None = None
     refused: tuple[Refused, ...] = ()
     command: Command | None = None
-    verdicts: dict[str, Sample] = field(default_factory=dict)
+    verdicts: dict[tuple[str, str], Sample] = field(default_factory=dict)
     history: list[Decision] = field(default_factory=list)
 
     def facts(self) -> Facts:
@@ -105,7 +105,7 @@ class World:
 
     def look(self, value: float | None, *, error: str = "", samples: int = 1000) -> None:
         sample = Sample(at=self.now, value=value, baseline=1.0, samples=samples, error=error)
-        self.verdicts = {gate.name: sample for gate in self.strategy.gates}
+        self.verdicts = {(gate.name, ""): sample for gate in self.strategy.gates}
 
     def serving(self) -> Mapping[str, int]:
         found: dict[str, int] = {}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeward.rollout.machine import advance
-from edgeward.rollout.model import Command, Gate, Hold, Phase, Refused, Strategy, Wave
+from edgeward.rollout.model import Command, Gate, Hold, Outcome, Phase, Refused, Sample, Strategy, Wave
 
 from .simulation import ERRORS, Site, World, town
 
@@ -157,19 +157,84 @@ def test_a_gate_that_fails_takes_everybody_back_to_the_version_that_finished() -
     assert world.serving() == {"v0": 6}, "the spec still asks for v1, and it is not tried again"
 
 
-def test_no_data_never_promotes_and_errors_are_failures() -> None:
-    world = gated()
-    for _ in range(20):
-        world.now += 10
-        world.look(None)
+def watched(world: World) -> World:
+    """Until the first wave bakes."""
+    for _ in range(2):
+        world.operator()
         for site in world.sites.values():
             site.change()
+    assert world.operator().progress.phase is Phase.BAKING
+    return world
+
+
+@pytest.mark.parametrize("error", ["", "connection refused"])
+def test_neither_no_data_nor_a_question_that_cannot_be_asked_promotes_or_takes_back(error: str) -> None:
+    world = watched(gated())
+    for _ in range(20):
+        world.now += 10
+        world.look(None, error=error)
         decision = world.operator()
-    assert told(world) == 1 and decision.progress.phase is Phase.BAKING
-    assert "gate errors (NoData" in decision.waits_for
+    assert told(world) == 1 and decision.progress.phase is Phase.BAKING and decision.no_data
+    assert f"gate errors ({'Error: connection refused' if error else 'NoData: no value'})" in decision.waits_for
+    before = decision.progress
     world.now += 10
-    world.look(None, error="connection refused")
-    assert world.operator().progress.phase is Phase.ROLLED_BACK
+    world.look(None, error=error)
+    assert world.operator().progress == before, "the same again is no reason to write"
+    world.now += 10
+    world.look(1.0)
+    assert not world.operator().no_data
+
+
+def test_with_on_no_data_fail_the_fifth_error_in_a_row_fails() -> None:
+    world = watched(gated(gates=(replace(ERRORS, no_data_fails=True),)))
+    for number in range(1, 11):
+        world.now += 10
+        world.look(1.0 if number == 5 else None, error="" if number == 5 else "connection refused")
+        decision = world.operator()
+        assert (decision.progress.phase is Phase.ROLLED_BACK) == (number == 10)
+    assert "gate errors: connection refused" in decision.progress.why
+
+
+def test_a_report_that_does_not_come_is_no_data() -> None:
+    world = watched(gated())
+    world.look(1.0)  # of the beginning: nothing was seen yet
+    for _ in range(6):
+        world.now += 10
+        decision = world.operator()
+    assert decision.progress.phase is Phase.BAKING and "NoData: nobody has reported" in decision.waits_for
+    assert not decision.progress.looks[0].looks
+
+
+def test_each_variant_is_judged_on_its_own() -> None:
+    def step(world: World, values: dict[str, float]) -> Phase:
+        world.now += 10
+        samples = {("errors", variant): Sample(at=world.now, value=value) for variant, value in values.items()}
+        decision = advance(replace(world.facts(), samples=samples, variants=tuple(values)))
+        world.progress = decision.progress
+        return decision.progress.phase
+
+    world = watched(gated())
+    for _ in range(3):
+        assert step(world, {"": 1.0, "sha256:arm": 1.0}) is Phase.BAKING
+    assert step(world, {"": 1.0, "sha256:arm": 9.0}) is Phase.ROLLED_BACK
+    assert world.progress is not None and "gate errors of variant sha256:arm: 9" in world.progress.why
+    world = watched(gated(gates=(replace(ERRORS, min_samples=0),)))
+    while world.now < 1100:
+        samples = {("errors", ""): Sample(at=world.now, value=1.0)}
+        decision = advance(replace(world.facts(), samples=samples, variants=("", "sha256:arm")))
+        world.now, world.progress = world.now + 10, decision.progress
+    assert decision.progress.phase is Phase.BAKING, "one variant that passes does not speak for the other"
+
+
+def test_what_was_seen_stays_to_be_read_and_counts_for_nothing_in_the_next_wave() -> None:
+    world = watched(gated())
+    while world.progress is not None and world.progress.wave == 0:
+        world.now += 10
+        world.look(1.0)
+        decision = world.operator()
+    (look,) = decision.progress.looks
+    assert (look.looks, look.passes, look.outcome) == (0, 0, Outcome.WAITING) and look.checks
+    assert look.checks[0].outcome is Outcome.PASSED and look.value == 1.0
 
 
 def test_too_few_samples_are_no_data() -> None:
@@ -204,7 +269,7 @@ def test_the_warm_up_is_not_looked_at_and_one_sample_counts_once() -> None:
     world.now += 30
     world.look(99.0)
     assert world.operator().progress.phase is Phase.BAKING
-    world.now = since + 45
+    world.now = since + 50
     world.look(1.0)
     for _ in range(3):
         decision = world.operator()
