@@ -8,6 +8,8 @@ higher `contract` is refused as a whole: its fields may mean something else.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +20,14 @@ import orjson
 from edgeward_runtime.capture import policy as capture
 from edgeward_runtime.offload.asked import Asked as Offload
 from edgeward_runtime.offload.asked import parse as parse_offload
+from edgeward_runtime.sharing import Sharing
+from edgeward_runtime.sharing import parse as parse_sharing
 from edgeward_runtime.trust.policy import MAX_KEY_LENGTH, MAX_KEYS, OFF, REQUIRE, WARN, Policy
 
 CONTRACT = 1
 STABLE = "Stable"
 CANARY = "Canary"
+STAGED = "Staged"  # fetched and verified, never loaded: its turn comes when it is written as Stable
 REFUSE = "Refuse"
 OFFLOAD_IN_GAP = "OffloadInGap"
 
@@ -84,6 +89,14 @@ class Entry:
         """What makes a loaded model another one. Where its bytes come from does not."""
         return self.name, self.version, self.digest, _canonical(self.parameters)
 
+    @property
+    def parameters_hash(self) -> str:
+        """What the status calls them, "" for none; the agent computes the same of what it was told (contract/README.md)."""
+        if not self.parameters:
+            return ""
+        text = json.dumps(self.parameters, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 def _canonical(value: object) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
@@ -99,6 +112,7 @@ class Config:
     priority: int = 1  # the job's class; no request is more urgent
     offload: Offload | None = None
     capture: capture.Policy | None = None
+    peers: Sharing | None = None  # the job's other pods at this site
     warnings: tuple[str, ...] = ()
 
 
@@ -119,7 +133,7 @@ def parse(text: bytes) -> Config:
         raise ConfigError("Invalid", f"models must be a list of 1 to {_MAX_MODELS} entries")
     when_too_big = _when_too_big(document)
     warnings = _unknown(
-        document, {"contract", "revision", "job", "models", "modelSwap", "offload", "capture", "priority"}, ""
+        document, {"contract", "revision", "job", "models", "modelSwap", "offload", "capture", "priority", "peers"}, ""
     )
     priority = document.get("priority", 1)
     if type(priority) is not int or not 1 <= priority <= 5:
@@ -142,12 +156,13 @@ def parse(text: bytes) -> Config:
         revision=revision,
         namespace=namespace,
         job=job,
-        # Stable first: a canary is checked against what serves.
-        entries=tuple(sorted(entries, key=lambda entry: entry.role != STABLE)),
+        # Stable first: a canary is checked against what serves. What is only to be fetched comes last.
+        entries=tuple(sorted(entries, key=lambda entry: (STABLE, CANARY, STAGED).index(entry.role))),
         when_too_big=when_too_big,
         priority=priority,
         offload=_offload(document, warnings),
         capture=_capture(document, warnings),
+        peers=_peers(document, warnings),
         warnings=tuple(warnings),
     )
 
@@ -169,6 +184,18 @@ def _offload(document: dict[str, Any], warnings: list[str]) -> Offload | None:
         raise ConfigError("Invalid", str(error)) from None
     warnings += [f"{field}: unknown field ignored" for field in unknown]
     return offload
+
+
+def _peers(document: dict[str, Any], warnings: list[str]) -> Sharing | None:
+    if "peers" not in document:
+        return None
+    unknown: list[str] = []
+    try:
+        peers = parse_sharing(document["peers"], unknown)
+    except ValueError as error:
+        raise ConfigError("Invalid", str(error)) from None
+    warnings += [f"{field}: unknown field ignored" for field in unknown]
+    return peers
 
 
 def _capture(document: dict[str, Any], warnings: list[str]) -> capture.Policy | None:
@@ -262,7 +289,7 @@ def _entry(raw: object, where: str, warnings: list[str]) -> Entry | None:
         _ENTRY_FIELDS,
         where + ".",
     )
-    if role not in (STABLE, CANARY):
+    if role not in (STABLE, CANARY, STAGED):
         warnings.append(f"{where}: role {role!r:.50} is not supported, entry ignored")
         return None
     return entry

@@ -1,6 +1,7 @@
 """What happens to a wanted model version, as pure functions over plain data: no clock, no disk, no thread.
 
     Pending -> Fetching -> Verifying -> Loading -> Checking -> Warming -> [Mirroring] -> Serving
+                                +-> Staged, where it is not to be loaded yet
                   any step -> Failed -> (back-off, unless permanent) -> Fetching ...
 
 While a failed entry is tried again its state stays Failed until it gets past the step that failed: a status that
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Protocol
 
 from edgeward_runtime.config import Entry
 from edgeward_runtime.errors import Refusal
@@ -30,6 +32,7 @@ class State(StrEnum):
     PENDING = "Pending"
     FETCHING = "Fetching"
     VERIFYING = "Verifying"
+    STAGED = "Staged"
     LOADING = "Loading"
     CHECKING = "Checking"
     WARMING = "Warming"
@@ -43,6 +46,7 @@ _STEP_OF = {
     State.PENDING: "Fetch",
     State.FETCHING: "Fetch",
     State.VERIFYING: "Verify",
+    State.STAGED: "Signature",
     State.LOADING: "Load",
     State.CHECKING: "Golden",
     State.WARMING: "Warm",
@@ -67,6 +71,8 @@ class Progress:
     since: float = 0.0  # unix seconds
     size: int | None = None  # bytes of the model file
     seconds: float | None = None  # that the fetch took
+    received: int = 0  # bytes of it that came from outside the site, since this process wants it
+    shared: int = 0  # bytes of it that came from other pods at the site
     refused: Refused | None = None
     warning: Refused | None = None  # what would have been a refusal, had somebody asked for it: policy Warn
     permanent: bool = False
@@ -83,6 +89,33 @@ class Shunned:
     until: float
 
 
+class Bytes(Protocol):
+    """Those of a fetch that runs: from outside the site, and from other pods in it."""
+
+    received: int
+    shared: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """Bytes that came for one entry, those of tries that failed too. Written by the thread that fetches, read by any."""
+
+    now: Bytes | None = None
+    before: tuple[int, int] = (0, 0)
+
+    @property
+    def total(self) -> tuple[int, int]:
+        """(received, shared)"""
+        now, (received, shared) = self.now, self.before
+        return (received, shared) if now is None else (received + now.received, shared + now.shared)
+
+    def follow(self, now: Bytes) -> None:
+        self.now = now
+
+    def settle(self) -> None:
+        self.before, self.now = self.total, None
+
+
 @dataclass(slots=True)
 class Slot:
     """A wanted entry and its progress. One of another key gets a new slot; work for the old one notices that and
@@ -91,7 +124,19 @@ class Slot:
     entry: Entry
     progress: Progress
     shunned: dict[str, Shunned] = field(default_factory=dict)  # sources that gave wrong bytes
+    tally: Tally = field(default_factory=Tally)
     crashes: int = 0  # processes that ended while they loaded it, one after the other
+
+    def fetched_as(self, staged: Slot | None) -> None:
+        """What is known of its bytes from when it was only fetched."""
+        if staged is not None and staged.entry.digest == self.entry.digest and self.progress.size is None:
+            self.progress = replace(self.progress, size=staged.progress.size, seconds=staged.progress.seconds)
+
+
+def counted(slot: Slot) -> Progress:
+    """The progress with the bytes of this moment."""
+    received, shared = slot.tally.total
+    return replace(slot.progress, received=received, shared=shared)
 
 
 def backoff(failures: int, jitter: float) -> float:
@@ -139,14 +184,14 @@ def room(*, needed: int, available: float | None, freed: int | None, in_gap: boo
 
 def due(progress: Progress, *, now: float) -> bool:
     """Whether the entry should be worked on now (monotonic seconds)."""
-    if progress.state in (State.SERVING, State.MIRRORING) or progress.permanent:
+    if progress.state in (State.SERVING, State.MIRRORING, State.STAGED) or progress.permanent:
         return False
     return now >= progress.retry_at
 
 
 def entered(progress: Progress, state: State, *, wall: float) -> Progress:
     """The progress on entering a step; keeps a failure in sight until its step is passed."""
-    if state is State.SERVING:
+    if state in (State.SERVING, State.STAGED):
         return Progress(state=state, since=wall, size=progress.size, seconds=progress.seconds, warning=progress.warning)
     if progress.refused is not None and STEPS.index(_STEP_OF[state]) <= STEPS.index(progress.refused.step):
         return progress

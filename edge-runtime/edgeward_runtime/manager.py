@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from edgeward_runtime import lifecycle, status
 from edgeward_runtime.attempt import Steps, Tools, opened
-from edgeward_runtime.config import CANARY, REFUSE, STABLE, Config, ConfigError, Entry, job_of, parse
+from edgeward_runtime.config import CANARY, REFUSE, STABLE, STAGED, Config, ConfigError, Entry, job_of, parse
 from edgeward_runtime.errors import Cancelled, Refusal
 from edgeward_runtime.gap import Gaps
 from edgeward_runtime.lifecycle import Progress, Room, Slot, State
@@ -57,6 +57,7 @@ class Manager:
         self._stood_in: frozenset[str] = frozenset()  # digests that were tried
         self._booted = False
         self._looked_at = 0.0
+        self._started = tools.wall()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edgeward-models", daemon=True)
 
@@ -76,11 +77,12 @@ class Manager:
         """Read from the event loop's thread; every part is replaced as a whole by ours."""
         return status.document(
             revision=self._config.revision if self._config else 0,
-            wanted={place: (slot.entry, slot.progress) for place, slot in dict(self._slots).items()},
+            wanted={place: (slot.entry, lifecycle.counted(slot)) for place, slot in dict(self._slots).items()},
             serving=dict(self._live.serving),
             config_refused=self._config_refused,
             versions={(model.name, model.version): model for model, _state in self._registry.versions()},
             gaps=self._gaps.names,
+            started=self._started,
         )
 
     def _run(self) -> None:
@@ -160,11 +162,12 @@ class Manager:
                 slots[entry.place] = self._refusals.slot(
                     entry, self._live.serving.get(entry.place), now=self._tools.clock(), wall=self._tools.wall()
                 )
+                slots[entry.place].fetched_as(before.get((entry.name, STAGED)))
         self._slots = slots
         for slot in before.values():
             if all(slot.entry.key != other.entry.key for other in slots.values()):
                 self._records.load_ended(slot.entry)
-        names = frozenset(name for name, _role in slots)
+        names = frozenset(name for name, role in slots if role != STAGED)
         self._tools.call(lambda: setattr(self._registry, "wanted", names))
         if not self._booted:
             self._boot(config)
@@ -252,6 +255,9 @@ class Manager:
                 slot, cancelled=self._cancelled(slot), missing=lambda: self._stand_in(slot.entry)
             )
             self._steps.vouched(slot, cancelled=self._cancelled(slot))
+            if slot.entry.role == STAGED:
+                self._steps.enter(slot, State.STAGED)
+                return
             if self._confirmed(slot):
                 return
             base = self._registry.live.get(slot.entry.name)
@@ -307,7 +313,7 @@ class Manager:
 
     def _has_base(self, slot: Slot) -> bool:
         """A canary is checked against the stable version and shares its requests: it waits for that one."""
-        return slot.entry.role == STABLE or (slot.entry.name, STABLE) in self._live.serving
+        return slot.entry.role != CANARY or (slot.entry.name, STABLE) in self._live.serving
 
     def _cancelled(self, slot: Slot) -> Callable[[], bool]:
         """Asked often by the steps that take long: the config is looked at meanwhile, so that a rollback does not wait
@@ -316,9 +322,17 @@ class Manager:
         def check() -> bool:
             if self._tools.clock() - self._looked_at >= _CANCEL_CHECK:
                 self._look()
-            return not self._current(slot)
+            return not self._current(slot) or (slot.entry.role == STAGED and self._more_urgent())
 
         return check
+
+    def _more_urgent(self) -> bool:
+        """Whether something is to go live now: what is fetched for later gives way, and goes on from where it was."""
+        now = self._tools.clock()
+        return any(
+            slot.entry.role != STAGED and lifecycle.due(slot.progress, now=now) and self._has_base(slot)
+            for slot in list(self._slots.values())
+        )
 
     def _mirrored(self, slot: Slot) -> None:
         """A version that answers copies of requests takes traffic once it has answered as many as asked for."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from edgeward_runtime import agreement
-from edgeward_runtime.config import CANARY, CONTRACT, STABLE, Entry
+from edgeward_runtime.config import CANARY, CONTRACT, STABLE, STAGED, Entry
 from edgeward_runtime.lifecycle import Progress, Refused, State
 from edgeward_runtime.metrics import BOUNDS_S
 from edgeward_runtime.model import Model
@@ -41,11 +41,12 @@ def document(
     config_refused: ConfigRefused | None,
     versions: Mapping[tuple[str, str], Model] | None = None,
     gaps: Set[str] = frozenset(),
+    started: float | None = None,
 ) -> dict[str, object]:
     """One entry for each wanted version, failed ones too, and one for each that serves and is not the wanted one.
 
     wanted, serving: by name and role. versions: those with counters, by name and version. gaps: names that no version
-    answers for because the old one made room.
+    answers for because the old one made room. started: when the process began, Unix seconds.
     """
     shown: list[tuple[Entry, Progress, bool]] = []
     for place, (entry, progress) in wanted.items():
@@ -59,12 +60,14 @@ def document(
     for entry, progress, serves in shown:
         model = _model(entry, progress, serves)
         version = (versions or {}).get((entry.name, entry.version))
-        if version is not None and version.digest == entry.digest:
+        if version is not None and version.digest == entry.digest and entry.role != STAGED:
             model["counters"] = counters(version)
         if entry.name in gaps and entry.role == STABLE and not serves:
             model["gap"] = True
         models.append(model)
     answer: dict[str, object] = {"contract": CONTRACT, "revision": revision, "models": models}
+    if started is not None:
+        answer["started"] = timestamp(started)
     if config_refused is not None:
         answer["configRefused"] = {
             "reason": config_refused.reason,
@@ -82,7 +85,10 @@ def _model(entry: Entry, progress: Progress, serving: bool) -> dict[str, object]
         "state": progress.state.value,
         "serving": serving,
         "since": timestamp(progress.since),
+        "parameters": entry.parameters_hash,
     }
+    if entry.role == STAGED:
+        model["role"] = STAGED
     if entry.role == CANARY:
         model["role"] = CANARY
         model["traffic"] = f"{entry.traffic}%"
@@ -90,6 +96,10 @@ def _model(entry: Entry, progress: Progress, serving: bool) -> dict[str, object]
         model["mirrorRequests"] = entry.mirror_requests
     if progress.size is not None:
         model["bytes"] = progress.size
+    if progress.received:
+        model["received"] = progress.received
+    if progress.shared:
+        model["shared"] = progress.shared
     if progress.seconds is not None:
         model["seconds"] = round(progress.seconds, 3)
     if progress.refused is not None:

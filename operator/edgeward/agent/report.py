@@ -226,29 +226,32 @@ def has_ended(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 
-STATES = ("Failed", "Pending", "Fetching", "Verifying", "Loading", "Checking", "Warming", "Mirroring", "Serving")
+STATES = (
+    *("Failed", "Pending", "Fetching", "Verifying", "Staged", "Loading", "Checking", "Warming", "Mirroring", "Serving"),
+)
 """of a model on one pod, from the one furthest behind"""
 UNKNOWN = "Load", "Loading"
 """what a step and a state of a newer runtime are shown as: the API takes only those that this version knows"""
 
 
 def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
-    """One entry a digest over all pods, each given as (the pod is ready, what its runtime said).
+    """One entry a digest and parameters over all pods, each given as (the pod is ready, what its runtime said).
 
     serving: every ready pod serves it. state: that of the pod furthest behind. A refusal of any pod is shown.
     """
     ready = sum(is_up for is_up, _ in answers)
-    merged: dict[str, list[tuple[bool, Object]]] = {}
+    merged: dict[tuple[str, str | None], list[tuple[bool, Object]]] = {}
     for is_up, answer in answers:
         for model in answer["models"]:
-            merged.setdefault(model["digest"], []).append((is_up, model))
+            merged.setdefault((model["digest"], model.get("parameters")), []).append((is_up, model))
     entries = []
-    for digest, models in sorted(merged.items()):
+    for (digest, parameters), models in sorted(merged.items(), key=lambda item: (item[0][0], item[0][1] or "")):
         served = [model for is_up, model in models if model["serving"] and is_up]
         entry = {
             "name": models[0][1]["name"][:LONGEST_NAME],
             "version": models[0][1]["version"][:LONGEST_NAME],
             "digest": digest,
+            "parameters": parameters,
             "state": min((_state(model) for _, model in models), key=STATES.index),
             "serving": bool(served) and len(served) == ready,
             "replicas": len(served),

@@ -20,6 +20,7 @@ from .render import CONTRACT
 LARGEST_ANSWER = 256 * 1024
 LARGEST_PAGE = 512 * 1024
 AT_ONCE = 32
+HASH = re.compile(r"([0-9a-f]{16})?")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # A state or a step; those that only a newer runtime knows are shown as others, see report.py.
 WORD = re.compile(r"[A-Z][A-Za-z]{0,31}")
@@ -112,11 +113,16 @@ def _model(model: object) -> bool:
         and isinstance(serving, bool)
         and (serving or state != "Serving")
         and _time(model.get("since"))
+        and ("parameters" not in model or _hash(model["parameters"]))
         and ("bytes" not in model or _count(model["bytes"]))
         and ("seconds" not in model or _duration(model["seconds"]))
         and (state != "Failed" if "refused" not in model else _refusal(refused))
         and ("warning" not in model or _refusal(model["warning"]))
     )
+
+
+def _hash(value: object) -> bool:
+    return isinstance(value, str) and HASH.fullmatch(value) is not None
 
 
 def _count(value: object) -> bool:

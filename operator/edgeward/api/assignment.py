@@ -117,7 +117,7 @@ class LocalGate(Model):
 
 
 class Activation(Model):
-    """When a model may begin to serve. It is fetched and verified before, and the Previous one serves until then."""
+    """When a model may begin to serve; it is fetched before."""
 
     not_before: Time | None = Field(None, description="Not before this moment.")
     windows: tuple[Window, ...] = Field(
@@ -277,11 +277,12 @@ class Refusal(Model):
 
 
 class ModelStatus(Model):
-    """A model at the site: the wanted one and the one that serves each have an entry."""
+    """A version at the site, wanted or serving."""
 
     name: str = Field("", max_length=63, description="Model.")
     version: str = Field("", max_length=63, description="Version.")
     digest: str = Field(max_length=71, description="Digest.")
+    parameters: str | None = Field(None, max_length=16, description="Hash of its parameters.")
     state: (
         Literal[
             "Pending",
@@ -301,12 +302,12 @@ class ModelStatus(Model):
     replicas: NonNegative = Field(0, description="Replicas that serve it.")
     since: Time | None = Field(None, description="Since when it serves.")
     refused: Refusal | None = Field(None, description="Why it is not tried again here until told.")
-    warning: Refusal | None = Field(None, description="What signature policy Require would have refused it for.")
+    warning: Refusal | None = Field(None, description="What policy Require would have refused it for.")
     bytes: NonNegative | None = Field(None, description="Bytes of its files.")
     received: NonNegative | None = Field(
-        None, description="Bytes of it that came to the site, those fetched twice twice."
+        None, description="Bytes of it that came to the site."
     )
-    shared: NonNegative | None = Field(None, description="Bytes of it that a node of the site got from another one.")
+    shared: NonNegative | None = Field(None, description="Bytes that nodes of the site got from each other.")
     seconds: Decimal | None = Field(None, description="Seconds from the order to serving.")
 
 
@@ -320,7 +321,7 @@ class Histogram(Model):
 
 
 class Counters(Model):
-    """What happened with one digest here since its pods began to serve it."""
+    """What happened with one digest here."""
 
     digest: Digest = Field(description="Digest.")
     requests: NonNegative = Field(0, description="Requests.")
