@@ -56,6 +56,7 @@ from .render import Child, children, config_name, config_revision, placement_nam
 from .report import stamped, status
 from .runtimes import Runtimes
 from .settings import MANAGER, AgentSettings
+from .watches import Asks, Watches
 
 log = logging.getLogger(__name__)
 WATCHED = (ASSIGNMENTS, NODES, PODS, DEPLOYMENTS, SERVICES, CONFIG_MAPS, VOLUME_CLAIMS, DISRUPTION_BUDGETS)
@@ -110,7 +111,9 @@ class Agent:
         settings: AgentSettings,
         recorder: Recorder,
         clock: Callable[[], float] = time.time,
+        prometheus: Asks | None = None,
     ) -> None:
+        """prometheus: that of the site, for the questions of gates."""
         self._client = client
         self._cache = cache
         self._settings = settings
@@ -123,7 +126,10 @@ class Agent:
         """Assignments whose pods are to be seen to: what they need, and their Deployments"""
         self.behind = KeyQueue()
         """Assignments of which the rest is to be seen to: what stands before the pods, what is to go, and the report"""
-        self.runtimes = Runtimes(cache=cache, settings=settings, news=self.behind.mark, clock=clock)
+        self.watches = Watches(news=self.behind.mark, clock=clock, prometheus=prometheus)
+        self.runtimes = Runtimes(
+            cache=cache, settings=settings, news=self.behind.mark, clock=clock, watches=self.watches
+        )
         self._removal = Removal(client=client, cache=cache, recorder=recorder, namespace=settings.namespace)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """by Assignment: one piece of work at a time"""
@@ -185,6 +191,7 @@ class Agent:
             group.create_task(self._resync())
 
     async def close(self) -> None:
+        self.watches.close()
         await self.runtimes.close()
 
     async def reconcile(self, name: str) -> None:
@@ -390,6 +397,7 @@ class Agent:
             applied_revision=present.get("appliedRevision", 0) if problem else assignment.spec.revision,
             conditions=conditions,
         )
+        wanted |= self.watches.status(assignment)
         wanted = stamped(wanted, present, now=format_time(self._clock()))
         if wanted == present:
             return

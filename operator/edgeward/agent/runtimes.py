@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from edgeward.fleet.names import (
 from .report import has_ended, is_lost, is_ready
 from .scrape import RuntimeScraper
 from .settings import AgentSettings
+from .watches import Watches
 
 
 @dataclass(slots=True)
@@ -34,13 +36,20 @@ class Looked:
 
 class Runtimes:
     def __init__(
-        self, *, cache: Cache, settings: AgentSettings, news: Callable[[str], None], clock: Callable[[], float]
+        self,
+        *,
+        cache: Cache,
+        settings: AgentSettings,
+        news: Callable[[str], None],
+        clock: Callable[[], float],
+        watches: Watches,
     ) -> None:
-        """news: told of an Assignment whose runtimes said something new."""
+        """news: told of an Assignment whose runtimes said something new. watches: told of every look."""
         self._cache = cache
         self._settings = settings
         self._news = news
         self._clock = clock
+        self._watches = watches
         self._scraper = RuntimeScraper(timeout=settings.scrape_timeout)
         self._looked: dict[str, Looked] = {}
 
@@ -57,6 +66,7 @@ class Runtimes:
 
     def forget(self, name: str) -> None:
         self._looked.pop(name, None)
+        self._watches.forget(name)
 
     def look_soon(self, name: str) -> None:
         """They have something new to say from now on; a settled one is asked seldom."""
@@ -74,19 +84,17 @@ class Runtimes:
                 for raw in self._cache[ASSIGNMENTS].all():
                     name = raw["metadata"]["name"]
                     # A task each: pods of a site that is cut off take seconds to say nothing.
-                    if name not in asked and self.of(name).next <= now:
+                    if name not in asked and (self.of(name).next <= now or self._watches.new(raw)):
                         asked[name] = group.create_task(self.ask(raw))
                 await asyncio.sleep(0.5)
 
     async def ask(self, raw: Object) -> None:
         name = raw["metadata"]["name"]
         looked = self.of(name)
-        pods = [
-            pod
-            for pod in self._cache[PODS].labelled(LABEL_ASSIGNMENT, name)
-            if "deletionTimestamp" not in pod["metadata"] and not has_ended(pod)
-        ]
+        every = self._cache[PODS].labelled(LABEL_ASSIGNMENT, name)
+        pods = [pod for pod in every if "deletionTimestamp" not in pod["metadata"] and not has_ended(pod)]
         answers = await self._scraper.ask([pod for pod in pods if self._can_answer(pod)])
+        self._watches.look(raw, every, answers)
         # A runtime that does not answer this once keeps its last word; the pod's own Ready says whether it lives.
         alive = {pod["metadata"]["uid"] for pod in pods}
         answers = {**{uid: said for uid, said in looked.answers.items() if uid in alive}, **answers}
@@ -94,7 +102,7 @@ class Runtimes:
         news = _said(answers) != _said(looked.answers)
         longest, shortest = self._settings.settled_poll, self._settings.unsettled_poll
         looked.pause = longest if settled else shortest if news else min(max(looked.pause * 1.5, shortest), longest)
-        looked.next = self._clock() + looked.pause
+        looked.next = min(self._clock() + looked.pause, self._watches.due(name) or math.inf)
         looked.answers = answers
         if news:
             self._news(name)

@@ -47,6 +47,7 @@ from edgeward.hub.heartbeats import Heartbeats
 from edgeward.hub.hub import WATCHED as HUB_WATCHES
 from edgeward.hub.hub import Hub
 from edgeward.hub.telemetry import OperatorMetrics
+from edgeward.metrics.gate import GateQueries
 from edgeward.metrics.poller import Poller
 from edgeward.metrics.source import MetricsApiSource, PrometheusSource, Source
 
@@ -104,8 +105,13 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
             measured=lambda: traffic.measured,
             heard=lambda: heartbeats.heard,
         )
+        queries = _queries(settings)
         agent = Agent(
-            client=client, cache=cache, settings=settings.agent(), recorder=Recorder(client, "edgeward-agent")
+            client=client,
+            cache=cache,
+            settings=settings.agent(),
+            recorder=Recorder(client, "edgeward-agent"),
+            prometheus=queries,
         )
 
         def notice(resource: Resource, obj: Object) -> None:
@@ -149,6 +155,8 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
             await runner.cleanup()
             await agent.close()
             await traffic.close()
+            if queries is not None:
+                queries.close()
             for source in sources:
                 if isinstance(source, PrometheusSource):
                     source.close()
@@ -236,6 +244,14 @@ def _sources(settings: OperatorSettings, client: Client) -> list[Source]:
 
         sources.append(MetricsApiSource(node_metrics))
     return sources
+
+
+def _queries(settings: OperatorSettings) -> GateQueries | None:
+    """Who answers the gates' questions: the Prometheus of this cluster, which is the hub's and that of its sites."""
+    metrics = settings.metrics
+    if not metrics.prometheus_url:
+        return None
+    return GateQueries(url=metrics.prometheus_url, deadline=metrics.deadline, step=metrics.scrape_interval)
 
 
 async def _until_told(tasks: list[Coroutine[Any, Any, None]], watching: asyncio.Event) -> None:
