@@ -18,7 +18,7 @@ from edgeward_runtime.artifact.reader import Artifact
 from edgeward_runtime.config import CANARY, OFFLOAD_IN_GAP, Config, Entry
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.fetch import Fetched
-from edgeward_runtime.lifecycle import Refused, Room, Shunned, Slot, State
+from edgeward_runtime.lifecycle import Refused, Room, Shunned, Slot, State, Tally
 from edgeward_runtime.metrics import ServerStats
 from edgeward_runtime.model import Model, rows_in_use, signature_change
 from edgeward_runtime.store import Store
@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 
 class Fetch(Protocol):
-    def __call__(self, entry: Entry, *, cancelled: Callable[[], bool], shunned: dict[str, Shunned]) -> Fetched: ...
+    def __call__(
+        self, entry: Entry, *, cancelled: Callable[[], bool], shunned: dict[str, Shunned], tally: Tally
+    ) -> Fetched: ...
 
 
 class Signature(Protocol):
@@ -90,7 +92,7 @@ class Steps:
         missing()
         self.enter(slot, State.FETCHING)
         start = self._tools.clock()
-        fetched = self._tools.fetch(entry, cancelled=cancelled, shunned=slot.shunned)
+        fetched = self._tools.fetch(entry, cancelled=cancelled, shunned=slot.shunned, tally=slot.tally)
         self.enter(slot, State.VERIFYING)
         seconds = self._tools.clock() - start
         slot.progress = replace(slot.progress, size=self._store.size(fetched.path), seconds=seconds)

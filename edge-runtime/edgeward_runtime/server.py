@@ -104,13 +104,15 @@ async def _serve(settings: Settings, single: SingleFile | None) -> int:
         read_status = _load_single(single, registry, stats, threads, settings.batch_rows, learning)
     else:
         store, fetches = Store(settings.store, quota=settings.store_bytes), fetch.FetchStats()
+        peers = fetch.peers_of(settings, store)
 
         def adopted(config: Config) -> None:
             _call_in(loop, lambda: offload.adopt(config.offload))
             _call_in(loop, functools.partial(learning.adopt, config))
             _call_in(loop, functools.partial(setattr, engine, "top_class", config.priority))
+            peers.adopt(config.peers)
 
-        manager = _manager(settings, loop, registry, stats, threads, store, fetches, adopted, learning)
+        manager = _manager(settings, loop, registry, stats, threads, store, fetches, peers, adopted, learning)
         read_status = manager.status
         collectors.append(fetch.StoreCollector(store=store, stats=fetches))
     collectors.append(
@@ -268,6 +270,7 @@ def _manager(
     threads: int,
     store: Store,
     fetches: fetch.FetchStats,
+    peers: fetch.Peers,
     adopted: Callable[[Config], None],
     learning: Learning,
 ) -> Manager:
@@ -279,6 +282,7 @@ def _manager(
             limits=fetch.limits_of(settings),
             access=fetch.access_of(settings),
             stats=fetches,
+            peers=peers,
         ),
         signature=_signatures(settings, store).check,
         load=functools.partial(_load, threads=threads, learning=learning),

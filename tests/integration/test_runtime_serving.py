@@ -50,6 +50,7 @@ class Server:
         self, folder: Path, *arguments: str, port: int = 0, launcher: Sequence[str] = (), **settings: str
     ) -> None:
         self.folder = folder
+        self.host = settings.get("EDGEWARD_HOST", "127.0.0.1")
         self.port = port or free_port()
         (folder / "config").mkdir(exist_ok=True)
         environment = {
@@ -84,7 +85,7 @@ class Server:
     def request(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=LIMIT)
         try:
             connection.request(method, path, body or None, headers or {})
             answer = connection.getresponse()

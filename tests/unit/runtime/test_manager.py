@@ -79,7 +79,7 @@ class World:
         config, self.config = self.config, None
         return config
 
-    def fetch(self, entry, *, cancelled, shunned):
+    def fetch(self, entry, *, cancelled, shunned, tally):
         self.calls.append(f"fetch {entry.version}")
         self.during_fetch()
         if cancelled():
@@ -167,7 +167,8 @@ def refusal(reason: str, step: str, permanent: bool = True, after: float | None 
 
 def test_nothing_wanted_yet(world):
     world.step()
-    assert world.manager.status() == {"contract": 1, "revision": 0, "models": []}
+    said = world.manager.status()
+    assert said == {"contract": 1, "revision": 0, "models": [], "started": said["started"]}
     assert not world.registry.ready()
 
 

@@ -54,10 +54,10 @@ class Broken(World):
             after = 60 if reason == "DigestMismatch" else None
             raise Refusal(step=step, reason=reason, message="because", permanent=permanent, after=after)
 
-    def fetch(self, entry, *, cancelled, shunned):
+    def fetch(self, entry, *, cancelled, shunned, tally):
         self.at("Fetch", entry.version)
         self.at("Verify", entry.version)
-        return super().fetch(entry, cancelled=cancelled, shunned=shunned)
+        return super().fetch(entry, cancelled=cancelled, shunned=shunned, tally=tally)
 
     def load(self, artifact, entry):
         if entry.key in self.refused:

@@ -1,0 +1,186 @@
+"""Gives blobs of the store to the other pods of the job at this site (peers.py asks).
+
+    HEAD, GET /edgeward/v1/blobs/sha256:HEX      Authorization: Bearer TOKEN, Edgeward-Peer: who asks
+    200, 206    it is here; GET sends it, from Range on
+    202         it is on its way here: Edgeward-Outside: 1 fetches it, 0 waits for its turn; Edgeward-Received: bytes
+    404         nothing is known of it
+    503         as many are being served as may be, Retry-After
+
+On a port of its own, in threads of the lowest priority and few at a time: requests to models go through the event loop
+and notice nothing. The file goes from the page cache to the socket without passing through this process. What is sent
+was verified when it came; who receives it verifies it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import logging
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler
+from typing import Any, BinaryIO
+
+from edgeward_runtime.fetch.turns import Turns
+from edgeward_runtime.store import Store
+
+log = logging.getLogger(__name__)
+
+PATH = "/edgeward/v1/blobs/"
+PEER, OUTSIDE, RECEIVED = "Edgeward-Peer", "Edgeward-Outside", "Edgeward-Received"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})?")
+_CONNECTIONS = 32
+_TRANSFERS = 4
+_TIMEOUT = 20.0  # seconds that a client may take for a read or a write
+_SLICE = 1 << 20  # bytes
+
+
+class Seed:
+    """`heard` is called with the address of each peer that showed the token."""
+
+    def __init__(self, *, store: Store, turns: Turns, heard: Callable[[str], None] = lambda _address: None) -> None:
+        self._store = store
+        self._turns = turns
+        self.heard = heard
+        self._token = b""
+        self._socket: socket.socket | None = None
+        self._connections = threading.BoundedSemaphore(_CONNECTIONS)
+        self.transfers = threading.BoundedSemaphore(_TRANSFERS)
+
+    def start(self, host: str, port: int, token: str) -> None:
+        """OSError if the port cannot be had."""
+        self.stop()
+        self._token = token.encode()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = listening = socket.create_server((host, port), family=family, backlog=64)
+        threading.Thread(target=self._accept, args=(listening,), name="edgeward-seed", daemon=True).start()
+
+    def stop(self) -> None:
+        listening, self._socket = self._socket, None
+        if listening is not None:
+            with contextlib.suppress(OSError):
+                listening.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            listening.close()
+
+    def _accept(self, listening: socket.socket) -> None:
+        while self._socket is listening:
+            try:
+                connection, address = listening.accept()
+            except OSError:
+                if self._socket is listening:
+                    log.exception("blobs are shared no more")
+                return
+            if not self._connections.acquire(blocking=False):
+                connection.close()
+                continue
+            try:
+                threading.Thread(target=self._serve, args=(connection, address), daemon=True).start()
+            except RuntimeError:  # the system gives no further thread now
+                self._connections.release()
+                connection.close()
+
+    def _serve(self, connection: socket.socket, address: Any) -> None:
+        try:
+            # Of this thread only: Linux keeps the priority by thread.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+            connection.settimeout(_TIMEOUT)
+            with connection, contextlib.suppress(OSError):
+                _Handler(connection, address, self)  # type: ignore[arg-type]  # it only keeps it
+        finally:
+            self._connections.release()
+
+    def knows(self, authorization: str) -> bool:
+        scheme, _, given = authorization.partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(self._token, given.strip().encode("latin-1"))
+
+    def opened(self, digest: str) -> BinaryIO | None:
+        for path in (self._store.blob_path(digest), self._store.manifest_path(digest)):
+            with contextlib.suppress(OSError):
+                return path.open("rb")
+        return None
+
+    @property
+    def turns(self) -> Turns:
+        return self._turns
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request a connection."""
+
+    server: Seed  # type: ignore[assignment]
+    server_version, sys_version = "edgeward-runtime", ""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        seed = self.server
+        if not seed.knows(self.headers.get("Authorization", "")):
+            self._say(401)
+            return
+        seed.heard(str(self.client_address[0]))
+        digest = self.path.removeprefix(PATH)
+        if not self.path.startswith(PATH) or not _DIGEST.fullmatch(digest):
+            self._say(404)
+            return
+        file = seed.opened(digest)
+        if file is None:
+            self._absent(digest)
+            return
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if self.command == "HEAD":
+                self._say(200, length=size)
+            elif seed.transfers.acquire(blocking=False):
+                try:
+                    self._send(file, size)
+                finally:
+                    seed.transfers.release()
+            else:
+                self._say(503, {"Retry-After": "1"})
+
+    def _absent(self, digest: str) -> None:
+        said = self.server.turns.asked(digest, by=self.headers.get(PEER, ""))
+        if said is None:
+            self._say(404)
+        else:
+            told = {OUTSIDE: str(int(said.outside)), RECEIVED: str(said.received), "Retry-After": "1"}
+            self._say(202, told)
+
+    def _send(self, file: BinaryIO, size: int) -> None:
+        start, end = 0, size
+        asked = self.headers.get("Range")
+        if asked is None:
+            self._say(200, length=size)
+        else:
+            found = _RANGE.fullmatch(asked.strip())
+            start = int(found[1]) if found else size
+            end = min(size, int(found[2]) + 1) if found and found[2] else size
+            if not start < end:
+                self._say(416, {"Content-Range": f"bytes */{size}"})
+                return
+            self._say(206, {"Content-Range": f"bytes {start}-{end - 1}/{size}"}, length=end - start)
+        self.wfile.flush()
+        while start < end:
+            sent = self.connection.sendfile(file, start, min(_SLICE, end - start))
+            if not sent:
+                return  # it was cut off under us, by a disk that lost it
+            start += sent
+
+    def _say(self, status: int, headers: Mapping[str, str] | None = None, *, length: int = 0) -> None:
+        self.send_response(status)
+        self.send_header(PEER, self.server.turns.me)
+        self.send_header("Content-Length", str(length))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """No line for each request."""
