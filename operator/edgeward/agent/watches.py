@@ -88,7 +88,7 @@ class Watches:
         watched.watch = watch
         watched.due = min(watched.due, self._clock() + _interval(watch))
         wanted = _wanted(raw)
-        watched.tally.look((_looked(pod, answers) for pod in pods), at=self._clock(), wanted=wanted)
+        watched.tally.look((looked(pod, answers) for pod in pods), at=self._clock(), wanted=wanted)
         if self._clock() >= watched.due:
             watched.due = self._clock() + _interval(watch)
             if watched.telling is None or watched.telling.done():
@@ -178,7 +178,7 @@ def _same(counters: Iterable[Counters], watch: Watch) -> list[Counters]:
     return [item for item in counters if item.since is not None and parse_time(item.since) == since]
 
 
-def _looked(pod: Object, answers: Mapping[str, Object]) -> Looked:
+def looked(pod: Object, answers: Mapping[str, Object]) -> Looked:
     states = pod.get("status", {}).get("containerStatuses") or []
     return Looked(
         uid=pod["metadata"]["uid"],
