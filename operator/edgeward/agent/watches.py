@@ -36,8 +36,9 @@ class Asks(Protocol):
 @dataclass(slots=True)
 class _Watched:
     watch: Watch
-    tally: Tally
-    due: float
+    tally: Tally | None = None
+    """None until its time has come: the hub may name a moment to come, the end of a warm-up"""
+    due: float = 0.0
     counters: list[dict[str, Any]] | None = None
     """as told last; None: nothing was told yet"""
     gates: list[dict[str, Any]] = field(default_factory=list)
@@ -82,17 +83,20 @@ class Watches:
         watched = self._watched.get(name)
         if watched is None or watched.watch.since != watch.since:
             self.forget(name)
-            reported = _reported(raw, watch)
-            due = self._clock() + _interval(watch)
-            watched = self._watched[name] = _Watched(watch=watch, tally=Tally(resumed=reported), due=due)
+            watched = self._watched[name] = _Watched(watch=watch)
         watched.watch = watch
-        watched.due = min(watched.due, self._clock() + _interval(watch))
-        wanted = _wanted(raw)
-        watched.tally.look((looked(pod, answers) for pod in pods), at=self._clock(), wanted=wanted)
-        if self._clock() >= watched.due:
-            watched.due = self._clock() + _interval(watch)
+        now, begin, wanted = self._clock(), parse_time(watch.since), _wanted(raw)
+        if watched.tally is None:
+            if now < begin:
+                watched.due = begin
+                return
+            watched.tally, watched.due = Tally(resumed=_reported(raw, watch)), now + _interval(watch)
+        watched.due = min(watched.due, now + _interval(watch))
+        watched.tally.look((looked(pod, answers) for pod in pods), at=now, wanted=wanted)
+        if now >= watched.due:
+            watched.due = now + _interval(watch)
             if watched.telling is None or watched.telling.done():
-                watched.telling = asyncio.create_task(self._tell(name, watched, wanted))
+                watched.telling = asyncio.create_task(self._tell(name, watched, watched.tally, wanted))
 
     def status(self, assignment: Assignment) -> dict[str, Any]:
         """What belongs into the status of it besides the rest; nothing while nobody watches."""
@@ -111,10 +115,10 @@ class Watches:
             ]
         return {**({"counters": counters} if counters else {}), **({"gates": gates} if gates else {})}
 
-    async def _tell(self, name: str, watched: _Watched, wanted: tuple[str, ...]) -> None:
+    async def _tell(self, name: str, watched: _Watched, tally: Tally, wanted: tuple[str, ...]) -> None:
         now, watch = self._clock(), watched.watch
         gates = await asyncio.gather(*(self._ask(query, watch, now) for query in watch.queries))
-        counters = [{**item, "since": watch.since} for item in watched.tally.counters(first=wanted)]
+        counters = [{**item, "since": watch.since} for item in tally.counters(first=wanted)]
         if self._watched.get(name) is watched and (counters, gates) != (watched.counters, watched.gates):
             watched.counters, watched.gates = counters, list(gates)
             self._news(name)

@@ -99,6 +99,22 @@ def test_counters_are_told_once_an_interval_and_go_with_the_watch() -> None:
     run(story)
 
 
+def test_a_moment_to_come_is_waited_for() -> None:
+    """The end of a gate's warm-up: what happens before it is not counted."""
+
+    async def story() -> None:
+        site = Site()
+        site.now = BEGIN - 20
+        await site.look(5)
+        assert site.watches.due(site.raw["metadata"]["name"]) == BEGIN and not site.watches.new(site.raw)
+        await site.look(100, after=15)
+        await site.look(120, after=5)
+        await site.look(150, after=10)
+        assert (site.requests(), site.news) == ([30], 1)
+
+    run(story)
+
+
 def test_another_moment_begins_at_zero_and_keeps_nothing_of_the_one_before() -> None:
     async def story() -> None:
         site = Site()
