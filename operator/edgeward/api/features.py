@@ -95,7 +95,7 @@ MODEL_RELEASE_ROWS: tuple[Row, ...] = (
     _works("spec.artifact.pullSecret", "mounted into the pods"),
     _works("spec.artifact.signature", "checked by the runtime before every load"),
     _works("spec.parameters", "handed to the runtime with the model"),
-    _protects("spec.variants", "nodes would get an artifact made for others"),
+    _works("spec.variants", "picked by the site's tier, and by what all of the job's nodes there are"),
     _protects("spec.track", "nothing would be released, and no version is known"),
     _works("spec.rollout.waves", "site by site, as the state machine says"),
     _works("spec.rollout.maxUnavailableSites", "bounds how many sites change at once"),

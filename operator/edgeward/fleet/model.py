@@ -15,7 +15,19 @@ from dataclasses import dataclass, field
 
 from edgeward.api.assignment import Counters, QueryResult, RefusedHere
 from edgeward.api.common import LabelSelector
-from edgeward.api.modelrelease import Gate, RefusedVersion, ReleasedVersion, Rollout, RolloutStatus, Signature, Window
+from edgeward.api.modelrelease import (
+    Gate,
+    GateStatus,
+    RefusedVersion,
+    ReleasedVersion,
+    Rollout,
+    RolloutStatus,
+    Signature,
+    Variant,
+    Window,
+)
+
+from .podspec import JobPods
 
 Labels = Mapping[str, str]
 OWN_CLUSTER = "in-cluster"
@@ -456,15 +468,25 @@ class Job:
     exclusions: tuple[Exclusion, ...] = ()
     proposed: ProposedMove | None = None
     moves: Moves = Moves()
+    pods: JobPods | None = None
+    """how its pods are to be made, and how they are; None when the job cannot be read"""
 
     @property
     def key(self) -> str:
         return f"{self.namespace}/{self.name}"
 
 
+def parameters_hash(parameters: Mapping[str, object]) -> str:
+    """What tells parameters apart, "" for none. A runtime says the same of those that it has (edge-runtime/contract)."""
+    if not parameters:
+        return ""
+    text = json.dumps(parameters, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """One version of a model: what a site is told to serve. The digest is its identity."""
+    """One version of a model. What a site is told to serve is one artifact of it: rollout/variants.py picks that."""
 
     name: str
     version: str
@@ -477,13 +499,22 @@ class ModelVersion:
     """Secret in the job's namespace with the credentials to fetch it, "" for none"""
     pace: str = ""
     """bit/s of each download as the release says it, such as 2M; "" for no bound"""
+    variants: tuple[Variant, ...] = ()
+    """its other artifacts for some nodes; the first match wins"""
+    attempt: int = field(default=0, compare=False)
+    """in which it is tried: no part of what it is"""
 
     @property
     def identity(self) -> str:
-        """What makes it another version for a rollout: parameters are gated and taken back like the bytes."""
-        if not self.parameters:
+        """What makes it another version for a rollout: parameters and variants are gated and taken back like the bytes."""
+        if not self.parameters and not self.variants:
             return self.digest
-        text = json.dumps(self.parameters, sort_keys=True, separators=(",", ":"), default=str)
+        said: object = self.parameters
+        if self.variants:
+            matches = [one.match.model_dump(mode="json", exclude_none=True) for one in self.variants]
+            digests = [one.artifact.digest for one in self.variants]
+            said = {"parameters": self.parameters, "variants": list(zip(matches, digests, strict=True))}
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"), default=str)
         return f"{self.digest}+{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
@@ -513,6 +544,8 @@ class SiteModels:
     served: tuple[ServedModel, ...] = ()
     ready: int = 0
     replicas: int = 0
+    nodes: tuple[str, ...] = ()
+    """that have replicas of the job, those that only leave aside"""
     beside: ModelVersion | None = None
     """the new version as its canary"""
     counters: tuple[Counters, ...] = ()
@@ -521,6 +554,19 @@ class SiteModels:
     """what the site's Prometheus said to the gates"""
     avoids: tuple[RefusedHere, ...] = ()
     """versions that the site remembers not to try again"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the hub's Prometheus said to a gate's question. Never published: like live figures it is asked anew."""
+
+    at: float
+    """when it was asked"""
+    value: float | None = None
+    """None: no data"""
+    samples: int = 0
+    """points of the range that had a value"""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -542,6 +588,8 @@ class Release:
     gates: tuple[Gate, ...] = ()
     automatic_rollback: bool = True
     remembered: RolloutStatus | None = None
+    looked: tuple[GateStatus, ...] = ()
+    """how the gates stood after the last step"""
     refused: tuple[RefusedVersion, ...] = ()
     history: tuple[ReleasedVersion, ...] = ()
     command: str = ""
@@ -567,5 +615,7 @@ class Fleet:
     """of a namespace that does not say"""
     scrape_interval: float = 15.0
     """seconds between two samples of the live figures; confidence is 1 up to two of them"""
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    """to the gates' questions, by edgeward.rollout.model.Question.key"""
     metrics_problem: str = ""
     """why live figures as a whole are missing or old; empty when they are not"""

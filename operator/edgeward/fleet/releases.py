@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeward.api.assignment import AssignedModel, Assignment
 from edgeward.api.common import ApiError
-from edgeward.api.modelrelease import ModelRelease, ModelReleaseSpec
+from edgeward.api.modelrelease import ModelRelease, ModelReleaseSpec, Rollout
 
 from .model import ModelVersion, Problem, Release, ServedModel, SiteModels
 from .names import ANNOTATION_COMMAND
@@ -49,6 +49,7 @@ def read_release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Rel
             signature=spec.artifact.signature,
             pull_secret=spec.artifact.pull_secret or "",
             pace=(spec.rollout.pace.bandwidth or "") if spec.rollout and spec.rollout.pace else "",
+            variants=tuple(spec.variants),
         )
     current = None
     if status.current_version and status.current_digest:
@@ -60,10 +61,11 @@ def read_release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Rel
         paused=spec.paused,
         problem=problem,
         sites=sites,
-        rollout=spec.rollout if _has_a_way(spec) else None,
+        rollout=(spec.rollout or Rollout()) if _has_a_way(spec) else None,
         gates=spec.gates,
         automatic_rollback=spec.rollback is None or spec.rollback.automatic,
         remembered=status.rollout,
+        looked=status.gates,
         refused=status.refused,
         history=status.history,
         command=str((meta.get("annotations") or {}).get(ANNOTATION_COMMAND, ""))[:160],
@@ -71,8 +73,10 @@ def read_release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Rel
 
 
 def _has_a_way(spec: ModelReleaseSpec) -> bool:
-    """Whether spec.rollout says more than how fast one site fetches."""
+    """Whether spec.rollout says more than how fast one site fetches. Gates alone are asked after one wave of all sites."""
     asked = spec.rollout
+    if spec.gates:
+        return True
     if asked is None:
         return False
     paced = asked.pace is not None and asked.pace.concurrent_downloads is not None
@@ -89,6 +93,7 @@ def version_of(model: AssignedModel, assignment: Assignment) -> ModelVersion:
         signature=model.signature,
         pull_secret=assignment.spec.pull_secret,
         pace=model.download_pace or "",
+        attempt=model.attempt,
     )
 
 
@@ -115,6 +120,7 @@ def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
         ),
         ready=assignment.status.ready_replicas,
         replicas=sum(node.replicas for node in assignment.spec.nodes),
+        nodes=tuple(node.name for node in assignment.spec.nodes if node.replicas),
         counters=assignment.status.counters,
         results=assignment.status.gates,
         avoids=assignment.status.refused,

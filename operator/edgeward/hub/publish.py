@@ -19,6 +19,7 @@ from edgeward.api.assignment import (
     AssignedSecret,
     Assignment,
     AssignmentSpec,
+    AvoidedVersion,
     Effective,
     JobRef,
     NodePool,
@@ -42,8 +43,10 @@ from edgeward.fleet.names import (
 from edgeward.fleet.redaction import Redaction
 from edgeward.fleet.releases import version_of
 from edgeward.hub import capture, offload
+from edgeward.hub.guarded import guarded
 from edgeward.placement.model import JobPlan, Plan
-from edgeward.rollout.step import RolloutStep, SiteStep
+from edgeward.rollout.step import ReleaseStep, RolloutStep, SiteStep
+from edgeward.rollout.variants import Grounds, digests, lowered
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ def publish(
         by_job.setdefault(key, []).append(assignment)
     facts = {job.key: job for job in fleet.jobs}
     sites = {site.name: site for site in fleet.sites}
+    grounds = Grounds(fleet)
     writes: list[Write] = []
     empty: list[str] = []
     failed: list[tuple[str, str]] = []
@@ -99,6 +103,7 @@ def publish(
                 rollout,
                 namespace,
                 sites,
+                grounds,
                 partial(_offload, job, jobs=jobs, plan=plan, sites=sites),
                 capture.allowed(fleet, job.namespace),
             )
@@ -118,6 +123,7 @@ def _of_job(
     rollout: RolloutStep,
     namespace: str,
     sites: Mapping[str, Site],
+    grounds: Grounds,
     offload_at: Callable[[str], AssignedOffload | None],
     redaction: Redaction,
 ) -> tuple[list[Write], list[str]]:
@@ -133,15 +139,25 @@ def _of_job(
             if not there.status.nodes and not there.status.replicas:
                 empty.append(there.name)
             continue
+        ground = grounds.at(site, [node.name for node in nodes if node.replicas])
+        has = frozenset(model.digest for model in there.spec.models) if there is not None else frozenset()
         first = _first_model(job, known.model_digest, current, rollout)
         # A site that is new, or whose job names another model by now, has been told nothing of it yet.
         new = there is None or all(model.name != job.spec.model.name for model in there.spec.models)
         step = None if new else rollout.site(plan.key, site)
         told = first if new else step.told if step is not None else None
+        whole = first if new else step.version if step is not None else None
+        if whole is not None and whole.variants:
+            told = lowered(whole, ground, has=has)  # for the nodes that it has from now on
+        avoid = _avoided(rollout.release(f"{job.namespace}/{job.spec.model.name}"), there)
         nodes = tuple(_with_pool(node, known, sites.get(site), there) for node in nodes)
         most = capture.allowed_at(sites.get(site), redaction, there)
         canary = _canary(step) if step is not None else ()
         wanted = _spec(job, site, nodes, told, canary, there, keep_spec=keep_spec, to=offload_at(site), redaction=most)
+        if known.problem is None:
+            models = guarded(wanted.models, step, there, assigned=_assigned)
+            watch = step.watch if step is not None else None
+            wanted = wanted.model_copy(update={"avoid": avoid, "models": models, "watch": watch})
         if there is not None and _same(there.spec, wanted):
             continue
         writes.append(_write(plan.key, wanted, there, current, namespace, tier=tiers.get(site, "")))
@@ -214,22 +230,26 @@ def _first_model(
     digest: what the job is meant to run; another than the target's when the job is pinned or the release is gone.
     """
     release = rollout.release(f"{job.namespace}/{job.spec.model.name}")
-    others = [version for item in current for version in _told(item)]
+    others = [version for item in current for version in _told(item, rollout)]
     if release is not None and release.paused:
         # Held where it is: a replica that moves takes along what its job has, or else what other jobs serve.
-        others += [item.told for item in release.sites if item.told is not None]
+        others += [version for item in release.sites if (version := item.version or item.told) is not None]
         if others:
-            return next((version for version in others if version.digest == digest), others[0])
+            return next((version for version in others if digest in digests(version)), others[0])
     target = release.target if release else None
     if release is not None and release.decision is not None and target is not None and target.digest == digest:
         # In the middle of a rollout in waves, what is born begins with the version that finished.
         return release.first
     candidates = [target, *others] if target else others
-    return next((version for version in candidates if version.digest == digest), None)
+    return next((version for version in candidates if digest in digests(version)), None)
 
 
-def _told(assignment: Assignment) -> list[ModelVersion]:
-    """What the site trusts; a canary is not among it."""
+def _told(assignment: Assignment, rollout: RolloutStep) -> list[ModelVersion]:
+    """The version that the site trusts; a canary is not among it."""
+    reference = assignment.spec.job
+    step = rollout.site(f"{reference.namespace}/{reference.name}", assignment.spec.site)
+    if step is not None and step.version is not None and step.beside is None:
+        return [step.version]
     return [version_of(model, assignment) for model in assignment.spec.models if model.role == "Stable"]
 
 
@@ -242,6 +262,7 @@ def _assigned(version: ModelVersion, **more: Any) -> AssignedModel:
         parameters=dict(version.parameters),
         signature=version.signature,
         download_pace=version.pace or None,
+        attempt=version.attempt,
         **more,
     )
 
@@ -251,6 +272,16 @@ def _canary(step: SiteStep) -> tuple[AssignedModel, ...]:
     if step.beside is None:
         return ()
     return (_assigned(step.beside, role="Canary", traffic=f"{step.traffic}%", mirror=step.mirror),)
+
+
+def _avoided(release: ReleaseStep | None, there: Assignment | None) -> tuple[AvoidedVersion, ...]:
+    """The versions that the release went back from, for the site to remember. Without a release nobody takes a word back."""
+    if release is None:
+        return there.spec.avoid if there is not None else ()
+    return tuple(
+        AvoidedVersion(identity=one.identity, version=one.version, reason=one.reason, attempt=one.attempt, at=one.at)
+        for one in release.refused
+    )
 
 
 def _spec(

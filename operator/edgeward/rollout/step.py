@@ -6,15 +6,17 @@ With it, waved.py asks the state machine who is told what.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from edgeward.api.modelrelease import RefusedVersion, ReleasedVersion, RolloutStatus
+from edgeward.api.assignment import LocalGate, Watch
+from edgeward.api.modelrelease import GateStatus, RefusedVersion, ReleasedVersion, RolloutStatus
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, SiteModels
-from edgeward.rollout import waved
+from edgeward.rollout import gated, recall, waved
 from edgeward.rollout.machine import advance
-from edgeward.rollout.model import Decision
+from edgeward.rollout.model import Decision, Question
+from edgeward.rollout.variants import Ground, Grounds, at_site, described, lifted, lowered
 
 
 class SiteState(StrEnum):
@@ -42,6 +44,16 @@ class SiteStep:
     """the new version as a canary, with its share of the requests and the share it gets copies of, per cent"""
     traffic: int = 0
     mirror: int = 0
+    version: ModelVersion | None = None
+    """the release's version that `told` is an artifact of"""
+    watch: Watch | None = None
+    """what the site is to report while its wave bakes"""
+    local_gates: tuple[LocalGate, ...] | None = None
+    """what the site checks of the new version by itself; None: whatever it was told of the one that it has"""
+    previous: ModelVersion | None = None
+    """what the site goes back to by itself from `told`; None beside a canary, whose way back is `told`"""
+    variant: str = ""
+    """how a person tells the variant of the target that the site takes, "" for the main artifact"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,10 @@ class ReleaseStep:
     remembered: RolloutStatus | None = None
     refused: tuple[RefusedVersion, ...] = ()
     history: tuple[ReleasedVersion, ...] = ()
+    gates: tuple[GateStatus, ...] = ()
+    """how they stand"""
+    questions: tuple[Question, ...] = ()
+    """to the hub's Prometheus"""
 
     def count(self, state: SiteState) -> int:
         """Sites in this state. A site with several jobs of one model counts once, by the worst of them."""
@@ -97,21 +113,30 @@ def step(fleet: Fleet) -> RolloutStep:
     jobs = {job.key: job for job in fleet.jobs}
     releases: list[ReleaseStep] = []
     told: dict[tuple[str, str], SiteStep] = {}
+    grounds = Grounds(fleet)
     for release in fleet.releases:
         decision: Decision | None = None
-        known: Mapping[str, ModelVersion] = {}
-        if release.rollout is None or _target(release) is None:
-            steps = [_site(models, release, connected, jobs.get(models.job)) for models in release.sites]
+        questions: tuple[Question, ...] = ()
+        known = waved.versions(release, grounds)
+        attempt = recall.attempt_in_force(release) if release.target is not None else 0
+        if _target(release) is None or (release.rollout is None and not waved.has_a_say(release)):
+            steps = [
+                _site(models, release, connected, jobs.get(models.job), known=known, ground=grounds.of(models))
+                for models in release.sites
+            ]
         else:
-            known = waved.versions(release)
-            steps, decision = _waved(release, fleet, connected, jobs, known)
+            steps, decision, questions = _waved(release, fleet, connected, jobs, known, grounds)
+        steps = [
+            _counted(models, release, item, decision.progress.attempt if decision is not None else attempt)
+            for models, item in zip(release.sites, steps, strict=True)
+        ]
         told |= {(item.job, item.site): item for item in steps}
         counted = (
             item
             for models, item in zip(release.sites, steps, strict=True)
             if models.replicas and _wants_target(jobs.get(models.job), release)
         )
-        releases.append(_release(release, tuple(counted), decision, known, now=fleet.now))
+        releases.append(_release(release, tuple(counted), decision, known, questions, now=fleet.now))
     return RolloutStep(releases=tuple(releases), _told=told)
 
 
@@ -133,24 +158,70 @@ def _waved(
     connected: set[str],
     jobs: Mapping[str, Job],
     known: Mapping[str, ModelVersion],
-) -> tuple[list[SiteStep], Decision]:
+    grounds: Grounds,
+) -> tuple[list[SiteStep], Decision, tuple[Question, ...]]:
     """The sites of a release that goes out in waves. A job that is pinned elsewhere, or has a problem, takes no part."""
     parts = [one for one in release.sites if _takes_part(jobs.get(one.job), release)]
-    decision = advance(waved.facts(release, parts, fleet, known=known))
+    decision = advance(waved.facts(release, parts, fleet, known=known, grounds=grounds))
+    round_ = _round(release, parts, decision, known)
+    local, target = gated.local_gates(release), decision.progress.target
     steps = []
     for models in release.sites:
+        ground = grounds.of(models)
         if not _takes_part(jobs.get(models.job), release):
-            steps.append(_site(models, release, connected, jobs.get(models.job)))
+            steps.append(_site(models, release, connected, jobs.get(models.job), known=known, ground=ground))
             continue
-        said = decision.told[models.site]
-        told = known.get(said.version) if said.version is not None else models.told
-        beside = known.get(said.beside) if said.beside is not None else None
-        if beside is not None and told is not None and beside.version == told.version:
-            # Other parameters under the same version: answers and paths could not tell the two apart.
-            told, beside = beside, None
-        state = _state(models, release, connected, told=beside or told, problem=None, waits=decision.waits_for)
-        steps.append(replace(state, told=told, beside=beside, traffic=said.traffic, mirror=said.mirror))
-    return steps, decision
+        said, has = decision.told[models.site], at_site(models)
+        whole = known.get(said.version) if said.version is not None else _whole(models, known, ground)
+        other = known.get(said.beside) if said.beside is not None else None
+        told = lowered(whole, ground, has=has) if whole is not None else None
+        beside = lowered(other, ground, has=has) if other is not None else None
+        if beside is not None and told is not None and (beside.version == told.version or beside.digest == told.digest):
+            # Other parameters under the same version, or a variant that both versions have: answers and paths could not
+            # tell the two apart.
+            whole, told, beside = other, beside, None
+        state = _state(
+            models,
+            release,
+            connected,
+            told=beside or told,
+            version=whole,
+            ground=ground,
+            problem=None,
+            waits=decision.waits_for,
+        )
+        back = waved.way_back(whole, release, decision, known) if whole is not None and beside is None else None
+        steps.append(
+            replace(
+                state,
+                told=told,
+                beside=beside,
+                traffic=said.traffic,
+                mirror=said.mirror,
+                watch=gated.watch(round_, models),
+                local_gates=local if target in (said.version, said.beside) else None,
+                previous=lowered(back, ground, has=has) if back is not None and release.rollout is not None else None,
+            )
+        )
+    return steps, decision, gated.questions(round_, decision.progress, now=fleet.now)
+
+
+def _round(
+    release: Release, parts: Sequence[SiteModels], decision: Decision, known: Mapping[str, ModelVersion]
+) -> gated.Round | None:
+    return gated.round_of(release, parts, decision.progress, stable=decision.stable, known=known)
+
+
+def _counted(models: SiteModels, release: Release, item: SiteStep, attempt: int) -> SiteStep:
+    """With the attempt that each version is tried in."""
+    target = release.target
+    if target is None:
+        return item
+    told = recall.counted(item.told, models, target, attempt)
+    version = item.version
+    if version is not None and told is not None:
+        version = replace(version, attempt=told.attempt)
+    return replace(item, told=told, version=version, beside=recall.counted(item.beside, models, target, attempt))
 
 
 def _takes_part(job: Job | None, release: Release) -> bool:
@@ -163,10 +234,14 @@ def _release(
     sites: tuple[SiteStep, ...],
     decision: Decision | None,
     known: Mapping[str, ModelVersion],
+    questions: tuple[Question, ...],
     *,
     now: float,
 ) -> ReleaseStep:
     target = _target(release)
+    if target is not None:
+        attempt = decision.progress.attempt if decision is not None else recall.attempt_in_force(release)
+        target = replace(target, attempt=attempt)
     if decision is not None:
         stable = known.get(decision.stable) if decision.stable is not None else None
         return ReleaseStep(
@@ -175,11 +250,13 @@ def _release(
             current=stable or release.current,
             sites=sites,
             paused=release.paused,
-            first=stable or target,
+            first=target if stable is None or stable == target else stable,
             decision=decision,
             remembered=waved.remembered(decision),
             refused=waved.refused(decision, known),
             history=waved.history(stable, release, now=now),
+            gates=gated.statuses(decision.progress),
+            questions=questions,
         )
     done = target is not None and all(item.state in (SiteState.UPDATED, SiteState.OFFLINE) for item in sites)
     finished = done and any(item.state is SiteState.UPDATED for item in sites)
@@ -191,20 +268,35 @@ def _release(
         sites=sites,
         paused=release.paused,
         first=target,
-        refused=release.refused,
+        remembered=waved.kept(release, finished=finished, now=now),
+        refused=waved.still_refused(release),
         history=waved.history(target if finished else None, release, now=now),
     )
 
 
-def _site(models: SiteModels, release: Release, connected: set[str], job: Job | None) -> SiteStep:
+def _whole(models: SiteModels, known: Mapping[str, ModelVersion], ground: Ground) -> ModelVersion | None:
+    """The release's version that the site was told."""
+    return lifted(models.told, known.values(), ground) if models.told is not None else None
+
+
+def _site(
+    models: SiteModels,
+    release: Release,
+    connected: set[str],
+    job: Job | None,
+    *,
+    known: Mapping[str, ModelVersion],
+    ground: Ground,
+) -> SiteStep:
     told, target = models.told, _target(release)
+    version = _whole(models, known, ground)
     held = release.paused and told is not None
     problem = job.problem if job else None
     # A job whose pin does not match the target keeps what it was told; see edgeward.fleet.build. So does one with a
     # problem: its Assignments are left alone.
     if target is not None and not held and not problem and job is not None and job.model_digest == target.digest:
-        told = target
-    return _state(models, release, connected, told=told, problem=problem)
+        told, version = lowered(target, ground, has=at_site(models)), target
+    return _state(models, release, connected, told=told, version=version, ground=ground, problem=problem)
 
 
 def _state(
@@ -213,20 +305,36 @@ def _state(
     connected: set[str],
     *,
     told: ModelVersion | None,
+    version: ModelVersion | None,
+    ground: Ground,
     problem: Problem | None,
     waits: str = "",
 ) -> SiteStep:
-    """How far a site is that is told `told` from now on. `waits`: what a rollout in waves waits for."""
-    target = _target(release)
+    """How far a site is that is told `told`, an artifact of `version`, from now on. `waits`: what a rollout in waves
+    waits for."""
+    whole, has = _target(release), at_site(models)
+    target = lowered(whole, ground, has=has) if whole is not None else None
+    variant = described(whole, target.digest) if whole is not None and target is not None else ""
     serves = next((model for model in models.served if model.serving), None)
 
     def says(state: SiteState, reason: str = "", message: str = "") -> SiteStep:
         return SiteStep(
-            job=models.job, site=models.site, told=told, serves=serves, state=state, reason=reason, message=message
+            job=models.job,
+            site=models.site,
+            told=told,
+            serves=serves,
+            state=state,
+            reason=reason,
+            message=message,
+            version=version,
+            variant=variant,
         )
 
     if told is None:
         return says(SiteState.PENDING, reason="NoRunnableModel", message="no version is known")
+    here = recall.fell_back(models, recall.counted(told, models, told, 0))
+    if here is not None and models.site in connected:
+        return says(SiteState.FAILED, reason=f"{here.step}Failed", message=here.reason)
     of_told = next((model for model in models.served if model.digest == told.digest), None)
     # A policy that came after the version: it serves on, and is not what was asked for.
     distrusted = of_told is not None and of_told.serving and of_told.refused_step == "Signature"

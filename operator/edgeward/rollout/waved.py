@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from edgeward.api.common import format_time, parse_time, seconds
 from edgeward.api.modelrelease import (
@@ -13,10 +13,12 @@ from edgeward.api.modelrelease import (
 )
 from edgeward.api.modelrelease import Wave as AskedWave
 from edgeward.fleet.model import Fleet, ModelVersion, Release, SiteModels
+from edgeward.rollout import gated, recall
 from edgeward.rollout.model import (
     Command,
     Decision,
     Facts,
+    Gate,
     Hold,
     Member,
     Phase,
@@ -25,41 +27,89 @@ from edgeward.rollout.model import (
     Strategy,
     Wave,
 )
+from edgeward.rollout.variants import Ground, Grounds, at_site, digests, lifted, lowered
 
 _VERBS = ("pause", "promote", "abort", "retry")
 # Steps of a site that fail for want of the bytes, not for what they are: tried again by the site, never a verdict.
 _OF_THE_WAY = ("Fetch", "Verify", "Signature")
 
 
-def facts(release: Release, parts: Sequence[SiteModels], fleet: Fleet, *, known: Mapping[str, ModelVersion]) -> Facts:
+def facts(
+    release: Release,
+    parts: Sequence[SiteModels],
+    fleet: Fleet,
+    *,
+    known: Mapping[str, ModelVersion],
+    grounds: Grounds,
+) -> Facts:
     """`parts`: what takes part, job by job; a site with several is one member. `known`: see versions()."""
-    assert release.target is not None and release.rollout is not None
+    assert release.target is not None
     sites = {site.name: site for site in fleet.sites}
     by_site: dict[str, list[SiteModels]] = {}
     for one in parts:
         by_site.setdefault(one.site, []).append(one)
     target = release.target.identity
-    remembered = release.remembered
+    progress, stable = _progress(release), _stable(release, known)
+    round_ = gated.round_of(release, parts, progress, stable=stable, known=known)
     return Facts(
         now=fleet.now,
         target=target,
-        stable=_stable(release, known),
-        strategy=strategy(release.rollout, automatic=release.automatic_rollback, paused=release.paused),
+        stable=stable,
+        strategy=strategy(
+            release.rollout or Rollout(),
+            gates=gated.machine_gates(release.gates),
+            automatic=release.automatic_rollback,
+            paused=release.paused,
+        ),
         members=tuple(
             _member(
                 name,
                 models,
                 release.target,
+                known=known.values(),
+                grounds=grounds,
+                attempt=recall.attempt_in_force(release),
                 labels=sites[name].labels if name in sites else {},
                 connected=name in sites and sites[name].connected,
             )
             for name, models in sorted(by_site.items())
         ),
-        progress=_progress(remembered) if remembered is not None else None,
-        refused=tuple(
-            Refused(version=one.identity, reason=one.reason, at=parse_time(one.at)) for one in release.refused
-        ),
+        progress=progress,
+        samples=gated.samples(round_, progress, fleet) if round_ is not None and progress is not None else {},
+        variants=tuple(round_.by_variant()) if round_ is not None else ("",),
+        refused=recall.refused(release),
+        attempt=recall.attempt_told(release),
+        known_attempt=recall.attempt_known(release),
         command=command(release.command),
+    )
+
+
+def has_a_say(release: Release) -> bool:
+    """Whether a release without spec.rollout needs the state machine all the same: somebody said retry, or its target is one
+    that it went back from."""
+    assert release.target is not None
+    said = command(release.command)
+    if (
+        said is not None
+        and said.verb == "retry"
+        and (release.remembered is None or release.remembered.token != said.token)
+    ):
+        return True
+    return any(one.version == release.target.identity for one in recall.refused(release))
+
+
+def kept(release: Release, *, finished: bool, now: float) -> RolloutStatus | None:
+    """What a release without spec.rollout goes on to remember: the command that it acted on last, and the attempt."""
+    said, target = release.remembered, release.target
+    if said is None or target is None or not (said.token or said.attempt):
+        return None
+    same = said.target == target.identity
+    return RolloutStatus(
+        target=target.identity,
+        phase="Done" if finished else "Rolling",
+        started=said.started if same else format_time(now),
+        token=said.token,
+        attempt=said.attempt if same else recall.attempt_told(release),
     )
 
 
@@ -69,10 +119,11 @@ def command(text: str) -> Command | None:
     return Command(verb=verb, token=token) if at and token and verb in _VERBS else None
 
 
-def strategy(asked: Rollout, *, automatic: bool, paused: bool) -> Strategy:
+def strategy(asked: Rollout, *, gates: tuple[Gate, ...], automatic: bool, paused: bool) -> Strategy:
     most = asked.max_unavailable_sites or ""
     return Strategy(
         waves=tuple(_wave(one) for one in asked.waves),
+        gates=gates,
         max_unavailable=int(most) if most.isdigit() else None,
         max_unavailable_percent=int(most[:-1]) if most.endswith("%") else None,
         concurrent=asked.pace.concurrent_downloads if asked.pace else None,
@@ -115,11 +166,13 @@ def _finished(release: Release, one: ReleasedVersion) -> ModelVersion:
         signature=one.signature,
         pull_secret=one.pull_secret or "",
         pace=release.target.pace if release.target else "",
+        variants=tuple(one.variants),
     )
 
 
-def versions(release: Release) -> Mapping[str, ModelVersion]:
-    """Every version that a site could be told, by identity."""
+def versions(release: Release, grounds: Grounds) -> Mapping[str, ModelVersion]:
+    """Every version that a site could be told, by identity. What a site was told is mostly an artifact of one of these;
+    where nobody remembers the version that it is of, it counts as one."""
     found = {} if release.target is None else {release.target.identity: release.target}
     for one in release.history:
         version = _finished(release, one)
@@ -127,31 +180,50 @@ def versions(release: Release) -> Mapping[str, ModelVersion]:
     for models in release.sites:
         for told in (models.told, models.beside):
             if told is not None:
-                found.setdefault(told.identity, told)
+                whole = lifted(told, found.values(), grounds.of(models))
+                found.setdefault(whole.identity, whole)
     return found
 
 
 def _member(
-    name: str, models: Sequence[SiteModels], target: ModelVersion, *, labels: Mapping[str, str], connected: bool
+    name: str,
+    models: Sequence[SiteModels],
+    target: ModelVersion,
+    *,
+    known: Collection[ModelVersion],
+    grounds: Grounds,
+    attempt: int,
+    labels: Mapping[str, str],
+    connected: bool,
 ) -> Member:
-    told = {(one.beside or one.told).identity if one.beside or one.told else None for one in models}  # type: ignore[union-attr]
-    base = {one.told.identity if one.told else None for one in models}
-    refusals = [
-        f"{served.refused_step}: {served.refused_message or served.refused_reason}"
-        for one in models
-        for served in one.served
-        if served.digest == target.digest and served.refused_step and served.refused_step not in _OF_THE_WAY
-    ]
+    ground = {one.job: grounds.of(one) for one in models}
+    told = {_identity(one.beside or one.told, known, ground[one.job]) for one in models}
+    base = {_identity(one.told, known, ground[one.job]) for one in models}
+    wanted = {one.job: lowered(target, ground[one.job], has=at_site(one)) for one in models}
+    refusals = [text for one in models for text in _refusals(one, wanted[one.job], attempt)]
     return Member(
         name=name,
         labels=labels,
         connected=connected,
         told=_one(told, besides=target.identity),
         base=_one(base, besides=target.identity),
-        serves=_one({_serves(one, target) for one in models}, besides=target.identity),
+        serves=_one({_serves(one, known, ground[one.job]) for one in models}, besides=target.identity),
         refused=refusals[0] if refusals else "",
         available=all(one.ready > 0 or not one.replicas for one in models),
     )
+
+
+def _refusals(models: SiteModels, wanted: ModelVersion, attempt: int) -> list[str]:
+    """Why a site will not have it: what it remembers of it, else what its pods say."""
+    here = recall.of_site(models, wanted, attempt=attempt)
+    if here is not None or attempt:
+        # Of a later attempt the site's memory alone counts: its pods may not have heard of it yet.
+        return [f"{here.step}: {here.reason}"] if here is not None else []
+    return [
+        f"{served.refused_step}: {served.refused_message or served.refused_reason}"
+        for served in models.served
+        if served.digest == wanted.digest and served.refused_step and served.refused_step not in _OF_THE_WAY
+    ]
 
 
 def _one(found: set[str | None], *, besides: str) -> str | None:
@@ -161,18 +233,32 @@ def _one(found: set[str | None], *, besides: str) -> str | None:
     return min((one for one in found if one is not None and one != besides), default=None)
 
 
-def _serves(models: SiteModels, target: ModelVersion) -> str | None:
-    """The version that answers. A canary that serves beside the old one counts as the target: it is what is watched."""
+def _identity(told: ModelVersion | None, known: Collection[ModelVersion], ground: Ground) -> str | None:
+    return lifted(told, known, ground).identity if told is not None else None
+
+
+def _serves(models: SiteModels, known: Collection[ModelVersion], ground: Ground) -> str | None:
+    """The version that answers. A canary that serves beside the old one counts as the target: it is what is watched.
+    What the site went back from by itself does not answer, even where the version before is the same bytes."""
     serving = {served.digest for served in models.served if served.serving}
     told = models.beside or models.told
+    if told is not None and recall.fell_back(models, told) is not None:
+        back = models.told if models.beside is not None else None
+        return _identity(back, known, ground) if back is not None else min(serving - {told.digest}, default=None)
     if told is not None and told.digest in serving and (models.beside is not None or len(serving) == 1):
-        return told.identity
+        return _identity(told, known, ground)
     if models.told is not None and models.told.digest in serving:
-        return models.told.identity
-    return min(serving, default=None)
+        return _identity(models.told, known, ground)
+    other = min(serving, default=None)
+    of = {one.identity for one in known if one.variants and other in digests(one)}
+    return of.pop() if len(of) == 1 else other
 
 
-def _progress(said: RolloutStatus) -> Progress:
+def _progress(release: Release) -> Progress | None:
+    """As it is remembered; None when nothing is."""
+    said = release.remembered
+    if said is None:
+        return None
     return Progress(
         target=said.target,
         phase=Phase(said.phase),
@@ -182,7 +268,9 @@ def _progress(said: RolloutStatus) -> Progress:
         baking_since=parse_time(said.baking_since) if said.baking_since else None,
         hold=Hold(said.hold or ""),
         token=said.token,
+        attempt=said.attempt,
         why=said.why,
+        looks=gated.looks(release.looked),
     )
 
 
@@ -197,21 +285,44 @@ def remembered(decision: Decision) -> RolloutStatus:
         baking_since=format_time(progress.baking_since) if progress.baking_since is not None else None,
         hold=progress.hold.value or None,
         token=progress.token,
+        attempt=progress.attempt,
         why=progress.why[:1024],
         waits_for=decision.waits_for[:1024],
     )
 
 
 def refused(decision: Decision, known: Mapping[str, ModelVersion]) -> tuple[RefusedVersion, ...]:
+    return _written(decision.refused, known)
+
+
+def still_refused(release: Release) -> tuple[RefusedVersion, ...]:
+    """Of a release without spec.rollout."""
+    return _written(recall.refused(release), {})
+
+
+def _written(refused: Sequence[Refused], known: Mapping[str, ModelVersion]) -> tuple[RefusedVersion, ...]:
     return tuple(
         RefusedVersion(
-            version=known[one.version].version if one.version in known else "",
+            version=known[one.version].version if one.version in known else one.name,
             identity=one.version,
             reason=one.reason[:1024],
+            attempt=one.attempt,
             at=format_time(one.at),
         )
-        for one in decision.refused[-10:]
+        for one in refused[-recall.MOST :]
     )
+
+
+def way_back(
+    told: ModelVersion, release: Release, decision: Decision, known: Mapping[str, ModelVersion]
+) -> ModelVersion | None:
+    """What a site goes back to by itself from `told`: what finished last before it, and was not refused since."""
+    gone = {one.version for one in decision.refused} | {told.identity}
+    if told.identity == decision.progress.target and decision.stable not in (None, *gone):
+        return known.get(decision.stable or "")
+    past = [_finished(release, one) for one in release.history]
+    at = next((number for number, one in enumerate(past) if one.identity == told.identity), -1)
+    return next((one for one in past[at + 1 :] if one.identity not in gone), None)
 
 
 def history(stable: ModelVersion | None, release: Release, *, now: float) -> tuple[ReleasedVersion, ...]:
@@ -226,6 +337,7 @@ def history(stable: ModelVersion | None, release: Release, *, now: float) -> tup
         parameters=dict(stable.parameters),
         signature=stable.signature,
         pull_secret=stable.pull_secret or None,
+        variants=stable.variants,
         finished=format_time(now),
     )
     return (newest, *before)[:10]
