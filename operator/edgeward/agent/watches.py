@@ -62,7 +62,9 @@ class Watches:
         """Whether counting has not begun: it does with the next look, so that should be now."""
         asked = (assignment.get("spec") or {}).get("watch")
         watched = self._watched.get(assignment["metadata"]["name"])
-        return asked is not None and (watched is None or watched.watch.since != asked.get("since"))
+        if asked is None or (watched is not None and watched.watch.since == asked.get("since")):
+            return False
+        return _watch(assignment) is not None
 
     def forget(self, name: str) -> None:
         watched = self._watched.pop(name, None)
@@ -78,6 +80,8 @@ class Watches:
         name = raw["metadata"]["name"]
         watch = _watch(raw)
         if watch is None:
+            if raw["spec"].get("watch"):
+                log.error("assignment %s: its watch cannot be read", name)
             self.forget(name)
             return
         watched = self._watched.get(name)
@@ -155,8 +159,7 @@ def _watch(raw: Object) -> Watch | None:
         watch = Watch.model_validate(asked)
         parse_time(watch.since)
         seconds(watch.interval)
-    except (ApiError, ValueError) as error:
-        log.error("assignment %s: watch cannot be read: %s", raw["metadata"]["name"], error)
+    except (ApiError, ValueError):
         return None
     return watch
 

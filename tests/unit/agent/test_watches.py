@@ -241,5 +241,6 @@ def test_a_watch_that_cannot_be_read_is_none() -> None:
             site.watch = odd
             await site.look(1)
             assert site.watches.due(site.raw["metadata"]["name"]) is None
+            assert not site.watches.new(site.raw), "nobody asks the runtimes without pause because of it"
 
     run(story)
