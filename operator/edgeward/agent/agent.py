@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
-from edgeward.api.assignment import Assignment
+from edgeward.api.assignment import Assignment, RefusedHere
 from edgeward.api.common import ApiError as InvalidObject
-from edgeward.api.common import format_time, parse
+from edgeward.api.common import format_time, parse, to_dict
 from edgeward.cluster.cache import Cache
 from edgeward.cluster.client import ApiError, Client, WriteRefused
 from edgeward.cluster.events import Recorder
@@ -47,16 +47,20 @@ from edgeward.fleet.names import (
 )
 from edgeward.fleet.sites import membership
 
+from . import activation, memory
 from .disruption import protection, users_budgets
+from .fallback import Fallbacks
+from .memory import fallen, with_refused
 from .merge import contains
 from .policy import forbidden
 from .queue import KeyQueue
 from .removal import Removal
-from .render import Child, children, config_name, config_revision, placement_name
+from .render import Child, children, config_name, config_revision, peers_name, placement_name, told_models
 from .report import stamped, status
 from .runtimes import Runtimes
 from .settings import MANAGER, AgentSettings
-from .watches import Asks, Watches
+from .wanted import without
+from .watches import Asks, Watches, looked
 
 log = logging.getLogger(__name__)
 WATCHED = (ASSIGNMENTS, NODES, PODS, DEPLOYMENTS, SERVICES, CONFIG_MAPS, VOLUME_CLAIMS, DISRUPTION_BUDGETS)
@@ -64,6 +68,10 @@ WATCHED = (ASSIGNMENTS, NODES, PODS, DEPLOYMENTS, SERVICES, CONFIG_MAPS, VOLUME_
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0
 """seconds until an object that was refused is tried again unchanged, the first time and at most"""
 
+_AFTER = 0.05
+"""seconds after a moment, so that no timer that fires a little early finds it still to come"""
+_CLOCK_LOOK = 30.0
+"""seconds between two looks at the clock while a version waits for its moment"""
 REST = 2.0
 """of the time that a piece of work took, how much a worker leaves to others before the next, where pods do not wait for it"""
 
@@ -76,6 +84,8 @@ class _Known:
     """by kind and key, what the API server would not have"""
     applied: _Applied | None = None
     """what became of its pods; None when this agent has not seen to them yet"""
+    gates: list[RefusedHere] = field(default_factory=list)
+    """what failed a gate of this site's and is not written into its memory yet"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +122,12 @@ class Agent:
         recorder: Recorder,
         clock: Callable[[], float] = time.time,
         prometheus: Asks | None = None,
+        hub: Client | None = None,
     ) -> None:
-        """prometheus: that of the site, for the questions of gates."""
+        """client: of the cluster whose nodes and pods the cache holds. prometheus: that of the site, for the questions of
+        gates. hub: of the cluster whose Assignments the cache holds; None: the same."""
         self._client = client
+        self._hub = hub or client
         self._cache = cache
         self._settings = settings
         self._clock = clock
@@ -128,9 +141,19 @@ class Agent:
         """Assignments of which the rest is to be seen to: what stands before the pods, what is to go, and the report"""
         self.watches = Watches(news=self.behind.mark, clock=clock, prometheus=prometheus)
         self.runtimes = Runtimes(
-            cache=cache, settings=settings, news=self.behind.mark, clock=clock, watches=self.watches
+            cache=cache,
+            settings=settings,
+            news=self.behind.mark,
+            clock=clock,
+            watches=self.watches,
+            judged=self._judged,
         )
-        self._removal = Removal(client=client, cache=cache, recorder=recorder, namespace=settings.namespace)
+        self._fallbacks = Fallbacks()
+        self._remembering = asyncio.Lock()
+        """the memory of a site is one object for all its Assignments"""
+        self._removal = Removal(
+            client=client, hub=self._hub, cache=cache, recorder=recorder, namespace=settings.namespace
+        )
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """by Assignment: one piece of work at a time"""
         self.reconciled = 0
@@ -209,11 +232,13 @@ class Agent:
             assignment = _read(raw)
             if assignment is None:
                 return
+            await self._remember(assignment)
             refused = "; ".join(forbidden(assignment.spec.pod_template or {}))
             if refused:
                 self._of(name).applied = _Applied(assignment.generation, forbidden=f"PolicyForbids {refused}")
             else:
                 self._of(name).applied = await self._apply_pods(assignment)
+                self._come_back_for(assignment)
         self.behind.mark(name)
 
     async def settle(self, name: str) -> None:
@@ -228,19 +253,87 @@ class Agent:
             applied, assignment = self._of(name).applied, _read(raw)
             if assignment is None or applied is None or applied.generation != assignment.generation:
                 return  # its pods come first, and this after them
+            await self._remember(assignment)
             await self._report(assignment, raw, applied.forbidden or await self._apply_rest(assignment, applied))
             self.reconciled += 1
+
+    def _come_back_for(self, assignment: Assignment) -> None:
+        """At the moment at which a version that waits on the site's disk may begin. The clock may be set meanwhile, so
+        it is looked at again in between."""
+        config = self._cache[CONFIG_MAPS].get(f"{assignment.spec.job.namespace}/{config_name(assignment)}")
+        now = self._clock()
+        moment = activation.parts(assignment, told=told_models(config), now=now).next
+        if moment is not None:
+            self.queue.mark_later(assignment.name, min(max(moment - now, 0.0) + _AFTER, _CLOCK_LOOK))
+
+    # What must not be tried again ---------------------------------------------------------------------------------
+
+    def _judged(self, raw: Object, pods: Sequence[Object], answers: Mapping[str, Object]) -> float | None:
+        """A look at the runtimes of an Assignment: the site may go back because of it. When it wants the next one."""
+        name = raw["metadata"]["name"]
+        assignment = _read(raw)
+        if assignment is None:
+            return None
+        known = self._remembered(assignment)
+        seen = [looked(pod, answers) for pod in pods]
+        found = self._fallbacks.look(assignment, seen, known, at=self._clock())
+        for one in found:
+            log.warning("assignment %s: back from %s by itself: %s", name, one.version, one.reason)
+        if found:
+            self._of(name).gates += found
+            self.queue.mark(name)
+        return self._fallbacks.due(name)
+
+    def _memory(self, site: str) -> Object | None:
+        namespace = self._settings.namespace
+        return self._cache[CONFIG_MAPS].get(f"{namespace}/{memory.name_of(site, namespace=namespace)}")
+
+    def _remembered(self, assignment: Assignment) -> tuple[RefusedHere, ...]:
+        """Of the models that it names, the newest first."""
+        config, namespace = self._memory(assignment.spec.site), assignment.spec.job.namespace
+        names = {model.name for model in assignment.spec.models}
+        found = [one for name in names for one in memory.read(config, memory.key_of(namespace, name))]
+        return tuple(sorted(found, key=memory.order, reverse=True)[: memory.MOST])
+
+    async def _remember(self, assignment: Assignment) -> None:
+        """Brings the site's memory up to what is said now: by the hub, by the pods, by this site's own gates."""
+        spec, known = assignment.spec, self._of(assignment.name)
+        newest = config_revision(self._cache[CONFIG_MAPS].get(f"{spec.job.namespace}/{config_name(assignment)}"))
+        said = [
+            answer
+            for answer in self.runtimes.answers(assignment.name).values()
+            if int(answer.get("revision") or 0) >= newest
+        ]
+        gates = list(known.gates)
+        async with self._remembering:
+            config, entries = self._memory(spec.site), {}
+            for name in sorted({model.name for model in spec.models}):
+                key = memory.key_of(spec.job.namespace, name)
+                before = memory.read(config, key)
+                now = memory.after(before, assignment, name, said=said, gates=gates)
+                if now != before:
+                    entries[key] = now
+            if entries:
+                body = memory.written(config, site=spec.site, namespace=self._settings.namespace, entries=entries)
+                self._cache[CONFIG_MAPS].put(await self._client.apply(CONFIG_MAPS, body, manager=MANAGER))
+        known.gates = known.gates[len(gates) :]
 
     # What an Assignment wants ------------------------------------------------------------------------------------
 
     def _children(self, assignment: Assignment) -> list[Child]:
         namespace = assignment.spec.job.namespace
+        gone = fallen(self._remembered(assignment))
+        if gone:
+            models = without(assignment.spec.models, gone)
+            spec = assignment.spec.model_copy(update={"models": models})
+            assignment = assignment.model_copy(update={"spec": spec})
         return children(
             assignment,
             tiers=self._tiers(assignment),
             settings=self._settings,
             persistent=bool(self._persistent),
             config=self._cache[CONFIG_MAPS].get(f"{namespace}/{config_name(assignment)}"),
+            now=self._clock(),
             deployments=[
                 self._cache[DEPLOYMENTS].get(f"{namespace}/{placement_name(assignment, node.name)}")
                 for node in assignment.spec.nodes
@@ -398,11 +491,15 @@ class Agent:
             conditions=conditions,
         )
         wanted |= self.watches.status(assignment)
+        known = self._remembered(assignment)
+        wanted["models"] = with_refused(wanted["models"], assignment.spec.models, known)
+        if known:
+            wanted["refused"] = [to_dict(one) for one in known]
         wanted = stamped(wanted, present, now=format_time(self._clock()))
         if wanted == present:
             return
         body = {"metadata": {"name": assignment.name, "namespace": assignment.namespace}, "status": wanted}
-        answer = await self._client.apply(ASSIGNMENTS, body, manager=MANAGER, subresource="status")
+        answer = await self._hub.apply(ASSIGNMENTS, body, manager=MANAGER, subresource="status")
         self._cache[ASSIGNMENTS].put(answer)
 
     def _store(self, assignment: Assignment) -> dict[str, str]:
@@ -447,6 +544,7 @@ class Agent:
 
     def _forget(self, name: str) -> None:
         self._known.pop(name, None)
+        self._fallbacks.forget(name)
         self.runtimes.forget(name)
 
     def _assignments(self) -> list[Object]:
@@ -479,7 +577,8 @@ class Agent:
 
     def _has_site_service(self, assignment: Assignment) -> bool:
         """One that was made stays with its Assignment: clients use it, however the nodes come and go."""
-        return bool(self._cache[SERVICES].labelled(LABEL_ASSIGNMENT, assignment.name))
+        services = self._cache[SERVICES].labelled(LABEL_ASSIGNMENT, assignment.name)
+        return any(item["metadata"]["name"] != peers_name(assignment) for item in services)
 
     def _note_failure(self, name: str, error: Exception) -> None:
         self.failed += 1

@@ -43,7 +43,8 @@ from edgeward.fleet.names import (
 from edgeward.fleet.redaction import DEFAULT, Redaction, strictest
 from edgeward.placement.formulas import priority_tier
 
-from . import podtemplate
+from . import activation, podtemplate, sharing
+from .activation import Part
 from .settings import AgentSettings
 
 _GRPC = {"name": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
@@ -74,6 +75,10 @@ def config_name(assignment: Assignment) -> str:
     return derived_name(namespace=job.namespace, name=job.name, site=site_of(assignment))
 
 
+def peers_name(assignment: Assignment) -> str:
+    return f"{config_name(assignment)}{sharing.SUFFIX}"
+
+
 def site_of(assignment: Assignment) -> str:
     return assignment.metadata.labels.get(LABEL_SITE, "")
 
@@ -95,6 +100,7 @@ def children(
     settings: AgentSettings,
     persistent: bool,
     config: Object | None,
+    now: float,
     deployments: Iterable[Object | None] = (),
     site_service: bool = False,
     users_budget: bool = False,
@@ -102,8 +108,9 @@ def children(
     """All that the Assignment wants, in the order in which it is to be applied.
 
     tiers: node name -> edge | fog | cloud. config: the ConfigMap that is there now, which is kept when its models are
-    the wanted ones. persistent: whether the cluster has the StorageClass of the model store. deployments: those that
-    are there now; each keeps the store that it was made with, since another would restart its pods. site_service:
+    the wanted ones. now: Unix seconds, for what may not begin to serve yet. persistent: whether the cluster has the
+    StorageClass of the model store. deployments: those that are there now; each keeps the store that it was made with,
+    since another would restart its pods. site_service:
     whether the cluster holds several sites, so that the job gets a Service per site too. users_budget: whether a
     PodDisruptionBudget of the user's covers the pods; two over one pod would refuse every eviction.
     """
@@ -115,7 +122,8 @@ def children(
         node.name: not is_pool(node.name) and claimed.get(placement_name(assignment, node.name), persistent)
         for node in spec.nodes
     }
-    wanted = [Child(CONFIG_MAPS, _config_map(assignment, config, settings))]
+    apart = sharing.wanted(spec.nodes, stores)
+    wanted = [Child(CONFIG_MAPS, _config_map(assignment, config, settings, now, peers=apart))]
     wanted += [
         Child(VOLUME_CLAIMS, _claim(assignment, node.name, settings)) for node in spec.nodes if stores[node.name]
     ]
@@ -123,6 +131,9 @@ def children(
     if site_service:
         selector = {LABEL_JOB: spec.job.name, LABEL_SITE: site_of(assignment)}
         wanted.append(Child(SERVICES, _service(assignment, _site_service_name(assignment), selector)))
+    if apart:
+        meta = _meta(assignment, peers_name(assignment), **_own(assignment))
+        wanted.append(Child(SERVICES, {"metadata": meta, "spec": sharing.spec(assignment)}))
     if not users_budget:
         wanted += _budget(assignment)
     wanted += [
@@ -183,8 +194,14 @@ def _own(assignment: Assignment) -> dict[str, str]:
     return {LABEL_ASSIGNMENT: assignment.metadata.name, LABEL_SITE: site_of(assignment)}
 
 
-def models_document(assignment: Assignment, settings: AgentSettings) -> Object:
-    """The contract's config without its revision. Schema: edge-runtime/contract/config.schema.json"""
+def models_document(
+    assignment: Assignment, parts: Iterable[Part], settings: AgentSettings, *, peers: bool = False
+) -> Object:
+    """The contract's config without its revision. Schema: edge-runtime/contract/config.schema.json
+
+    parts: what the pods are told now, of the versions that the Assignment names. peers: whether there are pods with
+    stores apart, that should share what they fetch.
+    """
     job = assignment.spec.job
     return {
         "contract": CONTRACT,
@@ -195,19 +212,19 @@ def models_document(assignment: Assignment, settings: AgentSettings) -> Object:
                 "version": model.version,
                 "digest": model.digest,
                 "sources": list(model.sources),
-                "role": model.role,
+                "role": role,
                 "parameters": dict(model.parameters),
                 **_signature(model),
                 **({"downloadPace": parse_bandwidth(model.download_pace)} if model.download_pace else {}),
                 **{key: value for key, value in (("traffic", model.traffic), ("mirror", model.mirror)) if value},
             }
-            for model in assignment.spec.models
-            if model.role != "Previous"
+            for model, role in ((part.model, part.role) for part in parts)
         ],
         "priority": 6 - _tier_of(assignment),  # its classes count from the most urgent, as Triton's do
         **_model_swap(assignment.spec.effective.model_swap),
         **_offload(assignment.spec),
         **_capture(assignment.spec.effective.capture, settings.redaction),
+        **({"peers": sharing.told(assignment, peers_name(assignment))} if peers else {}),
     }
 
 
@@ -268,8 +285,20 @@ def config_revision(config: Object | None) -> int:
         return 0
 
 
-def _config_map(assignment: Assignment, present: Object | None, settings: AgentSettings) -> Object:
-    document = models_document(assignment, settings)
+def told_models(config: Object | None) -> list[Object]:
+    """The entries that a ConfigMap of ours holds for the pods; none where there is none, or it makes no sense."""
+    try:
+        models = json.loads(config["data"]["models.json"])["models"] if config else []
+        return [one for one in models if isinstance(one, dict)]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _config_map(
+    assignment: Assignment, present: Object | None, settings: AgentSettings, now: float, *, peers: bool
+) -> Object:
+    parts = activation.parts(assignment, told=told_models(present), now=now).parts
+    document = models_document(assignment, parts, settings, peers=peers)
     # Never lower than what the pods have read: a hub that was restored from a backup counts from further back.
     revision = max(assignment.spec.revision, config_revision(present) + 1)
     if present:

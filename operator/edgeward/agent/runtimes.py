@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgeward.cluster.cache import Cache
@@ -23,6 +23,10 @@ from .scrape import RuntimeScraper
 from .settings import AgentSettings
 from .watches import Watches
 
+BYTES = ("received", "shared")
+MOVES = 5.0
+"""seconds between two reports of nothing but bytes, while they come"""
+
 
 @dataclass(slots=True)
 class Looked:
@@ -30,6 +34,9 @@ class Looked:
 
     answers: dict[str, Object] = field(default_factory=dict)
     next: float = 0.0
+    moved: dict[str, int] = field(default_factory=dict)
+    moved_at: float = 0.0
+    """the bytes that were last told of, and when"""
     pause: float = 0.0
     """seconds until the next look; grows while there is nothing new, so that what never answers costs little"""
 
@@ -43,13 +50,16 @@ class Runtimes:
         news: Callable[[str], None],
         clock: Callable[[], float],
         watches: Watches,
+        judged: Callable[[Object, Sequence[Object], Mapping[str, Object]], float | None] = lambda *_: None,
     ) -> None:
-        """news: told of an Assignment whose runtimes said something new. watches: told of every look."""
+        """news: told of an Assignment whose runtimes said something new. watches, judged: told of every look (the
+        Assignment, all its pods, the answers by uid); judged says when it wants the next one."""
         self._cache = cache
         self._settings = settings
         self._news = news
         self._clock = clock
         self._watches = watches
+        self._judged = judged
         self._scraper = RuntimeScraper(timeout=settings.scrape_timeout)
         self._looked: dict[str, Looked] = {}
 
@@ -95,16 +105,20 @@ class Runtimes:
         pods = [pod for pod in every if "deletionTimestamp" not in pod["metadata"] and not has_ended(pod)]
         answers = await self._scraper.ask([pod for pod in pods if self._can_answer(pod)])
         self._watches.look(raw, every, answers)
+        asked_for = self._judged(raw, every, answers)
         # A runtime that does not answer this once keeps its last word; the pod's own Ready says whether it lives.
         alive = {pod["metadata"]["uid"] for pod in pods}
         answers = {**{uid: said for uid, said in looked.answers.items() if uid in alive}, **answers}
         settled = _settled(raw, pods, answers)
-        news = _said(answers) != _said(looked.answers)
+        moved = _moved(answers)
+        waited = settled or self._clock() - looked.moved_at >= MOVES
+        news = _said(answers) != _said(looked.answers) or (waited and moved != looked.moved)
         longest, shortest = self._settings.settled_poll, self._settings.unsettled_poll
         looked.pause = longest if settled else shortest if news else min(max(looked.pause * 1.5, shortest), longest)
-        looked.next = min(self._clock() + looked.pause, self._watches.due(name) or math.inf)
+        looked.next = min(self._clock() + looked.pause, self._watches.due(name) or math.inf, asked_for or math.inf)
         looked.answers = answers
         if news:
+            looked.moved, looked.moved_at = moved, self._clock()
             self._news(name)
 
     def _can_answer(self, pod: Object) -> bool:
@@ -113,19 +127,27 @@ class Runtimes:
 
 
 def _said(answers: Mapping[str, Object]) -> dict[str, Object]:
-    """All but the counters, which change with every request: that is no news."""
+    """All but the counters, which change with every request, and the bytes that come: that is no news."""
+    left_out = ("counters", *BYTES)
     return {
         uid: {
             **answer,
-            "models": [{key: value for key, value in model.items() if key != "counters"} for model in answer["models"]],
+            "models": [
+                {key: value for key, value in model.items() if key not in left_out} for model in answer["models"]
+            ],
         }
         for uid, answer in answers.items()
     }
 
 
+def _moved(answers: Mapping[str, Object]) -> dict[str, int]:
+    counts = {uid: sum(model.get(one, 0) for model in said["models"] for one in BYTES) for uid, said in answers.items()}
+    return {uid: count for uid, count in counts.items() if count}
+
+
 def _settled(raw: Object, pods: list[Object], answers: Mapping[str, Object]) -> bool:
     """Whether every pod is ready and serves just what the Assignment names, or has refused it for good."""
-    wanted = {model["digest"] for model in raw["spec"].get("models") or []}
+    wanted = {model["digest"] for model in raw["spec"].get("models") or [] if model.get("role") != "Previous"}
     if len(pods) != sum(node["replicas"] + node.get("leaving", 0) for node in raw["spec"].get("nodes") or []):
         return False
     for pod in pods:
@@ -134,6 +156,8 @@ def _settled(raw: Object, pods: list[Object], answers: Mapping[str, Object]) -> 
             return False
         serving = {model["digest"] for model in answer["models"] if model["serving"]}
         refused = {model["digest"] for model in answer["models"] if model.get("refused")}
-        if not wanted <= serving | refused or not (is_ready(pod) or refused):
+        # What waits on the disk for its moment has nothing to say before.
+        staged = {model["digest"] for model in answer["models"] if model.get("state") == "Staged"}
+        if not wanted <= serving | refused | staged or not (is_ready(pod) or refused):
             return False
     return True

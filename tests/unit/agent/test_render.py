@@ -41,7 +41,7 @@ def told(
 
 
 def render(of: Assignment, **more: Any) -> list[Child]:
-    known: dict[str, Any] = {"tiers": {}, "settings": AgentSettings(), "persistent": True, "config": None}
+    known: dict[str, Any] = {"tiers": {}, "settings": AgentSettings(), "persistent": True, "config": None, "now": 0.0}
     return children(of, **{**known, **more})
 
 
@@ -265,16 +265,52 @@ def test_where_the_user_has_a_budget_there_is_no_second_one() -> None:
 def test_the_service_has_a_grpc_port_where_the_pod_serves_one(value: str, ports: list[tuple[str, int]]) -> None:
     runtime = {"name": "runtime", "env": [{"name": "EDGEWARD_GRPC_PORT", "value": value}]}
     assignment = told(podTemplate={"spec": {"containers": [{"name": "sidecar"}, runtime]}})
-    (service,) = kinds(render(assignment), "Service")
+    service = kinds(render(assignment), "Service")[0]
     assert [(port["name"], port["port"]) for port in service["spec"]["ports"]] == ports
 
 
 def test_a_site_has_its_service_where_there_are_several() -> None:
-    assert [item["metadata"]["name"] for item in kinds(render(told()), "Service")] == ["signs"]
-    assert [item["metadata"]["name"] for item in kinds(render(told(), site_service=True), "Service")] == [
+    of = told(NODES[0])
+    assert [item["metadata"]["name"] for item in kinds(render(of), "Service")] == ["signs"]
+    assert [item["metadata"]["name"] for item in kinds(render(of, site_service=True), "Service")] == [
         "signs",
         "signs-edge",
     ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "persistent", "apart"),
+    [
+        ([{"name": "n1", "replicas": 1}], True, False),
+        ([{"name": "n1", "replicas": 3}], True, False),
+        ([{"name": "n1", "replicas": 2}, {"name": "n2", "replicas": 0}], True, False),
+        ([{"name": "n1", "replicas": 1, "leaving": 0}, {"name": "n2", "replicas": 0, "leaving": 1}], True, True),
+        ([{"name": "n1", "replicas": 3}], False, True),
+        ([{"name": "n1", "replicas": 1}], False, False),
+        ([{**POOL, "replicas": 2}], True, True),
+        ([{**POOL, "replicas": 1, "leaving": 0}], True, False),
+    ],
+)
+def test_pods_with_stores_apart_learn_of_each_other(nodes: list[Raw], persistent: bool, apart: bool) -> None:
+    of = told(*nodes)
+    services = [
+        item for item in kinds(render(of, persistent=persistent), "Service") if item["metadata"]["name"] != "signs"
+    ]
+    told_so = document(of, persistent=persistent).get("peers")
+    assert bool(services) == (told_so is not None) == apart
+    if told_so is not None:
+        (service,) = services
+        assert service["metadata"]["name"] == f"{config_name(of)}-peers"
+        assert told_so["hosts"] == [f"{config_name(of)}-peers.shop.svc"]
+        assert service["spec"]["ports"][0]["port"] == told_so["port"] != 8080
+        assert service["spec"]["selector"] == {"edgeward.dev/assignment": of.name}
+        assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"]
+        jsonschema.validate(document(of, persistent=persistent), CONFIG_SCHEMA)
+
+
+def test_peers_of_another_job_have_another_token() -> None:
+    tokens = {document(of)["peers"]["token"] for of in (told(), told(site="other"), told(job="other"))}
+    assert len(tokens) == 3
 
 
 @pytest.mark.parametrize(
@@ -282,7 +318,7 @@ def test_a_site_has_its_service_where_there_are_several() -> None:
 )
 def test_a_site_whose_name_cannot_name_a_service_gets_a_derived_one(site: str, job: str) -> None:
     """A site's name is a label's value; an invalid Service would be refused and stop the job at that site."""
-    of = told(site=site, job=job)
+    of = told(NODES[0], site=site, job=job)
     names = [item["metadata"]["name"] for item in kinds(render(of, site_service=True), "Service")]
     assert names == [job, config_name(of)]
 
@@ -305,8 +341,8 @@ def test_derived_names_differ_by_what_they_are_for() -> None:
 # The config ----------------------------------------------------------------------------------------------------------
 
 
-def document(of: Assignment, config: Raw | None = None) -> Raw:
-    (found,) = kinds(render(of, config=config), "ConfigMap")
+def document(of: Assignment, config: Raw | None = None, **more: Any) -> Raw:
+    (found,) = kinds(render(of, config=config, **more), "ConfigMap")
     said: Raw = json.loads(found["data"]["models.json"])
     return said
 
@@ -408,7 +444,7 @@ def test_a_canary_and_what_to_do_without_memory_are_told() -> None:
 
 def test_a_change_of_nodes_keeps_the_configs_revision_and_a_change_of_models_does_not() -> None:
     first = config_map(told())
-    assert document(told(NODES[0], revision=9), first)["revision"] == 4
+    assert document(told(*NODES, {"name": "n3", "replicas": 1}, revision=9), first)["revision"] == 4
     assert document(told(models=NEW, revision=9), first)["revision"] == 9
 
 
