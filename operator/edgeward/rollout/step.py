@@ -311,7 +311,7 @@ def _state(
     waits: str = "",
 ) -> SiteStep:
     """How far a site is that is told `told`, an artifact of `version`, from now on. `waits`: what a rollout in waves
-    waits for."""
+    waits for; nothing once it has gone back."""
     whole, has = _target(release), at_site(models)
     target = lowered(whole, ground, has=has) if whole is not None else None
     variant = described(whole, target.digest) if whole is not None and target is not None else ""
@@ -361,5 +361,7 @@ def _state(
     if target is not None and told.digest != target.digest:
         if release.paused:
             return says(SiteState.PENDING, reason="Paused", message="spec.paused holds this site")
+        if not waits:
+            return says(SiteState.PENDING, reason="RolledBack", message=f"keeps {told.version}, see status.refused")
         return says(SiteState.PENDING, reason="WaitingForSites", message=f"its wave has not come: {waits}"[:1024])
     return says(SiteState.PENDING, reason="RollingOut", message="on its way")
