@@ -80,7 +80,7 @@ def judge_release(release: ModelRelease, step: ReleaseStep, counts: Mapping[Site
     total = sum(counts.values())
     version = release.spec.version or ""
     told = f"{counts[SiteState.UPDATED]}/{total} sites serve {version}"
-    if step.remembered is not None and total:
+    if step.decision is not None and step.remembered is not None and total:
         of_rollout = _of_rollout(release, step, step.remembered, told)
         if of_rollout is not None:
             return of_rollout
@@ -97,7 +97,7 @@ def judge_release(release: ModelRelease, step: ReleaseStep, counts: Mapping[Site
         return Verdict(Reason.NOTHING_WANTED, "no job serves this model yet")
     warned = next((item for item in step.sites if item.serves and item.serves.warning), None)
     warning = f"; {warned.site}: {warned.serves.warning}" if warned and warned.serves else ""
-    return Verdict(Reason.RELEASED, told + offline + warning)
+    return Verdict(Reason.RELEASED, told + _variants(step) + offline + warning)
 
 
 def _of_rollout(release: ModelRelease, step: ReleaseStep, said: RolloutStatus, told: str) -> Verdict | None:
@@ -120,6 +120,16 @@ def _of_rollout(release: ModelRelease, step: ReleaseStep, said: RolloutStatus, t
     )
 
 
+def _variants(step: ReleaseStep) -> str:
+    """At how many sites it is another artifact than the main one."""
+    sites: dict[str, set[str]] = {}
+    for item in step.sites:
+        if item.variant and item.state is SiteState.UPDATED:
+            sites.setdefault(item.variant, set()).add(item.site)
+    said = ", ".join(f"{len(names)} its variant {variant}" for variant, names in sorted(sites.items()))
+    return f" ({said})" if said else ""
+
+
 def _exceptions(step: ReleaseStep) -> tuple[ReleaseException, ...]:
     found = [
         ReleaseException(
@@ -129,7 +139,7 @@ def _exceptions(step: ReleaseStep) -> tuple[ReleaseException, ...]:
             digest=item.serves.digest if item.serves else None,
             state=item.state.value,
             reason=item.reason,
-            message=item.message[:1024],
+            message=(f"variant {item.variant}: {item.message}" if item.variant else item.message)[:1024],
         )
         for item in step.sites
         if item.state is not SiteState.UPDATED
