@@ -39,7 +39,7 @@ def eventually(check: Callable[[], Answer], *, seconds: float = 20, what: str = 
             last = check()
             if last:
                 return last  # type: ignore[no-any-return]
-        except (AssertionError, KeyError, IndexError, ApiError, OSError) as error:
+        except (AssertionError, LookupError, ValueError, ApiError, OSError) as error:
             last = error
         if time.monotonic() > end:
             raise AssertionError(f"{what or getattr(check, '__name__', 'it')} not within {seconds:g} s; last: {last!r}")
