@@ -4,9 +4,9 @@ the time at which something happened, so that a status that says the same again 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from edgeward.api.assignment import Assignment, NodeStatus
+from edgeward.api.assignment import Assignment, ModelStatus, NodeStatus
 from edgeward.api.common import to_dict
 from edgeward.api.conditions import STEP_REASONS
 from edgeward.api.quantity import format_decimal
@@ -74,7 +74,8 @@ def status(
     ]
     models = [to_dict(model) for model in assignment.status.models]
     if not any(is_ready(pod) and _uid(pod) not in runtimes for pod in present):
-        models = _models([(is_ready(pod), runtimes[_uid(pod)]) for pod in present if _uid(pod) in runtimes])
+        answers = [(is_ready(pod), runtimes[_uid(pod)]) for pod in present if _uid(pod) in runtimes]
+        models = _models(answers, before=assignment.status.models)
     return {
         "observedGeneration": assignment.generation,
         "appliedRevision": applied_revision,
@@ -234,11 +235,13 @@ UNKNOWN = "Load", "Loading"
 """what a step and a state of a newer runtime are shown as: the API takes only those that this version knows"""
 
 
-def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
+def _models(answers: list[tuple[bool, Object]], *, before: Iterable[ModelStatus] = ()) -> list[dict[str, Any]]:
     """One entry a digest and parameters over all pods, each given as (the pod is ready, what its runtime said).
 
-    serving: every ready pod serves it. state: that of the pod furthest behind. A refusal of any pod is shown.
+    serving: every ready pod serves it. state: that of the pod furthest behind. A refusal of any pod is shown. received,
+    shared: of all pods; a pod counts from its start, so they are never less than what was said `before`.
     """
+    known = {model.digest: model for model in before}
     ready = sum(is_up for is_up, _ in answers)
     merged: dict[tuple[str, str | None], list[tuple[bool, Object]]] = {}
     for is_up, answer in answers:
@@ -256,6 +259,8 @@ def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
             "serving": bool(served) and len(served) == ready,
             "replicas": len(served),
             "since": min((model["since"] for model in served if model.get("since")), default=None),
+            "received": _bytes(models, "received", known.get(digest)),
+            "shared": _bytes(models, "shared", known.get(digest)),
             "bytes": max((model["bytes"] for _, model in models if model.get("bytes")), default=None),
             "seconds": max((model["seconds"] for _, model in models if model.get("seconds")), default=None),
             "refused": next((_refusal(model["refused"]) for _, model in models if model.get("refused")), None),
@@ -265,6 +270,13 @@ def _models(answers: list[tuple[bool, Object]]) -> list[dict[str, Any]]:
             entry["seconds"] = format_decimal(round(float(entry["seconds"]), 3))
         entries.append({key: value for key, value in entry.items() if value is not None})
     return sorted(entries, key=lambda entry: not entry["serving"])[:MOST_MODELS]
+
+
+def _bytes(
+    models: list[tuple[bool, Object]], field: Literal["received", "shared"], before: ModelStatus | None
+) -> int | None:
+    known = (before.received if field == "received" else before.shared) if before is not None else None
+    return max(known or 0, sum(model.get(field, 0) for _, model in models)) or None
 
 
 def _state(model: Mapping[str, Any]) -> str:

@@ -114,7 +114,7 @@ def _model(model: object) -> bool:
         and (serving or state != "Serving")
         and _time(model.get("since"))
         and ("parameters" not in model or _hash(model["parameters"]))
-        and ("bytes" not in model or _count(model["bytes"]))
+        and all(field not in model or _count(model[field]) for field in ("bytes", "received", "shared"))
         and ("seconds" not in model or _duration(model["seconds"]))
         and (state != "Failed" if "refused" not in model else _refusal(refused))
         and ("warning" not in model or _refusal(model["warning"]))

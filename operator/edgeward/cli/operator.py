@@ -30,6 +30,7 @@ from edgeward.cluster.client import ApiError, Client, WriteRefused
 from edgeward.cluster.events import Recorder
 from edgeward.cluster.lease import Leadership
 from edgeward.cluster.resources import (
+    ASSIGNMENTS,
     DISRUPTION_BUDGETS,
     INFERENCE_JOBS,
     NAMESPACES,
@@ -46,6 +47,7 @@ from edgeward.hub import debug, handlers, http
 from edgeward.hub.heartbeats import Heartbeats
 from edgeward.hub.hub import WATCHED as HUB_WATCHES
 from edgeward.hub.hub import Hub
+from edgeward.hub.site_bytes import SiteBytes
 from edgeward.hub.telemetry import OperatorMetrics
 from edgeward.metrics.gate import GateQueries
 from edgeward.metrics.poller import Poller
@@ -129,6 +131,7 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
                 lag=lambda: lag.worst(now=_now()),
             )
         )
+        metrics.register(SiteBytes(cache[ASSIGNMENTS].all))
         runner = await http.serve(
             port=settings.port,
             healthy=lambda: _unhealthy(lag),

@@ -210,6 +210,37 @@ def test_counters_are_read_and_are_no_news() -> None:
     assert news == [NAME] * 2
 
 
+def test_bytes_that_come_are_told_now_and_then() -> None:
+    now = [1000.0]
+    agent = an_agent(Api(), told(), (NODES, node()))
+    agent.runtimes._clock = lambda: now[0]
+    agent._cache[PODS].put(a_pod("up"))
+    news: list[float] = []
+    agent.runtimes._news = lambda _name: news.append(now[0])
+    digest = told()[1]["spec"]["models"][0]["digest"]
+
+    def asked(at: float, **more: Any) -> None:
+        now[0] = at
+        model = {"digest": digest, "serving": False, "state": "Fetching", **more}
+
+        async def ask(_pods: Any) -> dict[str, Object]:
+            return {"uid-up": {"models": [model]}}
+
+        agent.runtimes._scraper.ask = ask  # type: ignore[method-assign]
+        asyncio.run(agent.runtimes.ask(told()[1]))
+
+    for second in range(21):
+        asked(1000.0 + second, received=1 + second * 1000)
+    assert news == [1000.0, 1005.0, 1010.0, 1015.0, 1020.0]
+    for second in range(21, 60):
+        asked(1000.0 + second, received=20_001)
+    assert len(news) == 5, "nothing came"
+    asked(1061.0, received=20_001, shared=9)
+    assert news[-1] == 1061.0
+    asked(1062.0, received=20_001, shared=10, state="Serving", serving=True)
+    assert news[-1] == 1062.0, "what came in the end goes with what it is about"
+
+
 def test_a_budget_of_the_users_takes_the_place_of_ours_and_protects_while_it_allows_nothing() -> None:
     theirs = {
         "metadata": {"name": "keep", "namespace": "shop", "uid": "u", "resourceVersion": "5"},

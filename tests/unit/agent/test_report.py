@@ -301,6 +301,24 @@ def test_runtimes_are_merged_by_digest() -> None:
     }
 
 
+def test_bytes_are_those_of_all_pods_and_never_become_less() -> None:
+    up, late = pod("a", ready=True), pod("b", ready=True)
+    (entry,) = models((up, [serves(received=30)]), (late, [serves(shared=20, received=10)]), replicas=2)
+    assert (entry["received"], entry["shared"]) == (40, 20)
+    told = assignment({"name": "n1", "replicas": 1})
+    known = parse(Assignment, {**told, "status": {"models": [entry]}})
+    found = status(
+        known,
+        pods=[up],
+        deployments={},
+        nodes={"n1": node()},
+        runtimes={"a": {"contract": 1, "revision": 1, "models": [serves()]}},
+        applied_revision=4,
+        conditions=[],
+    )["models"]
+    assert [(one["received"], one["shared"]) for one in found] == [(40, 20)], "a pod counts from its start"
+
+
 def test_serving_means_every_ready_pod_does() -> None:
     up, swapping = pod("a", ready=True), pod("b", ready=True)
     new = serves(OTHER, state="Loading", serving=False)
