@@ -390,9 +390,9 @@ class ModelReleaseStatus(Model):
         (), max_length=50, description="Sites that are not where they should be.", json_schema_extra=_ATOMIC
     )
     gates: tuple[GateStatus, ...] = Field(
-        (), max_length=16, description="Outcome of the gates.", json_schema_extra=_ATOMIC
+        (), max_length=64, description="Outcome of the gates, variant by variant.", json_schema_extra=_ATOMIC
     )
-    rollout: RolloutStatus | None = Field(None, description="How far the rollout is; absent without spec.rollout.")
+    rollout: RolloutStatus | None = Field(None, description="How far it is; absent where it goes everywhere at once.")
     tracked: TrackedVersion | None = Field(None, description="What spec.track came to.")
     refused: tuple[RefusedVersion, ...] = Field(
         (), max_length=10, description="Versions that are not tried again until told.", json_schema_extra=_ATOMIC

@@ -14,7 +14,7 @@ from edgeward.api.site import Site as SiteObject
 
 from .jobs import read_job
 from .limits import Limits
-from .model import Fleet, Live, Problem
+from .model import Answer, Fleet, Live, Problem
 from .places import digests_by_node, read_node, read_pods, read_sites
 from .pools import pooled
 from .reading import Reader
@@ -40,6 +40,7 @@ def build(
     heard: Mapping[str, bool] | None = None,
     measured: Iterable[Measured] = (),
     metrics_problem: str = "",
+    answers: Mapping[str, Answer] | None = None,
     settings: BuildSettings | None = None,
     reader: Reader | None = None,
 ) -> Fleet:
@@ -108,6 +109,7 @@ def build(
         max_priority_tier=limits.max_priority_tier,
         scrape_interval=settings.scrape_interval,
         metrics_problem=metrics_problem,
+        answers=answers or {},
     )
 
 
