@@ -36,8 +36,10 @@ from .settings import MANAGER
 
 
 class Removal:
-    def __init__(self, *, client: Client, cache: Cache, recorder: Recorder, namespace: str) -> None:
+    def __init__(self, *, client: Client, hub: Client, cache: Cache, recorder: Recorder, namespace: str) -> None:
+        """hub: of the cluster that holds the Assignments."""
         self._client = client
+        self._hub = hub
         self._cache = cache
         self._recorder = recorder
         self._namespace = namespace
@@ -74,8 +76,8 @@ class Removal:
     async def _all_going(self) -> bool:
         """Whether Assignments are deleted because their definition or their namespace is."""
         try:
-            definition = await self._client.get(DEFINITIONS, "", f"{ASSIGNMENTS.plural}.{ASSIGNMENTS.group}")
-            namespace = await self._client.get(NAMESPACES, "", self._namespace)
+            definition = await self._hub.get(DEFINITIONS, "", f"{ASSIGNMENTS.plural}.{ASSIGNMENTS.group}")
+            namespace = await self._hub.get(NAMESPACES, "", self._namespace)
         except ApiError as error:
             if error.not_found:
                 return True
@@ -87,7 +89,7 @@ class Removal:
         finalizers = [name for name in meta["finalizers"] if name != FINALIZER]
         patch = {"metadata": {"finalizers": finalizers, "resourceVersion": meta["resourceVersion"]}}
         try:
-            await self._client.merge(ASSIGNMENTS, meta["namespace"], meta["name"], patch, manager=MANAGER)
+            await self._hub.merge(ASSIGNMENTS, meta["namespace"], meta["name"], patch, manager=MANAGER)
         except ApiError as error:
             if not error.not_found:
                 raise

@@ -1,0 +1,66 @@
+"""Which of an Assignment's models its pods are told to serve. Pure.
+
+The hub names the new version and what the site goes back to by itself: the Stable one beside a Canary, a Previous one
+beside a new Stable. A Previous one is never told as such: the pods serve it where the site has gone back, else its bytes
+only stay on their disks, so that the way back needs no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from edgeward.api.assignment import AssignedModel
+from edgeward.fleet.model import ModelVersion
+
+PREVIOUS, STABLE, CANARY = "Previous", "Stable", "Canary"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Of one name: what the site tries, and what it would go back to."""
+
+    new: AssignedModel
+    back: AssignedModel | None = None
+    """None: there is nothing, so the new one serves whatever it does"""
+
+
+def identity(model: AssignedModel) -> str:
+    """As everywhere: of the digest and the parameters."""
+    return ModelVersion(model.name, model.version, model.digest, parameters=model.parameters).identity
+
+
+def pairs(models: Iterable[AssignedModel]) -> list[Pair]:
+    by_name: dict[str, dict[str, AssignedModel]] = {}
+    for model in models:
+        by_name.setdefault(model.name, {})[model.role] = model
+    found = []
+    for roles in by_name.values():
+        canary, stable, previous = (roles.get(role) for role in (CANARY, STABLE, PREVIOUS))
+        if canary is not None:
+            found.append(Pair(new=canary, back=stable))
+        elif stable is not None:
+            apart = previous is not None and identity(previous) != identity(stable)
+            found.append(Pair(new=stable, back=previous if apart else None))
+    return found
+
+
+def without(models: Iterable[AssignedModel], fallen: Collection[str]) -> tuple[AssignedModel, ...]:
+    """The models with the way back in the place of each new one that the site went back from. fallen: identities."""
+    result = tuple(models)
+    for pair in pairs(result):
+        if pair.back is None or identity(pair.new) not in fallen:
+            continue
+        others = [one for one in result if one.name != pair.new.name]
+        back = pair.back.model_copy(
+            update={"role": STABLE, "traffic": None, "mirror": None, "activation": None, "local_gates": ()}
+        )
+        result = (*others, back)
+    return result
+
+
+def kept(models: Iterable[AssignedModel]) -> tuple[str, ...]:
+    """Digests whose bytes stay although nothing serves them."""
+    models = tuple(models)
+    served = {one.digest for one in models if one.role != PREVIOUS}
+    return tuple(sorted({one.digest for one in models if one.role == PREVIOUS} - served))
