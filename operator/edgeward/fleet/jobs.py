@@ -28,6 +28,7 @@ from .model import (
     Release,
     Toleration,
 )
+from .pods import read_pods
 from .pools import Pooled
 from .reading import Reader, not_yet, time_of
 from .settings import BuildSettings
@@ -141,6 +142,7 @@ def _readable(
         explained=_explained(job, placed),
         proposed=_proposed(job),
         moves=Moves(time_of(status.moves.window_start) or 0.0, status.moves.count) if status.moves else Moves(),
+        pods=read_pods(job, assignments, now=now, patience=settings.refused_after),
     )
 
 

@@ -23,6 +23,8 @@ from edgeward.api.modelrelease import (
     Rollout,
     RolloutStatus,
     Signature,
+    Track,
+    TrackedVersion,
     Variant,
     Window,
 )
@@ -530,6 +532,19 @@ class ServedModel:
     refused_message: str = ""
     warning: str = ""
     """what signature policy Warn let pass"""
+    parameters: str | None = None
+    """which it has, see parameters_hash; None: a runtime that does not say"""
+    staged: bool = False
+    """it is on the disks, and waits for its moment"""
+
+    def of(self, told: ModelVersion) -> bool:
+        """Whether it is what was told."""
+        return self.digest == told.digest and self.parameters in (None, parameters_hash(told.parameters))
+
+    @property
+    def identity(self) -> str:
+        """As ModelVersion.identity, of an artifact."""
+        return f"{self.digest}+{self.parameters}" if self.parameters else self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -570,6 +585,20 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """What the last look at a release's repository came to."""
+
+    asked: Track
+    """what spec.track said then"""
+    found: TrackedVersion | None = None
+    """the newest version that matches and may be taken; what was taken before where the look failed"""
+    problem: str = ""
+    """why the look failed, beginning with one word; empty when it did not"""
+    passed_over: tuple[str, ...] = ()
+    """what was not taken and why, the newest first"""
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """A ModelRelease and what the sites say of it."""
 
@@ -592,6 +621,11 @@ class Release:
     """how the gates stood after the last step"""
     refused: tuple[RefusedVersion, ...] = ()
     history: tuple[ReleasedVersion, ...] = ()
+    tracked: TrackedVersion | None = None
+    """what spec.track came to"""
+    following: str = ""
+    """what is wrong with spec.track's repository or with its newest versions, beginning with one word; empty when nothing
+    is"""
     command: str = ""
     """VERB@TOKEN of the last command, "" for none"""
 

@@ -72,3 +72,30 @@ def _amount(value: str) -> str:
         return str(parse_quantity(value))
     except QuantityError:
         return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePods:
+    """The pods of one job at one site: what they were told to be, and how far they are."""
+
+    site: str
+    told: PodSpec
+    replicas: int = 0
+    """assigned, those that leave aside"""
+    ready: int = 0
+    updated: bool = False
+    """every replica is of the told spec, and ready"""
+    broken: str = ""
+    """why pods of the told spec do not come up, longer than one waits for that; empty when they do"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPods:
+    """How the pods of a job are to be made, and how they are."""
+
+    wanted: PodSpec
+    sites: tuple[SitePods, ...] = ()
+    remembered: Mapping[str, object] = field(default_factory=dict)
+    """status.podRollout as the hub wrote it; empty when nothing is"""
+    command: str = ""
+    """VERB@TOKEN of the last command, "" for none"""

@@ -17,7 +17,7 @@ from edgeward.api.modelrelease import ModelRelease
 from edgeward.api.site import Site
 from edgeward.cluster.resources import Object, key_of
 from edgeward.fleet.build import build
-from edgeward.fleet.model import Fleet, Live
+from edgeward.fleet.model import Fleet, Followed, Live
 from edgeward.fleet.reading import Reader
 from edgeward.fleet.settings import BuildSettings
 from edgeward.fleet.sites import membership
@@ -25,6 +25,8 @@ from edgeward.fleet.traffic import Measured
 from edgeward.placement.model import Guidance, Plan
 from edgeward.placement.plan import plan as make_plan
 from edgeward.placement.settings import PlanSettings
+from edgeward.rollout import pods as rollout_pods
+from edgeward.rollout.pods import JobPodStep
 from edgeward.rollout.step import RolloutStep
 from edgeward.rollout.step import step as roll
 
@@ -51,6 +53,8 @@ class Seen:
     """by node, whether it renewed its Lease lately"""
     metrics_problem: str
     measured: tuple[Measured, ...]
+    followed: Mapping[str, Followed]
+    """the last looks at the repositories of releases, by namespace/name"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ class Observed:
     fleet: Fleet
     plan: Plan
     rollout: RolloutStep
+    pods: Mapping[str, JobPodStep]
+    """by job"""
     seconds: float
 
 
@@ -93,6 +99,7 @@ def observe(seen: Seen, *, settings: BuildSettings, reader: Reader) -> Facts:
         heard=seen.heard,
         measured=seen.measured,
         metrics_problem=seen.metrics_problem,
+        followed=seen.followed,
         settings=settings,
         reader=reader,
     )
@@ -115,9 +122,12 @@ def decide(
 ) -> tuple[Observed, Published]:
     begun = time.perf_counter()
     rollout = roll(facts.fleet)
+    pods = rollout_pods.step(facts.fleet, rollout)
     plan = make_plan(facts.fleet, settings, guidance=guidance)
-    published = publish(facts.fleet, plan, rollout, jobs=facts.jobs, present=facts.assignments, namespace=namespace)
-    return Observed(facts.fleet, plan, rollout, facts.seconds + time.perf_counter() - begun), published
+    published = publish(
+        facts.fleet, plan, rollout, jobs=facts.jobs, present=facts.assignments, namespace=namespace, pods=pods
+    )
+    return Observed(facts.fleet, plan, rollout, pods, facts.seconds + time.perf_counter() - begun), published
 
 
 def _readable(raws: Iterable[Object], model: type[M], reader: Reader) -> dict[str, M]:

@@ -24,10 +24,9 @@ from edgeward.api.assignment import (
     JobRef,
     NodePool,
 )
-from edgeward.api.common import format_bytes, format_cpu, format_time, to_dict
-from edgeward.api.inferencejob import InferenceJob, Resources
+from edgeward.api.common import format_time, to_dict
+from edgeward.api.inferencejob import InferenceJob
 from edgeward.cluster.resources import Object
-from edgeward.fleet.amounts import request_of
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Site
 from edgeward.fleet.names import (
     FINALIZER,
@@ -40,11 +39,14 @@ from edgeward.fleet.names import (
     derived_name,
     is_pool,
 )
+from edgeward.fleet.pods import wanted as wanted_pods
+from edgeward.fleet.podspec import PodSpec
 from edgeward.fleet.redaction import Redaction
 from edgeward.fleet.releases import version_of
 from edgeward.hub import capture, offload
 from edgeward.hub.guarded import guarded
 from edgeward.placement.model import JobPlan, Plan
+from edgeward.rollout.pods import JobPodStep
 from edgeward.rollout.step import ReleaseStep, RolloutStep, SiteStep
 from edgeward.rollout.variants import Grounds, digests, lowered
 
@@ -75,10 +77,12 @@ def publish(
     jobs: Mapping[str, InferenceJob],
     present: Iterable[Assignment],
     namespace: str,
+    pods: Mapping[str, JobPodStep] | None = None,
 ) -> Published:
     """What differs between the Assignments that there are and those that the plan wants.
 
     jobs: the readable InferenceJobs by key. A job that is not in it, or that has a problem, keeps what it has.
+    pods: by job, how its pods are to be made at each site; as its spec says where that says nothing.
     """
     by_job: dict[str, list[Assignment]] = {}
     for assignment in present:
@@ -106,6 +110,7 @@ def publish(
                 grounds,
                 partial(_offload, job, jobs=jobs, plan=plan, sites=sites),
                 capture.allowed(fleet, job.namespace),
+                (pods or {}).get(job_plan.key),
             )
         except ValueError as error:  # what does not fit an Assignment keeps back this job alone
             failed.append((job_plan.key, str(error)))
@@ -126,10 +131,12 @@ def _of_job(
     grounds: Grounds,
     offload_at: Callable[[str], AssignedOffload | None],
     redaction: Redaction,
+    pods: JobPodStep | None,
 ) -> tuple[list[Write], list[str]]:
     writes: list[Write] = []
     empty: list[str] = []
     keep_spec = known.problem is not None
+    asked = wanted_pods(job.spec)
     tiers = {item.site: item.tier for item in plan.placements}
     for site, nodes in _nodes(plan, current).items():
         there = next((item for item in current if item.spec.site == site), None)
@@ -153,7 +160,19 @@ def _of_job(
         nodes = tuple(_with_pool(node, known, sites.get(site), there) for node in nodes)
         most = capture.allowed_at(sites.get(site), redaction, there)
         canary = _canary(step) if step is not None else ()
-        wanted = _spec(job, site, nodes, told, canary, there, keep_spec=keep_spec, to=offload_at(site), redaction=most)
+        of_pods = asked if pods is None else pods.told.get(site, pods.first)
+        wanted = _spec(
+            job,
+            site,
+            nodes,
+            told,
+            canary,
+            there,
+            asked if of_pods.identity == asked.identity else of_pods,
+            keep_spec=keep_spec,
+            to=offload_at(site),
+            redaction=most,
+        )
         if known.problem is None:
             models = guarded(wanted.models, step, there, assigned=_assigned)
             watch = step.watch if step is not None else None
@@ -291,6 +310,7 @@ def _spec(
     told: ModelVersion | None,
     canary: tuple[AssignedModel, ...],
     there: Assignment | None,
+    pods: PodSpec,
     *,
     keep_spec: bool,
     to: AssignedOffload | None,
@@ -309,25 +329,23 @@ def _spec(
         models = (_assigned(told), *canary)
         secrets = (AssignedSecret(name=told.pull_secret, use=PULL),) if told.pull_secret else ()
     spec = job.spec
-    request = request_of(spec.resources.requests, spec.resources.limits)
-    requests = {**spec.resources.requests, "cpu": format_cpu(request.cpu), "memory": format_bytes(request.memory)}
     return AssignmentSpec(
         job=reference,
         site=site,
         revision=0,
         effective=Effective(
-            priority=spec.priority,
-            resources=Resources(requests=requests, limits=spec.resources.limits),
+            priority=pods.priority,
+            resources=pods.resources,
             slo=spec.slo,
             data=spec.data,
-            placement=spec.placement,
+            placement=spec.placement.model_copy(update={"tolerations": pods.tolerations}),
             disconnect=spec.disconnect,
             expose=spec.expose,
             update=spec.update,
             model_swap=spec.model_swap,
             capture=capture.limited(spec.capture, redaction),
         ),
-        pod_template=spec.pod_template,
+        pod_template=dict(pods.template),
         nodes=nodes,
         models=models,
         offload=to,

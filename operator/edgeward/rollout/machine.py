@@ -9,6 +9,7 @@ by itself; the rollout only counts it. Sites that are away are neither waited fo
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from edgeward.rollout import gates, waves
 from edgeward.rollout.model import (
     Decision,
     Facts,
+    Gate,
     Hold,
     Look,
     Member,
@@ -134,6 +136,9 @@ class _Step:
         if self.facts.strategy.paused:
             self.waits_for = "spec.paused holds it"
             return True
+        if self._comes_after():
+            self.waits_for = f"the end of {self.facts.comes_after}"
+            return True
         if self.progress.hold is not Hold.NONE:
             self.waits_for = f"{self.progress.why}: promote, abort or retry"
             return True
@@ -156,10 +161,25 @@ class _Step:
 
     def _too_late(self) -> bool:
         deadline = self.facts.strategy.deadline
-        if deadline is None or self.facts.now - self.progress.started <= deadline:
+        if deadline is None or self.facts.now - self._begun() <= deadline:
             return False
         self._fail(f"not done within its deadline of {deadline:g} s")
         return True
+
+    def _begun(self) -> float:
+        """What the deadline counts from: a site that has fetched what it was told can do nothing before it may begin."""
+        late = [one for one in self.facts.members if waves.on_its_way(one, self.target) and one.connected]
+        begins = [one.begins for one in late if one.begins is not None and (one.staged or one.begins <= self.facts.now)]
+        return max([self.progress.started, *begins])
+
+    def _window(self, late: Sequence[Member]) -> str:
+        """What is waited for where all that are late have fetched it and only may not begin; empty: it is not that."""
+        waiting = [one.begins for one in late if one.staged and one.begins is not None and one.begins > self.facts.now]
+        if not waiting or len(waiting) < len(late):
+            return ""
+        opens = min(waiting)
+        when = f"next opens at {format_time(opens)}" if opens < math.inf else "none ever opens"
+        return f"the window of {len(late)} site{'s' if len(late) > 1 else ''}, {when}"
 
     def _roll(self) -> None:
         if self.progress.wave >= len(self.waves):
@@ -170,7 +190,9 @@ class _Step:
         if not members:
             members = waves.chosen(wave, self.facts.members, self.target)
             if members:
-                self.progress = replace(self.progress, members=members)
+                # What it had to wait for until now does not count against its deadline.
+                started = self.facts.now if self.progress.wave == 0 else self.progress.started
+                self.progress = replace(self.progress, members=members, started=started)
                 self.turns.append("WaveStarted")
         # Of a wave whose sites were all taken before, those that were.
         mine = self._of(members) if members else [one for one in self.facts.members if one.told == self.target]
@@ -184,7 +206,7 @@ class _Step:
         if not members and not waves.may_be_empty(wave, self.facts.members, self.target):
             self.waits_for = f"a site of wave {wave.name}, which are all away"
         elif late:
-            self.waits_for = f"{len(late)} of {len(mine)} sites of wave {wave.name}"
+            self.waits_for = self._window(late) or f"{len(late)} of {len(mine)} sites of wave {wave.name}"
         elif good:
             if wave.bake or self.facts.strategy.gates:
                 self.progress = replace(self.progress, phase=Phase.BAKING, baking_since=self.facts.now)
@@ -215,7 +237,7 @@ class _Step:
         # A clock that was set back begins the bake anew.
         since = min(progress.baking_since, facts.now) if progress.baking_since is not None else facts.now
         known = {(one.gate, one.variant): one for one in progress.looks}
-        asked = [(gate, variant) for gate in facts.strategy.gates for variant in facts.variants]
+        asked = [(gate, variant) for gate in self._gates() for variant in facts.variants]
         looks = [
             gates.looked(
                 gate,
@@ -254,6 +276,10 @@ class _Step:
         else:
             self._next_wave()
 
+    def _gates(self) -> list[Gate]:
+        """The first version of all has none to be compared with."""
+        return [one for one in self.facts.strategy.gates if self.stable is not None or not one.baseline]
+
     def _next_wave(self) -> None:
         self.progress = replace(
             self.progress,
@@ -270,7 +296,8 @@ class _Step:
         to once all that are there serve it."""
         left = [one for one in self.facts.members if one.connected and one.serves != self.target and not one.refused]
         if left or not self._anywhere():
-            self.waits_for = f"{len(left)} sites that came after the last wave" if left else "a site that serves it"
+            after = f"{len(left)} sites that came after the last wave" if left else "a site that serves it"
+            self.waits_for = self._window(left) or after
             return
         self.stable = self.target
         self.progress = replace(self.progress, phase=Phase.DONE, why="")
@@ -315,7 +342,7 @@ class _Step:
         waiting = [
             one
             for one in waves.order(members, self.target)
-            if one.name in tellable and one.connected and one.told != self.target
+            if one.name in tellable and one.connected and one.told != self.target and not one.shut
         ]
         for one in waiting:
             if one.serves != self.target:  # else there is nothing to fetch and nothing to change
@@ -338,7 +365,11 @@ class _Step:
         return Told(version=base, beside=self.target, traffic=wave.traffic or 0, mirror=wave.mirror)
 
     def _stands_still(self) -> bool:
-        return self.facts.strategy.paused or self.progress.hold is not Hold.NONE
+        return self.facts.strategy.paused or self.progress.hold is not Hold.NONE or self._comes_after()
+
+    def _comes_after(self) -> bool:
+        """Two rollouts of one job never interleave."""
+        return bool(self.facts.comes_after) and self.progress.phase is Phase.ROLLING and not self.progress.begun
 
     def _kept(self, member: Member) -> str | None:
         """The version before, and whatever else it is told that nobody refused."""
@@ -349,7 +380,13 @@ class _Step:
         progress = self.progress
         if member.told == self.target:
             paced = self.facts.strategy.concurrent is not None and not self._stands_still()
-            if paced and not member.connected and waves.on_its_way(member, self.target) and member.base != self.target:
+            if (
+                paced
+                and not member.connected
+                and not member.staged
+                and waves.on_its_way(member, self.target)
+                and member.base != self.target
+            ):
                 # It would fetch unasked when it is back, whoever else does by then.
                 return Told(version=self._kept(member))
             wave = self.waves[progress.wave] if progress.wave < len(self.waves) else None

@@ -113,6 +113,13 @@ class Member:
     """why it refuses the target by its own checks in the attempt in force; empty: it does not"""
     available: bool = True
     """it has a ready replica; a swap in place changes nothing about it"""
+    staged: bool = False
+    """the target is on its disks, and waits for its moment"""
+    begins: float | None = None
+    """when it may begin to serve the target: the moment at which its window opened or opens next, inf for never; None:
+    at any time"""
+    shut: bool = False
+    """it must not even be told the target now, since being told is to change"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +229,12 @@ class Progress:
     why: str = ""
     """of RolledBack, or of a hold"""
 
+    @property
+    def begun(self) -> bool:
+        """Whether a site may have been told the target, and what was begun is not over."""
+        underway = self.phase in (Phase.ROLLING, Phase.BAKING)
+        return underway and (self.phase is Phase.BAKING or self.wave > 0 or bool(self.members))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
@@ -252,6 +265,8 @@ class Facts:
     variants: tuple[str, ...] = ("",)
     """that the wave's sites take: each is judged on its own, and all must pass"""
     command: Command | None = None
+    comes_after: str = ""
+    """another rollout of the same sites that has begun, for a person: this one does not begin before it is over"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

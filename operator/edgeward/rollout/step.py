@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from edgeward.api.assignment import LocalGate, Watch
-from edgeward.api.modelrelease import GateStatus, RefusedVersion, ReleasedVersion, RolloutStatus
-from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, SiteModels
-from edgeward.rollout import gated, recall, waved
+from edgeward.api.assignment import Activation, LocalGate, Watch
+from edgeward.api.common import format_time
+from edgeward.api.modelrelease import GateStatus, RefusedVersion, ReleasedVersion, RolloutStatus, TrackedVersion
+from edgeward.fleet import windows
+from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, Site, SiteModels
+from edgeward.rollout import gated, podmemory, recall, waved
 from edgeward.rollout.machine import advance
-from edgeward.rollout.model import Decision, Question
+from edgeward.rollout.model import Decision, Hold, Phase, Question
 from edgeward.rollout.variants import Ground, Grounds, at_site, described, lifted, lowered
 
 
@@ -54,6 +56,10 @@ class SiteStep:
     """what the site goes back to by itself from `told`; None beside a canary, whose way back is `told`"""
     variant: str = ""
     """how a person tells the variant of the target that the site takes, "" for the main artifact"""
+    activation: Activation | None = None
+    """when the site may begin to serve the new version; None: at once, as every way back"""
+    staged: bool = False
+    """the new version is on the site's disks, and waits for its moment"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,9 @@ class ReleaseStep:
     history: tuple[ReleasedVersion, ...] = ()
     gates: tuple[GateStatus, ...] = ()
     """how they stand"""
+    tracked: TrackedVersion | None = None
+    following: str = ""
+    """what is wrong with the repository that it follows, see Release.following"""
     questions: tuple[Question, ...] = ()
     """to the hub's Prometheus"""
 
@@ -110,6 +119,7 @@ class RolloutStep:
 def step(fleet: Fleet) -> RolloutStep:
     """The next step of every release of the Fleet. The same Fleet gives the same step; applying it twice changes nothing."""
     connected = {site.name for site in fleet.sites if site.connected}
+    sites = {site.name: site for site in fleet.sites}
     jobs = {job.key: job for job in fleet.jobs}
     releases: list[ReleaseStep] = []
     told: dict[tuple[str, str], SiteStep] = {}
@@ -130,13 +140,15 @@ def step(fleet: Fleet) -> RolloutStep:
             _counted(models, release, item, decision.progress.attempt if decision is not None else attempt)
             for models, item in zip(release.sites, steps, strict=True)
         ]
+        steps = [_timed(item, release, sites.get(item.site), decision, now=fleet.now) for item in steps]
         told |= {(item.job, item.site): item for item in steps}
         counted = (
             item
             for models, item in zip(release.sites, steps, strict=True)
             if models.replicas and _wants_target(jobs.get(models.job), release)
         )
-        releases.append(_release(release, tuple(counted), decision, known, questions, now=fleet.now))
+        said = _release(release, tuple(counted), decision, known, questions, now=fleet.now)
+        releases.append(replace(said, tracked=release.tracked, following=release.following))
     return RolloutStep(releases=tuple(releases), _told=told)
 
 
@@ -162,7 +174,10 @@ def _waved(
 ) -> tuple[list[SiteStep], Decision, tuple[Question, ...]]:
     """The sites of a release that goes out in waves. A job that is pinned elsewhere, or has a problem, takes no part."""
     parts = [one for one in release.sites if _takes_part(jobs.get(one.job), release)]
-    decision = advance(waved.facts(release, parts, fleet, known=known, grounds=grounds))
+    asked = waved.facts(release, parts, fleet, known=known, grounds=grounds)
+    # A change of the pods of one of its jobs that has begun is finished first.
+    first = next((text for one in parts if (text := podmemory.on_its_way(jobs[one.job]))), "")
+    decision = advance(replace(asked, comes_after=first))
     round_ = _round(release, parts, decision, known)
     local, target = gated.local_gates(release), decision.progress.target
     steps = []
@@ -222,6 +237,38 @@ def _counted(models: SiteModels, release: Release, item: SiteStep, attempt: int)
     if version is not None and told is not None:
         version = replace(version, attempt=told.attempt)
     return replace(item, told=told, version=version, beside=recall.counted(item.beside, models, target, attempt))
+
+
+def _timed(item: SiteStep, release: Release, site: Site | None, decision: Decision | None, *, now: float) -> SiteStep:
+    """With when the site may begin to serve the new version, if it is told one. The way back waits for nothing."""
+    target = _target(release)
+    new = item.beside if item.beside is not None else item.told
+    is_target = item.beside is not None or (
+        target is not None and item.version is not None and item.version.identity == target.identity
+    )
+    if new is None or not is_target or (decision is not None and decision.progress.phase is Phase.ROLLED_BACK):
+        return item
+    asked = windows.activation(release.rollout, site)
+    if asked is None or item.state is SiteState.UPDATED:
+        return replace(item, activation=asked)
+    if release.paused or (decision is not None and decision.progress.hold is not Hold.NONE):
+        asked = windows.held(asked)
+    opening = windows.of(asked, now=now)
+    item = replace(item, activation=asked)
+    if item.state is not SiteState.PENDING or item.reason != "RollingOut" or opening.open or not item.staged:
+        return item
+    when = f"opens at {format_time(opening.next)}" if opening.next is not None else "never opens"
+    if asked.time_zone and opening.next is None:
+        when = _unknown_zone(asked.time_zone) or when
+    return replace(item, reason="WaitingForWindow", message=f"fetched and verified, its window {when}")
+
+
+def _unknown_zone(name: str) -> str:
+    try:
+        windows.zone_of(name)
+    except windows.UnknownTimeZone as error:
+        return f"cannot open: Site spec.timeZone: {error}"
+    return ""
 
 
 def _takes_part(job: Job | None, release: Release) -> bool:
@@ -328,6 +375,7 @@ def _state(
             message=message,
             version=version,
             variant=variant,
+            staged=any(model.of(told) and model.staged for model in models.served) if told is not None else False,
         )
 
     if told is None:
@@ -335,17 +383,12 @@ def _state(
     here = recall.fell_back(models, recall.counted(told, models, told, 0))
     if here is not None and models.site in connected:
         return says(SiteState.FAILED, reason=f"{here.step}Failed", message=here.reason)
-    of_told = next((model for model in models.served if model.digest == told.digest), None)
+    wanted = target is not None and (told.digest, told.parameters) == (target.digest, target.parameters)
+    of_told = next((model for model in models.served if model.of(told)), None)
     # A policy that came after the version: it serves on, and is not what was asked for.
     distrusted = of_told is not None and of_told.serving and of_told.refused_step == "Signature"
-    if (
-        target is not None
-        and told.digest == target.digest
-        and of_told is not None
-        and of_told.serving
-        and not distrusted
-    ):
-        others = [model for model in models.served if model.serving and model.digest != told.digest]
+    if target is not None and wanted and of_told is not None and of_told.serving and not distrusted:
+        others = [model for model in models.served if model.serving and not model.of(told)]
         if not others:
             return says(SiteState.UPDATED)
     if models.site not in connected:
@@ -358,7 +401,7 @@ def _state(
         )
     if problem is not None:
         return says(SiteState.PENDING, reason=problem.reason, message=f"{models.job}: {problem.message}")
-    if target is not None and told.digest != target.digest:
+    if target is not None and not wanted:
         if release.paused:
             return says(SiteState.PENDING, reason="Paused", message="spec.paused holds this site")
         if not waits:

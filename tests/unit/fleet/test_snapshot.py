@@ -16,15 +16,29 @@ from hypothesis import strategies as st
 
 from edgeward.api.assignment import Counters, Histogram, QueryResult, RefusedHere
 from edgeward.api.common import LabelSelector
-from edgeward.api.modelrelease import Gate, RefusedVersion, ReleasedVersion, Rollout, RolloutStatus, Window
-from edgeward.fleet import model
+from edgeward.api.inferencejob import Priority, Toleration
+from edgeward.api.inferencejob import Resources as AskedResources
+from edgeward.api.modelrelease import (
+    Gate,
+    GateCheck,
+    GateStatus,
+    RefusedVersion,
+    ReleasedVersion,
+    Rollout,
+    RolloutStatus,
+    Variant,
+    Window,
+)
+from edgeward.fleet import model, podspec
 from edgeward.fleet.model import Fleet, Job, Live, Node, Resources, Sample, Site
 from edgeward.fleet.snapshot import SnapshotError, decode, encode, text
 from tests.unit.placement.strategies import fleets
 
 TIME = "2026-01-02T03:04:05Z"
 DATACLASSES = {
-    name: kind for name, kind in vars(model).items() if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
+    name: kind
+    for name, kind in {**vars(podspec), **vars(model)}.items()
+    if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
 }
 
 
@@ -54,6 +68,9 @@ def test_every_kind_of_fact_comes_back_with_every_field(name: str, data: st.Data
 
 # Of what the API itself checks, what it lets in.
 EXAMPLES: dict[type, list[object]] = {
+    Priority: [Priority(), Priority(importance=5, urgency=1, satisfaction=2)],
+    Toleration: [Toleration(key="a", operator="Exists", effect="NoSchedule")],
+    AskedResources: [AskedResources(requests={"cpu": "1"}, limits={"memory": "1Gi"})],
     Rollout: [
         Rollout(),
         Rollout.model_validate(
@@ -76,6 +93,22 @@ EXAMPLES: dict[type, list[object]] = {
     ],
     QueryResult: [QueryResult(name="a", at=TIME, value="1", samples=3), QueryResult(name="a", at=TIME, error="why")],
     RefusedHere: [RefusedHere(identity="d+1", digest=f"sha256:{7:064x}", scope="Site", reason="why", at=TIME)],
+    GateStatus: [
+        GateStatus(name="a", outcome="Waiting"),
+        GateStatus(
+            name="a",
+            variant=f"sha256:{7:064x}",
+            outcome="Failed",
+            value="0.5",
+            at=TIME,
+            checks=(GateCheck(at=TIME, outcome="Failed", value="0.5", threshold="at most 0.1", samples=7),),
+        ),
+    ],
+    Variant: [
+        Variant.model_validate(
+            {"match": {"tier": "edge"}, "artifact": {"uri": "https://m/int8", "digest": f"sha256:{8:064x}"}}
+        )
+    ],
     RefusedVersion: [RefusedVersion(version="1", identity="d", reason="why", at=TIME)],
     ReleasedVersion: [
         ReleasedVersion(

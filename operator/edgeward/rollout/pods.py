@@ -1,0 +1,151 @@
+"""A change of a job's pods goes out as a model's version does: by the waves of its release, within the sites' windows, and
+back if the new pods do not come up. The same state machine decides; a version is the identity of a PodSpec here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from edgeward.fleet import windows
+from edgeward.fleet.model import Fleet, Job, Release, Site
+from edgeward.fleet.podspec import JobPods, PodSpec
+from edgeward.rollout import podmemory, waved
+from edgeward.rollout.machine import advance
+from edgeward.rollout.model import Facts, Member, Phase, Strategy
+from edgeward.rollout.podmemory import Memory
+from edgeward.rollout.step import RolloutStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPodStep:
+    """What the sites of one job are told of its pods from now on."""
+
+    told: Mapping[str, PodSpec] = field(default_factory=dict)
+    """by site"""
+    first: PodSpec
+    """for a site that is new to the job"""
+    remembered: Mapping[str, Any] = field(default_factory=dict)
+    """for status.podRollout; empty: nothing"""
+    waits_for: str = ""
+    """what a site waits for, of a job whose change is not everywhere; empty when nothing is held back"""
+
+
+def step(fleet: Fleet, rollout: RolloutStep) -> Mapping[str, JobPodStep]:
+    """By job. One that cannot be read or has a problem is not in it: its Assignments are left alone."""
+    releases = {release.key: release for release in fleet.releases}
+    sites = {site.name: site for site in fleet.sites}
+    found = {}
+    for job in fleet.jobs:
+        if job.pods is not None and job.problem is None:
+            release = releases.get(f"{job.namespace}/{job.model_name}")
+            found[job.key] = _of_job(job, job.pods, release, sites, fleet.now, rollout)
+    return found
+
+
+def _of_job(
+    job: Job, pods: JobPods, release: Release | None, sites: Mapping[str, Site], now: float, rollout: RolloutStep
+) -> JobPodStep:
+    memory, wanted = podmemory.recalled(pods.remembered), pods.wanted
+    if release is None and memory is not None:
+        # Nobody says any more how it may go out: all is left as it is.
+        first = memory.finished or wanted
+        waits = "its ModelRelease is missing" if any(one.told.identity != wanted.identity for one in pods.sites) else ""
+        return JobPodStep(
+            told={one.site: one.told for one in pods.sites}, first=first, remembered=pods.remembered, waits_for=waits
+        )
+    if release is None or release.rollout is None:
+        return _at_once(pods, sites, now)
+    if memory is None and all(one.told.identity == wanted.identity for one in pods.sites):
+        # What a job begins with goes everywhere at once: nothing of it serves yet.
+        begun = any(one.updated for one in pods.sites)
+        return JobPodStep(first=wanted, told=_all(pods), remembered=podmemory.done(wanted, now=now) if begun else {})
+    known = {one.told.identity: one.told for one in pods.sites}
+    if memory is not None and memory.finished is not None:
+        known[memory.finished.identity] = memory.finished
+    known[wanted.identity] = wanted
+    decision = advance(_facts(job, pods, release, memory, sites, now, rollout))
+    stable = known.get(decision.stable) if decision.stable is not None else None
+    told = {name: known[said.version] for name, said in decision.told.items() if said.version is not None}
+    on_its_way = decision.progress.phase is not Phase.DONE
+    return JobPodStep(
+        told={one.site: told.get(one.site, one.told) for one in pods.sites},
+        first=stable or wanted,
+        remembered=podmemory.told(decision, stable),
+        waits_for=(decision.waits_for or decision.progress.why) if on_its_way else "",
+    )
+
+
+def _all(pods: JobPods) -> Mapping[str, PodSpec]:
+    return {one.site: pods.wanted for one in pods.sites}
+
+
+def _at_once(pods: JobPods, sites: Mapping[str, Site], now: float) -> JobPodStep:
+    """Without spec.rollout: everywhere, but for a site that is outside its windows."""
+    shut = [
+        one
+        for one in pods.sites
+        if one.told.identity != pods.wanted.identity and one.replicas and not _open(None, sites.get(one.site), now)
+    ]
+    told = {**_all(pods), **{one.site: one.told for one in shut}}
+    waits = f"the window of {shut[0].site}" + (f" and {len(shut) - 1} more" if shut[1:] else "") if shut else ""
+    return JobPodStep(first=pods.wanted, told=told, waits_for=waits)
+
+
+def _open(release: Release | None, site: Site | None, now: float) -> bool:
+    asked = windows.activation(release.rollout if release is not None else None, site)
+    return windows.of(asked, now=now).open
+
+
+def _facts(
+    job: Job,
+    pods: JobPods,
+    release: Release,
+    memory: Memory | None,
+    sites: Mapping[str, Site],
+    now: float,
+    rollout: RolloutStep,
+) -> Facts:
+    assert release.rollout is not None
+    asked = waved.strategy(release.rollout, gates=(), automatic=release.automatic_rollback, paused=release.paused)
+    members = tuple(
+        Member(
+            name=one.site,
+            labels=sites[one.site].labels if one.site in sites else {},
+            connected=one.site in sites and sites[one.site].connected,
+            told=one.told.identity,
+            base=one.told.identity,
+            serves=one.told.identity if one.updated else None,
+            refused=one.broken if one.told.identity == pods.wanted.identity else "",
+            available=one.ready > 0,
+            shut=not _open(release, sites.get(one.site), now),
+        )
+        for one in pods.sites
+        if one.replicas
+    )
+    return Facts(
+        now=now,
+        target=pods.wanted.identity,
+        stable=memory.finished.identity if memory is not None and memory.finished is not None else None,
+        strategy=_of_pods(asked),
+        members=members,
+        progress=memory.progress if memory is not None else None,
+        refused=memory.refused if memory is not None else (),
+        command=waved.command(pods.command),
+        comes_after=_model_on_its_way(release, rollout),
+    )
+
+
+def _of_pods(asked: Strategy) -> Strategy:
+    """Old and new pods answer side by side while a site changes, so there is no share of the traffic to choose; and they
+    serve the same digest, by which the samples of the gates are told apart."""
+    return replace(asked, waves=tuple(replace(one, traffic=None, mirror=0) for one in asked.waves), gates=())
+
+
+def _model_on_its_way(release: Release, rollout: RolloutStep) -> str:
+    """Two rollouts of one job never interleave: the one that has begun is finished first."""
+    said = rollout.release(release.key)
+    decision = said.decision if said is not None else None
+    if decision is None or not decision.progress.begun:
+        return ""
+    return f"the rollout of model {release.name}"
