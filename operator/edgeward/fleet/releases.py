@@ -9,14 +9,18 @@ from edgeward.api.assignment import AssignedModel, Assignment
 from edgeward.api.common import ApiError
 from edgeward.api.modelrelease import ModelRelease, ModelReleaseSpec, Rollout
 
-from .model import ModelVersion, Problem, Release, ServedModel, SiteModels
+from .model import Followed, ModelVersion, Problem, Release, ServedModel, SiteModels
 from .names import ANNOTATION_COMMAND
 from .reading import Reader, not_yet
+from .tracking import Tracked, target_of, tracked_now
 
 Raw = Mapping[str, Any]
 
 
-def read_release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Release:
+def read_release(
+    raw: Raw, assignments: list[Assignment], reader: Reader, *, followed: Followed | None = None
+) -> Release:
+    """followed: the last look at the repository that it follows."""
     meta = raw["metadata"]
     base = {
         "namespace": meta["namespace"],
@@ -38,28 +42,18 @@ def read_release(raw: Raw, assignments: list[Assignment], reader: Reader) -> Rel
         return Release(**base, problem=Problem(reason="InvalidSpec", message=f"{path}: {text}", path=path), sites=sites)
     spec, status = release.spec, release.status
     problem = not_yet(reader.features(raw, spec).protecting)
-    target = None
-    if spec.artifact and spec.version:
-        target = ModelVersion(
-            name=release.name,
-            version=spec.version,
-            digest=spec.artifact.digest,
-            sources=(spec.artifact.uri, *spec.artifact.mirrors),
-            parameters=dict(spec.parameters),
-            signature=spec.artifact.signature,
-            pull_secret=spec.artifact.pull_secret or "",
-            pace=(spec.rollout.pace.bandwidth or "") if spec.rollout and spec.rollout.pace else "",
-            variants=tuple(spec.variants),
-        )
+    tracked = tracked_now(spec.track, status.tracked, followed) if spec.track is not None else Tracked()
     current = None
     if status.current_version and status.current_digest:
         current = ModelVersion(name=release.name, version=status.current_version, digest=status.current_digest)
     return Release(
         **base,
-        target=target,
+        target=target_of(release.name, spec, tracked.version),
         current=current,
         paused=spec.paused,
-        problem=problem,
+        problem=problem or tracked.problem,
+        tracked=tracked.version,
+        following=tracked.following,
         sites=sites,
         rollout=(spec.rollout or Rollout()) if _has_a_way(spec) else None,
         gates=spec.gates,
@@ -80,7 +74,8 @@ def _has_a_way(spec: ModelReleaseSpec) -> bool:
     if asked is None:
         return False
     paced = asked.pace is not None and asked.pace.concurrent_downloads is not None
-    return bool(asked.waves or asked.max_unavailable_sites or asked.deadline or paced)
+    timed = asked.windows or asked.activation_time
+    return bool(asked.waves or asked.max_unavailable_sites or asked.deadline or paced or timed)
 
 
 def version_of(model: AssignedModel, assignment: Assignment) -> ModelVersion:
@@ -115,6 +110,8 @@ def _site_models(assignment: Assignment, model_name: str) -> SiteModels:
                 refused_reason=model.refused.reason if model.refused else "",
                 refused_message=model.refused.message if model.refused else "",
                 warning=f"{model.warning.reason}: {model.warning.message}" if model.warning else "",
+                parameters=model.parameters,
+                staged=model.state == "Staged",
             )
             for model in assignment.status.models
         ),

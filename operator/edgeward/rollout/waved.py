@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 from edgeward.api.common import format_time, parse_time, seconds
@@ -12,7 +13,8 @@ from edgeward.api.modelrelease import (
     RolloutStatus,
 )
 from edgeward.api.modelrelease import Wave as AskedWave
-from edgeward.fleet.model import Fleet, ModelVersion, Release, SiteModels
+from edgeward.fleet import windows
+from edgeward.fleet.model import Fleet, ModelVersion, Release, Site, SiteModels
 from edgeward.rollout import gated, recall
 from edgeward.rollout.model import (
     Command,
@@ -71,6 +73,7 @@ def facts(
                 attempt=recall.attempt_in_force(release),
                 labels=sites[name].labels if name in sites else {},
                 connected=name in sites and sites[name].connected,
+                begins=_begins(release, sites.get(name), now=fleet.now),
             )
             for name, models in sorted(by_site.items())
         ),
@@ -195,6 +198,7 @@ def _member(
     attempt: int,
     labels: Mapping[str, str],
     connected: bool,
+    begins: float | None,
 ) -> Member:
     ground = {one.job: grounds.of(one) for one in models}
     told = {_identity(one.beside or one.told, known, ground[one.job]) for one in models}
@@ -210,7 +214,18 @@ def _member(
         serves=_one({_serves(one, known, ground[one.job]) for one in models}, besides=target.identity),
         refused=refusals[0] if refusals else "",
         available=all(one.ready > 0 or not one.replicas for one in models),
+        staged=all(any(served.of(wanted[one.job]) and served.staged for served in one.served) for one in models),
+        begins=begins,
     )
+
+
+def _begins(release: Release, site: Site | None, *, now: float) -> float | None:
+    asked = windows.activation(release.rollout, site)
+    if asked is None:
+        return None
+    opening = windows.of(asked, now=now)
+    moment = opening.since if opening.since is not None else opening.next
+    return math.inf if moment is None else moment if moment > -math.inf else None
 
 
 def _refusals(models: SiteModels, wanted: ModelVersion, attempt: int) -> list[str]:
@@ -222,7 +237,7 @@ def _refusals(models: SiteModels, wanted: ModelVersion, attempt: int) -> list[st
     return [
         f"{served.refused_step}: {served.refused_message or served.refused_reason}"
         for served in models.served
-        if served.digest == wanted.digest and served.refused_step and served.refused_step not in _OF_THE_WAY
+        if served.of(wanted) and served.refused_step and served.refused_step not in _OF_THE_WAY
     ]
 
 
@@ -240,18 +255,21 @@ def _identity(told: ModelVersion | None, known: Collection[ModelVersion], ground
 def _serves(models: SiteModels, known: Collection[ModelVersion], ground: Ground) -> str | None:
     """The version that answers. A canary that serves beside the old one counts as the target: it is what is watched.
     What the site went back from by itself does not answer, even where the version before is the same bytes."""
-    serving = {served.digest for served in models.served if served.serving}
+    serving = [served for served in models.served if served.serving]
     told = models.beside or models.told
     if told is not None and recall.fell_back(models, told) is not None:
         back = models.told if models.beside is not None else None
-        return _identity(back, known, ground) if back is not None else min(serving - {told.digest}, default=None)
-    if told is not None and told.digest in serving and (models.beside is not None or len(serving) == 1):
+        others = {one.identity for one in serving if not one.of(told)}
+        return _identity(back, known, ground) if back is not None else min(others, default=None)
+    if told is not None and any(one.of(told) for one in serving) and (models.beside is not None or len(serving) == 1):
         return _identity(told, known, ground)
-    if models.told is not None and models.told.digest in serving:
+    if models.told is not None and any(one.of(models.told) for one in serving):
         return _identity(models.told, known, ground)
-    other = min(serving, default=None)
-    of = {one.identity for one in known if one.variants and other in digests(one)}
-    return of.pop() if len(of) == 1 else other
+    other = min(serving, key=lambda one: one.identity, default=None)
+    if other is None:
+        return None
+    of = {one.identity for one in known if one.variants and other.digest in digests(one)}
+    return of.pop() if len(of) == 1 else other.identity
 
 
 def _progress(release: Release) -> Progress | None:

@@ -51,9 +51,10 @@ def most_unavailable(strategy: Strategy, total: int) -> int | None:
 def room(strategy: Strategy, wave: Wave | None, members: Sequence[Member], target: str) -> tuple[int, int]:
     """How many more sites may begin to change now, and how many of those may be ones that serve: each may turn out to
     serve no more. One that is on its way counts, for it downloads and may fail."""
-    changing = sum(1 for one in members if on_its_way(one, target))
-    limits = [strategy.concurrent, wave.max_concurrent if wave is not None else None]
-    free = min((limit - changing for limit in limits if limit is not None), default=len(members))
+    changing = [one for one in members if on_its_way(one, target)]
+    downloads = sum(1 for one in changing if not one.staged)
+    limits = [(strategy.concurrent, downloads), (wave.max_concurrent if wave is not None else None, len(changing))]
+    free = min((limit - taken for limit, taken in limits if limit is not None), default=len(members))
     most = most_unavailable(strategy, len(members))
     if most is None:
         return max(0, free), len(members)
