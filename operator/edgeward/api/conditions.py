@@ -30,6 +30,7 @@ class ConditionType(StrEnum):
     PROTECTED = "Protected"
     ORPHANED = "Orphaned"
     OFFLOADING = "Offloading"
+    FOLLOWING = "Following"
 
 
 class Reason(StrEnum):
@@ -94,6 +95,9 @@ class Reason(StrEnum):
     ORPHANED = "Orphaned"
     DONE = "Done"
     OFFLOADING = "Offloading"
+    NEWEST = "Newest"
+    PASSED_OVER = "PassedOver"
+    LOOK_FAILED = "LookFailed"
     # Events only
     PLACED = "Placed"
     MOVED = "Moved"
@@ -118,6 +122,8 @@ class Reason(StrEnum):
     READ_FAILED = "ReadFailed"
     PLAN_FAILED = "PlanFailed"
     RESIZE_PROPOSED = "ResizeProposed"
+    POD_CHANGE_STARTED = "PodChangeStarted"
+    POD_CHANGE_COMPLETED = "PodChangeCompleted"
 
 
 # What the runtime calls the step that failed -> the reason of Ready=False.

@@ -7,6 +7,7 @@ from edgeward.api.inferencejob import InferenceJobStatus
 from edgeward.api.modelrelease import ModelReleaseStatus
 from edgeward.cluster.events import Recorder
 from edgeward.cluster.resources import INFERENCE_JOBS, MODEL_RELEASES, Object
+from edgeward.hub import pod_change
 from edgeward.placement.model import JobPlan
 
 QUIET = (Reason.PODS_STARTING, Reason.NOTHING_WANTED)
@@ -54,6 +55,7 @@ def job_events(before: InferenceJobStatus, after: InferenceJobStatus, plan: JobP
             told.append((reason, ready_after.message, False))
         elif reason not in (*QUIET, *(item[0] for item in told)):
             told.append((reason, ready_after.message, True))
+    told += pod_change.events(before.pod_rollout or {}, after.pod_rollout or {})
     return told + _metrics_events(before, after) + _scaled_events(before, after) + _resize_events(before, after)
 
 

@@ -45,6 +45,7 @@ REMEMBERED = (
     "learned",
     "current_digest",
     "target_digest",
+    "pod_rollout",
 )
 """fields of a status that the next plan decides by"""
 REST = 2.0
@@ -183,6 +184,7 @@ class Reporter:
             whole=observed.plan,
             fleet=observed.fleet,
             assignments=assignments,
+            pods=observed.pods.get(facts.key),
         )
         if not self._decide(INFERENCE_JOBS, raw, to_dict(status), known=job):
             self._said[facts.key] = facts_now
@@ -269,6 +271,7 @@ def _facts(
         job_plan.message,
         job_plan.explanation.share_of_bound,
         facts.problem,
+        observed.pods.get(facts.key),
         (fleet.metrics_problem, plan.total_nodes, plan.fresh_nodes, plan.doubted_nodes, plan.doubts),
         tuple(site.name for site in fleet.sites if not site.connected),
         tuple(release.key for release in fleet.releases),

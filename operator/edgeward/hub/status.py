@@ -27,9 +27,10 @@ from edgeward.api.inferencejob import (
 )
 from edgeward.fleet.model import OWN_CLUSTER, Fleet, Job
 from edgeward.fleet.names import LABEL_JOB, site_of_pool
-from edgeward.hub import offload
+from edgeward.hub import offload, pod_change
 from edgeward.placement import model as plan_model
 from edgeward.placement.model import JobPlan, Plan
+from edgeward.rollout.pods import JobPodStep
 
 from .explanation import LONGEST_MESSAGE, decimal, explanation, per_mille
 from .learned import learned
@@ -46,8 +47,10 @@ def job_status(
     whole: Plan,
     fleet: Fleet,
     assignments: Iterable[Assignment],
+    pods: JobPodStep | None = None,
 ) -> InferenceJobStatus:
-    """The status of a job that can be read. `assignments` are those of this job."""
+    """The status of a job that can be read. `assignments` are those of this job. pods: how its pods are to be made; None
+    for a job with a problem, whose memory of them stays."""
     everything = list(assignments)
     current = [item for item in everything if not item.deleting]
     before, now = job.status, fleet.now
@@ -63,10 +66,17 @@ def job_status(
         scores = {item.site: item.score for item in before.decisions}
         decisions = tuple(item.model_copy(update={"score": scores[item.site]}) for item in decisions)
     verdict = judge(facts, plan, current, fleet, ending=[item for item in everything if item.deleting])
+    if verdict.reason is Reason.SERVING and pods is not None:
+        verdict = pod_change.verdict(pods) or verdict
     told = next((model for item in current for model in item.spec.models), None)
     return InferenceJobStatus(
         observed_generation=job.generation,
-        conditions=_job_conditions(job, verdict, plan, whole=whole, fleet=fleet, serving=bool(told)),
+        conditions=pod_change.condition(
+            _job_conditions(job, verdict, plan, whole=whole, fleet=fleet, serving=bool(told)),
+            pods,
+            generation=job.generation,
+            now=now,
+        ),
         priority=_priority(plan) if decided_anew or before.priority is None else before.priority,
         model_version=told.version if told else None,
         model_digest=told.digest if told else None,
@@ -101,6 +111,7 @@ def job_status(
         else None,
         scaling=_scaling(job, plan) if facts.scaling else None,
         learned=learned(plan.learned),
+        pod_rollout=dict(pods.remembered) or None if pods is not None else before.pod_rollout,
     )
 
 

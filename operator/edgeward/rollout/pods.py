@@ -29,6 +29,8 @@ class JobPodStep:
     """for status.podRollout; empty: nothing"""
     waits_for: str = ""
     """what a site waits for, of a job whose change is not everywhere; empty when nothing is held back"""
+    paused: bool = False
+    """spec.paused of its release holds it"""
 
 
 def step(fleet: Fleet, rollout: RolloutStep) -> Mapping[str, JobPodStep]:
@@ -73,6 +75,7 @@ def _of_job(
         first=stable or wanted,
         remembered=podmemory.told(decision, stable),
         waits_for=(decision.waits_for or decision.progress.why) if on_its_way else "",
+        paused=on_its_way and release.paused,
     )
 
 

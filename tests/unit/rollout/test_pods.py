@@ -1,0 +1,283 @@
+"""A change of a job's pods, pass by pass as the hub makes it: who is told which pods, and what is remembered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from edgeward.api.inferencejob import Resources
+from edgeward.api.modelrelease import Rollout, RolloutStatus, Window
+from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, Site, SiteModels
+from edgeward.fleet.podspec import JobPods, PodSpec, SitePods
+from edgeward.rollout import podmemory, pods
+from edgeward.rollout.pods import JobPodStep
+from edgeward.rollout.step import step
+
+OLD = PodSpec(template={"spec": {"a": "old"}})
+NEW = PodSpec(template={"spec": {"a": "new"}}, resources=Resources(requests={"cpu": "1"}))
+THIRD = PodSpec(template={"spec": {"a": "third"}})
+V1 = ModelVersion("m", "1", f"sha256:{1:064x}", ("https://m/1",))
+V2 = ModelVersion("m", "2", f"sha256:{2:064x}", ("https://m/2",))
+WAVES = {
+    "waves": [{"name": "one", "sites": {"count": 1}, "bake": "1m", "traffic": "5%"}, {"name": "all"}],
+    "maxUnavailableSites": "1",
+}
+
+
+class Town:
+    """Sites a to d of one job. What the agents do comes by `change`; what is remembered goes through JSON, as in status."""
+
+    def __init__(self, *, rollout: dict[str, Any] | None = WAVES, wanted: PodSpec = OLD, **release: Any) -> None:
+        self.sites = {name: Site(name, "edge") for name in "abcd"}
+        self.pods = {name: SitePods(site=name, told=wanted, replicas=1, ready=1, updated=True) for name in "abcd"}
+        self.release: Release | None = replace(
+            Release("shop", "m", target=V1, rollout=Rollout.model_validate(rollout) if rollout else None), **release
+        )
+        self.models = dict.fromkeys("abcd", V1)
+        self.wanted = wanted
+        self.remembered: dict[str, Any] = {}
+        self.now = 1000.0
+        self.command = ""
+        self.problem: Problem | None = None
+
+    def fleet(self) -> Fleet:
+        asked = JobPods(
+            wanted=self.wanted,
+            sites=tuple(self.pods.values()),
+            remembered=self.remembered,
+            command=self.command,
+        )
+        target = self.release.target if self.release and self.release.target else V1
+        job = Job("shop", "signs", "u", model_name="m", model_digest=target.digest, pods=asked, problem=self.problem)
+        releases = ()
+        if self.release is not None:
+            served = tuple(
+                SiteModels("shop/signs", name, told, (ServedModel(told.digest, told.version, serving=True),), 1, 1)
+                for name, told in self.models.items()
+            )
+            releases = (replace(self.release, sites=served),)
+        return Fleet(now=self.now, sites=tuple(self.sites.values()), jobs=(job,), releases=releases)
+
+    def step(self) -> JobPodStep:
+        fleet = self.fleet()
+        rolled = step(fleet)
+        said = pods.step(fleet, rolled)["shop/signs"]
+        self.remembered = json.loads(json.dumps(said.remembered))
+        for name, told in said.told.items():
+            if told.identity != self.pods[name].told.identity:
+                self.pods[name] = replace(self.pods[name], told=told, updated=False)
+        if self.release is not None:
+            (release,) = rolled.releases
+            self.release = replace(self.release, remembered=release.remembered, history=release.history)
+            for one in release.sites:
+                if one.told is not None:
+                    self.models[one.site] = one.told
+        return said
+
+    def change(self, names: str = "abcd", *, broken: str = "") -> None:
+        for name in names:
+            up = name not in broken
+            why = "" if up else "n1: CrashLoopBackOff: exit 1"
+            self.pods[name] = replace(self.pods[name], updated=up, broken=why)
+
+    def told(self, spec: PodSpec = NEW) -> str:
+        return "".join(name for name, one in self.pods.items() if one.told.identity == spec.identity)
+
+    def settle(self) -> JobPodStep:
+        for _ in range(30):
+            self.change()
+            said = self.step()
+            if self.phase == "Done":
+                return said
+            self.now += 61
+        raise AssertionError(f"not done: {self.remembered}")
+
+    def versions(self) -> set[str]:
+        return {one.version for one in self.models.values()}
+
+    @property
+    def phase(self) -> str:
+        return str(self.remembered.get("phase"))
+
+    def begun(self) -> Town:
+        """One whose pods are known to have finished, and now to be others."""
+        self.step()
+        assert self.phase == "Done"
+        self.wanted = NEW
+        return self
+
+
+def test_what_a_job_begins_with_goes_everywhere_and_is_remembered_once_it_serves() -> None:
+    town = Town()
+    town.change(broken="abcd")
+    assert (town.step().told["a"], town.remembered) == (OLD, {})
+    town.change()
+    town.step()
+    memory = podmemory.recalled(town.remembered)
+    assert memory is not None and memory.finished == OLD
+    before = town.remembered
+    town.now += 500
+    town.step()
+    assert town.remembered == before, "an idle minute writes nothing"
+
+
+def test_by_waves_and_each_after_the_bake_of_the_one_before() -> None:
+    town = Town().begun()
+    said = town.step()
+    first = town.told()
+    assert len(first) == 1 and said.first == OLD, "a site that is new begins with what finished"
+    town.now += 500
+    assert "1 of 1 sites of wave one" in town.step().waits_for
+    town.change()
+    town.step()
+    assert (town.phase, town.told()) == ("Baking", first)
+    town.now += 61
+    town.step()
+    assert len(town.told()) == 2, "one at a time may be unavailable"
+    said = town.settle()
+    assert (town.told(), said.waits_for, said.first) == ("abcd", "", NEW)
+    memory = podmemory.recalled(town.remembered)
+    assert memory is not None and memory.finished == NEW
+
+
+def test_pods_that_do_not_come_up_are_taken_back_and_not_tried_again() -> None:
+    town = Town().begun()
+    town.step()
+    first = town.told()
+    town.change(broken=first)
+    town.step()
+    assert town.phase == "RolledBack"
+    assert (town.told(OLD), "CrashLoopBackOff" in town.remembered["why"]) == ("abcd", True)
+    town.change()
+    town.now += 5000
+    town.step()
+    assert (town.told(OLD), town.phase) == ("abcd", "RolledBack")
+    town.command = "retry@1"
+    town.step()
+    assert len(town.told()) == 1, "somebody said so"
+    town.change(broken=town.told())
+    town.step()
+    town.wanted = THIRD
+    town.step()
+    assert len(town.told(THIRD)) == 1, "another change is another matter"
+    assert town.settle().told["a"] == THIRD
+
+
+def test_the_way_back_is_known_when_no_site_holds_it_any_more() -> None:
+    town = Town(rollout={"waves": [{"name": "all", "bake": "1m"}]}).begun()
+    town.step()
+    assert town.told() == "abcd"
+    town.change()
+    town.step()
+    assert town.phase == "Baking"
+    town.change(broken="abc")
+    said = town.step()
+    assert (town.phase, town.told(OLD), said.told["a"]) == ("RolledBack", "abcd", OLD)
+
+
+def test_a_hub_that_forgot_goes_back_to_what_most_sites_run() -> None:
+    town = Town().begun()
+    town.remembered = {}
+    town.step()
+    assert len(town.told()) == 1
+    town.change(broken=town.told())
+    town.step()
+    assert town.told(OLD) == "abcd"
+
+
+def test_what_another_version_wrote_counts_as_nothing() -> None:
+    for said in ({"target": 1}, {"target": "x", "phase": "Sideways", "started": "2026-01-02T03:04:05Z"}, {"phase": {}}):
+        assert podmemory.recalled(said) is None
+
+
+def test_without_a_strategy_everywhere_at_once() -> None:
+    town = Town(rollout=None)
+    town.step()
+    town.wanted = NEW
+    assert (town.step().waits_for, town.told(), town.remembered) == ("", "abcd", {})
+
+
+def test_a_release_that_is_gone_lets_nothing_begin() -> None:
+    town = Town().begun()
+    town.release = None
+    assert "ModelRelease is missing" in town.step().waits_for
+    assert (town.told(OLD), town.phase) == ("abcd", "Done")
+
+
+def test_a_paused_release_holds_and_a_command_holds() -> None:
+    town = Town(paused=True).begun()
+    said = town.step()
+    assert (said.paused, town.told(OLD)) == (True, "abcd")
+    assert town.release is not None
+    town.release = replace(town.release, paused=False)
+    town.step()
+    town.command = "pause@1"
+    town.change()
+    town.now += 500
+    town.step()
+    assert len(town.told()) == 1 and town.remembered["hold"] == "Command"
+    town.command = "abort@2"
+    town.step()
+    assert town.told(OLD) == "abcd"
+
+
+def test_outside_its_window_a_site_is_not_told() -> None:
+    for rollout in (None, {"waves": [{"name": "all"}]}):
+        town = Town(rollout=rollout)
+        town.step()
+        town.wanted = NEW
+        # 1000 s after midnight of a Thursday, UTC.
+        town.sites["b"] = replace(town.sites["b"], windows=(Window(start="03:00", duration="1h"),))
+        town.step()
+        assert town.told() == "acd"
+        town.change()
+        assert town.step().waits_for
+        town.now = 3 * 3600.0 + 60
+        assert town.step().waits_for == "" or rollout
+        assert town.told() == "abcd"
+
+
+def test_a_job_with_a_problem_is_left_alone() -> None:
+    town = Town().begun()
+    town.problem = Problem("InvalidSpec", "x")
+    fleet = town.fleet()
+    assert pods.step(fleet, step(fleet)) == {}
+
+
+PLAIN = {"waves": [{"name": "one", "sites": {"count": 1}, "bake": "1m"}, {"name": "all"}]}
+FINISHED = RolloutStatus(target=V1.digest, phase="Done", wave=2, started="2026-01-02T03:04:05Z")
+
+
+def test_a_change_of_pods_waits_for_the_models_rollout() -> None:
+    town = Town(rollout=PLAIN, remembered=FINISHED)
+    town.step()
+    assert town.release is not None
+    town.release = replace(town.release, target=V2)
+    town.wanted = NEW
+    said = town.step()
+    assert "rollout of model m" in said.waits_for, "both came at once: the model goes first"
+    for _ in range(12):
+        assert town.told(OLD) == "abcd"
+        town.now += 61
+        if town.step().waits_for != said.waits_for:
+            break
+    assert town.versions() == {"2"}
+    assert len(town.told()) == 1, "now it is the pods' turn"
+
+
+def test_the_models_rollout_waits_for_a_change_of_pods_that_has_begun() -> None:
+    town = Town(rollout=PLAIN, remembered=FINISHED).begun()
+    town.step()
+    assert len(town.told()) == 1
+    assert town.release is not None
+    town.release = replace(town.release, target=V2)
+    while town.phase != "Done":
+        town.change()
+        town.step()
+        assert town.phase == "Done" or town.versions() == {"1"}
+        town.now += 61
+    for _ in range(12):
+        town.step()
+        town.now += 61
+    assert town.versions() == {"2"}
