@@ -39,11 +39,12 @@ _SOURCE = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 _PERCENT = re.compile(r"(100|[0-9]{1,2})%")
 _ENTRY_FIELDS = {
     *("name", "version", "digest", "sources", "role", "parameters"),
-    *("traffic", "mirror", "mirrorRequests", "downloadPace", "signature"),
+    *("traffic", "mirror", "mirrorRequests", "downloadPace", "signature", "attempt"),
 }
 _MAX_MODELS = 64
 _MAX_MIRROR_REQUESTS = 1_000_000
 _MAX_PACE = 10**12
+_MAX_ATTEMPT = 2**53
 _MAX_SOURCES = 16
 _MAX_SOURCE_LENGTH = 2048
 
@@ -71,6 +72,7 @@ class Entry:
     mirror: int = 0  # share of the stable version's requests that this one gets a copy of, per cent
     mirror_requests: int = 0  # copies that it must have answered before it takes traffic
     pace: int = 0  # bit/s of its download, 0 = as fast as it goes
+    attempt: int = 0  # a refusal of an earlier one is forgotten: somebody wants it tried again
 
     @property
     def place(self) -> tuple[str, str]:
@@ -113,6 +115,7 @@ class Config:
     offload: Offload | None = None
     capture: capture.Policy | None = None
     peers: Sharing | None = None  # the job's other pods at this site
+    keep: tuple[str, ...] = ()  # digests whose bytes stay in the store, if they are there: the way back
     warnings: tuple[str, ...] = ()
 
 
@@ -133,7 +136,9 @@ def parse(text: bytes) -> Config:
         raise ConfigError("Invalid", f"models must be a list of 1 to {_MAX_MODELS} entries")
     when_too_big = _when_too_big(document)
     warnings = _unknown(
-        document, {"contract", "revision", "job", "models", "modelSwap", "offload", "capture", "priority", "peers"}, ""
+        document,
+        {"contract", "revision", "job", "models", "modelSwap", "offload", "capture", "priority", "peers", "keep"},
+        "",
     )
     priority = document.get("priority", 1)
     if type(priority) is not int or not 1 <= priority <= 5:
@@ -163,6 +168,7 @@ def parse(text: bytes) -> Config:
         offload=_offload(document, warnings),
         capture=_capture(document, warnings),
         peers=_peers(document, warnings),
+        keep=_keep(document),
         warnings=tuple(warnings),
     )
 
@@ -184,6 +190,16 @@ def _offload(document: dict[str, Any], warnings: list[str]) -> Offload | None:
         raise ConfigError("Invalid", str(error)) from None
     warnings += [f"{field}: unknown field ignored" for field in unknown]
     return offload
+
+
+def _keep(document: dict[str, Any]) -> tuple[str, ...]:
+    value = document.get("keep", [])
+    if not isinstance(value, list) or len(value) > _MAX_MODELS:
+        raise ConfigError("Invalid", f"keep must be a list of at most {_MAX_MODELS} digests")
+    for index, digest in enumerate(value):
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise ConfigError("Invalid", f"keep[{index}] does not match {_DIGEST.pattern}")
+    return tuple(value)
 
 
 def _peers(document: dict[str, Any], warnings: list[str]) -> Sharing | None:
@@ -283,6 +299,7 @@ def _entry(raw: object, where: str, warnings: list[str]) -> Entry | None:
         mirror=_integer(raw, "mirror", 100, where),
         mirror_requests=_integer(raw, "mirrorRequests", _MAX_MIRROR_REQUESTS, where),
         pace=_integer(raw, "downloadPace", _MAX_PACE, where),
+        attempt=_integer(raw, "attempt", _MAX_ATTEMPT, where),
     )
     warnings += _unknown(
         raw,

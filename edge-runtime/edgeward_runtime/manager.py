@@ -115,7 +115,8 @@ class Manager:
     def _hold(self) -> None:
         """Keeps the other pods of the node from removing what is wanted or serves here."""
         wanted = [slot.entry.digest for slot in self._slots.values()]
-        self._store.hold(frozenset([*wanted, *(one.entry.digest for one in self._live.serving.values())]))
+        kept = self._config.keep if self._config is not None else ()
+        self._store.hold(frozenset([*wanted, *kept, *(one.entry.digest for one in self._live.serving.values())]))
 
     # -- config ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +156,7 @@ class Manager:
         slots: dict[tuple[str, str], Slot] = {}
         for entry in config.entries:
             slot = before.get(entry.place)
-            if slot is not None and slot.entry.key == entry.key:
+            if slot is not None and slot.entry.key == entry.key and not _tried_again(slot, entry):
                 slot.entry = entry  # its traffic may be another
                 slots[entry.place] = slot
             else:
@@ -199,8 +200,11 @@ class Manager:
         """Serves what served last, where that is not what is wanted anyway. `wanted` None: the config was refused."""
         self._booted = True
         stable = {entry.name: entry for entry in wanted.entries if entry.role == STABLE} if wanted else {}
+        before = {entry.identity for entry in self._records.previous()}
         for entry in self._records.last_good():
             now = stable.get(entry.name)
+            if now is not None and now.identity in before and self._back_to(now):
+                continue
             if now is not None and now.identity != entry.identity:
                 # What is trusted today counts, and no record on a disk that others may write.
                 entry = replace(entry, signature=now.signature)
@@ -217,6 +221,20 @@ class Manager:
         if wanted is None:
             names = frozenset(name for name, _role in self._live.serving)
             self._tools.call(lambda: setattr(self._registry, "wanted", names))
+
+    def _back_to(self, entry: Entry) -> bool:
+        """A way back to what served before: what served last may have ended this process, and would again."""
+        try:
+            if not self._bring_back(entry):
+                return False
+        except (Cancelled, Refusal, OSError) as error:
+            log.error(
+                "the version to go back to does not load",
+                extra={"model": entry.name, "version": entry.version, "error": str(error)},
+            )
+            return False
+        log.warning("back to the version before", extra={"model": entry.name, "version": entry.version})
+        return True
 
     def _stand_in(self, entry: Entry) -> None:
         """Where what should serve has to be fetched and nothing serves, because a disk damaged what did: the version
@@ -389,3 +407,8 @@ class Manager:
             },
         )
         self._refusals.remember(slot)
+
+
+def _tried_again(slot: Slot, entry: Entry) -> bool:
+    """Whether what has failed is wanted in a later attempt."""
+    return slot.progress.state is State.FAILED and entry.attempt > slot.entry.attempt

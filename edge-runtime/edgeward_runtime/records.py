@@ -64,7 +64,7 @@ class Records:
 
     def refused(self, entry: Entry, *, wall: float) -> Refused | None:
         record = self._read("refused").get(_short(entry.key))
-        if not isinstance(record, dict) or record.get("by") != self._build:
+        if not isinstance(record, dict) or record.get("by") != self._build or _attempt(record) < entry.attempt:
             return None
         return Refused(
             step=str(record.get("step")),
@@ -77,7 +77,7 @@ class Records:
         record = self._read("refused")
         record[_short(entry.key)] = {
             "step": refused.step, "reason": refused.reason, "message": refused.message, "at": refused.at,
-            "by": self._build,
+            "by": self._build, "attempt": entry.attempt,
         }  # fmt: skip
         newest = sorted(record.items(), key=lambda item: item[1].get("at", 0), reverse=True)[:_REFUSED_KEPT]
         self._write("refused", dict(newest))
@@ -87,7 +87,7 @@ class Records:
     def crashes(self, entry: Entry) -> int:
         """How many processes in a row ended while they loaded this version."""
         attempt = self._read(self._attempting).get(_short(entry.key))
-        if not isinstance(attempt, dict) or attempt.get("by") != self._build:
+        if not isinstance(attempt, dict) or attempt.get("by") != self._build or _attempt(attempt) < entry.attempt:
             return 0
         tries = attempt.get("tries")
         return tries if type(tries) is int else 1
@@ -100,13 +100,21 @@ class Records:
             return
         keys = {_short(one.key) for one in wanted}
         record = {key: value for key, value in self._read(self._attempting).items() if key in keys}
-        record[_short(entry.key)] = {"digest": entry.digest, "tries": tries, "by": self._build}
+        record[_short(entry.key)] = {
+            "digest": entry.digest, "tries": tries, "by": self._build, "attempt": entry.attempt,
+        }  # fmt: skip
         self._write(self._attempting, record)
 
     def load_ended(self, entry: Entry) -> None:
         record = self._read(self._attempting)
         if record.pop(_short(entry.key), None) is not None:
             self._write(self._attempting, record)
+
+
+def _attempt(record: Mapping[str, Any]) -> int:
+    """That a record is about; one written before there were any is about the first."""
+    attempt = record.get("attempt")
+    return attempt if type(attempt) is int else 0
 
 
 def _short(key: str) -> str:

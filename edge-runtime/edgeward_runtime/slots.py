@@ -17,15 +17,16 @@ class Refusals:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._here: dict[str, Progress] = {}
+        self._here: dict[str, tuple[int, Progress]] = {}  # with the attempt
 
     def slot(self, entry: Entry, live: Serving | None, *, now: float, wall: float) -> Slot:
         """`live`: what serves where the entry is wanted; `now` is monotonic, `wall` unix seconds."""
         if live is not None and same(live.entry, entry):
             # A rollback to what serves, or only other sources.
             return Slot(entry=entry, progress=live.progress)
-        if entry.key in self._here:
-            return Slot(entry=entry, progress=self._here[entry.key])
+        attempt, known = self._here.get(entry.key, (-1, None))
+        if known is not None and attempt >= entry.attempt:
+            return Slot(entry=entry, progress=known)
         refused = self._records.refused(entry, wall=wall)
         if refused is not None:
             progress = Progress(state=State.FAILED, since=refused.at, refused=refused, permanent=True)
@@ -43,7 +44,7 @@ class Refusals:
         if refused is None or not slot.progress.permanent or refused.step == "Schema":
             return
         kept = list(self._here.items())[1 - _REFUSED_KEPT :]
-        self._here = {**dict(kept), slot.entry.key: slot.progress}
+        self._here = {**dict(kept), slot.entry.key: (slot.entry.attempt, slot.progress)}
         if refused.reason in lifecycle.REMEMBERED:
             self._records.remember_refused(slot.entry, refused)
 

@@ -46,6 +46,7 @@ from edgeward.placement.formulas import priority_tier
 from . import activation, podtemplate, sharing
 from .activation import Part
 from .settings import AgentSettings
+from .wanted import kept
 
 _GRPC = {"name": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
 CONTRACT = 1
@@ -217,15 +218,23 @@ def models_document(
                 **_signature(model),
                 **({"downloadPace": parse_bandwidth(model.download_pace)} if model.download_pace else {}),
                 **{key: value for key, value in (("traffic", model.traffic), ("mirror", model.mirror)) if value},
+                **({"attempt": model.attempt} if model.attempt else {}),
             }
             for model, role in ((part.model, part.role) for part in parts)
         ],
         "priority": 6 - _tier_of(assignment),  # its classes count from the most urgent, as Triton's do
+        **_keep(assignment.spec.models),
         **_model_swap(assignment.spec.effective.model_swap),
         **_offload(assignment.spec),
         **_capture(assignment.spec.effective.capture, settings.redaction),
         **({"peers": sharing.told(assignment, peers_name(assignment))} if peers else {}),
     }
+
+
+def _keep(models: Iterable[AssignedModel]) -> Object:
+    """What the site goes back to by itself must not need a network then."""
+    digests = kept(models)
+    return {"keep": list(digests)} if digests else {}
 
 
 def _model_swap(asked: ModelSwap | None) -> Object:

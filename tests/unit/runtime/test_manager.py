@@ -863,3 +863,80 @@ def test_what_serves_is_no_longer_noted_as_being_loaded(world):
     world.call = call
     world.want("1", V1)
     assert world.live() == "1" and not any(noted)
+
+
+def test_a_later_attempt_forgets_what_was_refused_for_good_here_and_on_disk(world):
+    """`retry`: a refused version is really tried again, once."""
+    world.load_errors["1"] = Refusal(step="Load", reason="LoadFailed", message="odd", permanent=True)
+    world.want("1", V1)
+    assert world.entry("1")["refused"]["reason"] == "LoadFailed"
+    world.calls.clear()
+    world.want("1", V1, revision=2, attempt=1)
+    assert world.calls == ["load 1"]
+    world.want("1", V1, revision=3, attempt=1)
+    assert world.calls == ["load 1"], "the same attempt is no new word"
+    world.restart()
+    world.want("1", V1, revision=3, attempt=1)
+    assert world.calls == ["load 1"] and world.entry("1")["refused"]["reason"] == "LoadFailed"
+    world.load_errors.clear()
+    world.restart()
+    world.want("1", V1, revision=4, attempt=2)
+    assert world.entry("1")["serving"]
+
+
+def test_a_later_attempt_leaves_what_serves_alone(world):
+    world.want("1", V1)
+    world.calls.clear()
+    world.want("1", V1, revision=2, attempt=4)
+    assert world.calls == [] and world.entry("1")["serving"]
+
+
+def test_a_later_attempt_does_not_wait_for_the_end_of_a_crashed_loads_back_off(world):
+    world.want("1", V1)
+    bad = config_of("2", V2, 2)
+    child = os.fork()
+    if child == 0:
+        world.load = lambda artifact, entry: os._exit(9)
+        world.config = bad
+        world.manager.step()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    world.restart()
+    world.config = bad
+    world.step()
+    assert world.entry("2")["refused"]["reason"] == "LoadCrashed" and world.live() == "1"
+    world.want("2", V2, revision=3, attempt=1)
+    assert world.live() == "2"
+
+
+def test_the_way_back_comes_before_what_served_last_and_needs_no_network(world):
+    """What served last may have ended the process, and would again before the version before is there."""
+    world.want("1", V1)
+    world.want("2", V2, revision=2)
+    world.offline = True
+    world.restart()
+    world.calls.clear()
+    world.want("1", V1, revision=3)
+    assert world.calls == ["load 1"] and world.live() == "1"
+
+
+def test_a_way_back_that_does_not_load_leaves_what_served_last(world):
+    world.want("1", V1)
+    world.want("2", V2, revision=2)
+    world.load_errors["1"] = Refusal(step="Load", reason="LoadFailed", message="odd", permanent=True)
+    world.restart()
+    world.want("1", V1, revision=3)
+    assert world.live() == "2"
+
+
+def test_bytes_that_are_to_be_kept_stay_on_disk(world):
+    """Two versions ago finished last: it is what the site goes back to, and no record of what served names it."""
+    for revision, (version, content) in enumerate((("1", V1), ("2", V2), ("3", V3)), start=1):
+        world.want(version, content, revision=revision, top={"keep": [digest(V1)]})
+        world.step(60)
+    other = Store(world.root)
+    other.free(10**6)
+    assert world.store.has(digest(V1)), "kept"
+    world.want("3", V3, revision=9)
+    other.free(10**6)
+    assert not world.store.has(digest(V1)) and world.store.has(digest(V2)), "no longer asked for"
