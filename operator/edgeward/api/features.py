@@ -96,15 +96,15 @@ MODEL_RELEASE_ROWS: tuple[Row, ...] = (
     _works("spec.artifact.signature", "checked by the runtime before every load"),
     _works("spec.parameters", "handed to the runtime with the model"),
     _works("spec.variants", "picked by the site's tier, and by what all of the job's nodes there are"),
-    _protects("spec.track", "nothing would be released, and no version is known"),
+    _works("spec.track", "the newest version that matches, looked for in the background"),
     _works("spec.rollout.waves", "site by site, as the state machine says"),
     _works("spec.rollout.maxUnavailableSites", "bounds how many sites change at once"),
     _works("spec.rollout.pace.bandwidth", "bounds each download"),
     _works("spec.rollout.pace.concurrentDownloads", "bounds how many sites change at once"),
-    _protects("spec.rollout.activationTime", "sites could switch too early"),
-    _protects("spec.rollout.windows", "sites could switch at a forbidden time"),
+    _works("spec.rollout.activationTime", "fetched before, switched then"),
+    _works("spec.rollout.windows", "each site switches within them, by its own time zone"),
     _works("spec.rollout.deadline", "takes the version back"),
-    _protects("spec.gates", "a version that must be checked would go out unchecked"),
+    _works("spec.gates", "each wave is watched before the next begins"),
     _works("spec.rollback", "whether a rollout in waves goes back by itself"),
     _works("spec.paused", "holds the rollout"),
 )
@@ -114,7 +114,7 @@ SITE_ROWS: tuple[Row, ...] = (
     _works("spec.nodeSelector", "says which nodes belong to the site"),
     _works("spec.nodes", "Elastic: one Deployment for the site, for whatever nodes its autoscaler brings"),
     _works("spec.region", "how far data may travel, and a label for siteSelector"),
-    _ignored("spec.timeZone", "only windows ask for it"),
+    _works("spec.timeZone", "of the windows"),
     _protects("spec.connection", "another cluster's nodes cannot be reached: nothing placed there would run"),
     _ignored("spec.prometheus", "the chart's Prometheus is asked for every node"),
     _works("spec.uplink", "makes latencies, transfer and drain times"),
@@ -123,7 +123,7 @@ SITE_ROWS: tuple[Row, ...] = (
     _works("spec.quota", "a constraint"),
     _works("spec.unschedulable", "a constraint"),
     _works("spec.frozen", "a constraint"),
-    _protects("spec.windows", "changes could happen at a forbidden time"),
+    _works("spec.windows", "new versions begin to serve within them"),
 )
 
 TABLE: dict[type[BaseModel], tuple[Row, ...]] = {

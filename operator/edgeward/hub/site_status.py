@@ -6,8 +6,17 @@ from edgeward.api.conditions import ConditionType, Reason, remove_condition, set
 from edgeward.api.features import unavailable
 from edgeward.api.site import Counts, SiteStatus
 from edgeward.api.site import Site as SiteObject
+from edgeward.fleet import windows
 from edgeward.fleet.model import Fleet
 from edgeward.placement.model import Plan
+
+
+def _unknown_zone(site: SiteObject) -> str | None:
+    try:
+        windows.zone_of(site.spec.time_zone or "")
+    except windows.UnknownTimeZone as error:
+        return str(error)
+    return None
 
 
 def site_status(site: SiteObject, *, plan: Plan, fleet: Fleet, overlaps: tuple[str, ...], version: str) -> SiteStatus:
@@ -39,6 +48,9 @@ def site_status(site: SiteObject, *, plan: Plan, fleet: Fleet, overlaps: tuple[s
         conditions = set_outcome(
             conditions, reason=Reason.FEATURE_NOT_YET_AVAILABLE, message=text, generation=generation, now=now
         )
+    elif (unknown := _unknown_zone(site)) is not None:
+        text = f"spec.timeZone: {unknown}; no new version begins to serve here within any window"
+        conditions = set_outcome(conditions, reason=Reason.INVALID_SPEC, message=text, generation=generation, now=now)
     else:
         for kind in (ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED):
             conditions = remove_condition(conditions, kind)

@@ -14,7 +14,6 @@ from edgeward.api.site import SiteSpec
 
 DIGEST = "sha256:" + "a" * 64
 ANY_SITE: dict[str, Any] = {"siteSelector": {"matchLabels": {"a": "b"}}}
-WINDOW = {"start": "02:00", "duration": "3h"}
 OTHER = {"match": {"tier": "edge"}, "artifact": {"uri": "https://x/y", "digest": DIGEST}}
 
 # A value that asks for something, for every field that does not work.
@@ -26,17 +25,11 @@ ASKING: dict[type[BaseModel], dict[str, Any]] = {
         "spec.overrides": [ANY_SITE],
     },
     ModelReleaseSpec: {
-        "spec.variants": [OTHER],
-        "spec.track": {"repository": "oci://x/y", "constraint": "1.x"},
-        "spec.rollout.activationTime": "2026-01-02T03:04:05Z",
-        "spec.rollout.windows": [WINDOW],
         "spec.gates": [{"name": "errors", "builtin": "ErrorRate", "max": "0.1"}],
     },
     SiteSpec: {
-        "spec.timeZone": "Europe/Zurich",
         "spec.connection": {"mode": "Pull"},
         "spec.prometheus": {"url": "http://x"},
-        "spec.windows": [WINDOW],
     },
 }
 
@@ -82,7 +75,12 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
             "signature": {"policy": "Require", "keys": ["PEM"]},
         },
         "parameters": {"a": 1},
-        "rollout": {"pace": {"bandwidth": "2M"}},
+        "variants": [OTHER],
+        "rollout": {
+            "pace": {"bandwidth": "2M"},
+            "activationTime": "2026-01-02T03:04:05Z",
+            "windows": [{"start": "02:00", "duration": "3h"}],
+        },
         "rollback": {"automatic": True},
         "paused": True,
     },
@@ -91,6 +89,8 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
         "tier": "edge",
         "nodeSelector": {"a": "b"},
         "region": "eu",
+        "timeZone": "Europe/Zurich",
+        "windows": [{"start": "02:00", "duration": "3h"}],
         "unschedulable": True,
         "frozen": True,
         "connection": {"mode": "Local"},
@@ -167,6 +167,11 @@ def test_a_field_that_does_not_work_is_named(spec: type[BaseModel], path: str) -
         assert found == Features(protecting=(path,))
     else:
         assert found == Features(ignored=(path,))
+
+
+def test_a_followed_repository_works() -> None:
+    track = {"repository": "oci://x/y", "constraint": "1.x", "pullSecret": "s", "signature": {"policy": "Off"}}
+    assert unavailable(parse(ModelReleaseSpec, {"track": track}, strict=True)) == Features()
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -80,7 +80,7 @@ def test_what_a_site_object_says_is_read_in_units() -> None:
 
 
 def test_a_site_that_asks_for_protection_not_yet_there_gets_nothing_new() -> None:
-    (found,) = fleet(sites=[site("s", windows=[{"start": "02:00", "duration": "3h"}])]).sites
+    (found,) = fleet(sites=[site("s", connection={"mode": "Pull"})]).sites
     assert found.unschedulable
 
 
