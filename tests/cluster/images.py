@@ -41,13 +41,14 @@ _BASE_RECIPE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """package: the folder copied into the image, relative to the repository."""
+    """package, beside: the folders copied into the image, relative to the repository."""
 
     name: str
     tag: str
     dockerfile: str
     requirements: str
     package: str
+    beside: tuple[str, ...] = ()
 
 
 IMAGES: dict[str, Image] = {
@@ -59,6 +60,7 @@ IMAGES: dict[str, Image] = {
             dockerfile="operator/Dockerfile",
             requirements="requirements/operator.txt",
             package="operator/edgeward",
+            beside=("edge-runtime/edgeward_runtime",),
         ),
         Image(
             name="runtime",
@@ -75,7 +77,8 @@ def sources(image: Image, root: Path) -> dict[str, bytes]:
     """Path -> bytes of all that the Dockerfile copies, and the Dockerfile. Compiled files are left out: the image
     makes its own."""
     files = [root / image.dockerfile, root / image.requirements]
-    files += [p for p in sorted((root / image.package).rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    for folder in (image.package, *image.beside):
+        files += [p for p in sorted((root / folder).rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
     return {str(p.relative_to(root)): p.read_bytes() for p in files}
 
 

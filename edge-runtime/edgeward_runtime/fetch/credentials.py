@@ -46,6 +46,7 @@ class Login:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credentials:
     folder: Path | None = None
+    configs: tuple[bytes, ...] = field(default=(), repr=False)  # docker config JSON that is in no file
 
     def login(self, host: str, path: str = "") -> Login | None:
         """For a registry or server at `host` (with its port if it is not the scheme's own); the entry with the longest
@@ -73,18 +74,16 @@ class Credentials:
         return ""
 
     def _configs(self) -> Iterator[dict[str, Any]]:
-        for folder in self._folders():
-            for name in _CONFIGS:
-                content = _read(folder / name)
-                if content is None:
-                    continue
-                try:
-                    document = orjson.loads(content)
-                except orjson.JSONDecodeError:
-                    log.warning("logins cannot be read: not JSON", extra={"file": f"{folder.name}/{name}"})
-                    continue
-                if isinstance(document, dict):
-                    yield document
+        files = ((f"{folder.name}/{name}", folder / name) for folder in self._folders() for name in _CONFIGS)
+        read = ((where, content) for where, path in files if (content := _read(path)) is not None)
+        for where, content in (*read, *(("a given one", one) for one in self.configs)):
+            try:
+                document = orjson.loads(content)
+            except orjson.JSONDecodeError:
+                log.warning("logins cannot be read: not JSON", extra={"file": where})
+                continue
+            if isinstance(document, dict):
+                yield document
 
     def _folders(self) -> list[Path]:
         if self.folder is None:

@@ -33,6 +33,7 @@ from edgeward.cluster.resources import (
     ASSIGNMENTS,
     DISRUPTION_BUDGETS,
     INFERENCE_JOBS,
+    MODEL_RELEASES,
     NAMESPACES,
     NODE_METRICS,
     NODES,
@@ -44,11 +45,13 @@ from edgeward.cluster.resync import seed, watch_the_watches
 from edgeward.fleet.model import Live
 from edgeward.fleet.names import LABEL_MANAGED_BY, MANAGED_BY
 from edgeward.hub import debug, handlers, http
+from edgeward.hub.following import Follower
 from edgeward.hub.heartbeats import Heartbeats
 from edgeward.hub.hub import WATCHED as HUB_WATCHES
 from edgeward.hub.hub import Hub
 from edgeward.hub.site_bytes import SiteBytes
 from edgeward.hub.telemetry import OperatorMetrics
+from edgeward.metrics.asker import Asker
 from edgeward.metrics.gate import GateQueries
 from edgeward.metrics.poller import Poller
 from edgeward.metrics.source import MetricsApiSource, PrometheusSource, Source
@@ -105,9 +108,19 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
             recorder=Recorder(client, "edgeward-hub"),
             live=live,
             measured=lambda: traffic.measured,
+            followed=lambda: follower.followed,
+            answers=lambda: asker.answers,
+            ask=lambda questions: asker.want(questions),
             heard=lambda: heartbeats.heard,
         )
         queries = _queries(settings)
+        asker = Asker(queries, changed=hub.mark)
+        follower = Follower(
+            client=client,
+            releases=lambda: cache[MODEL_RELEASES].all(),
+            reach=settings.registries.reach(),
+            changed=hub.mark,
+        )
         agent = Agent(
             client=client,
             cache=cache,
@@ -119,6 +132,8 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
         def notice(resource: Resource, obj: Object) -> None:
             if resource in HUB_WATCHES:
                 hub.mark()
+            if resource is MODEL_RELEASES:
+                follower.wake()
             agent.notice(resource, obj)
 
         metrics = CollectorRegistry()
@@ -148,7 +163,7 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
         tasks: list[Coroutine[Any, Any, None]] = [
             handlers.run(handlers.registry(client, cache), watching),
             _check_watches(client, cache, lag, settings),
-            _lead(leadership, hub, agent, poller, traffic, cache),
+            _lead(leadership, hub, agent, poller, traffic, follower, cache),
             _listen(heartbeats, cache),
         ]
         log.info("edgeward %s started as %s", __version__, identity)
@@ -158,6 +173,7 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
             await runner.cleanup()
             await agent.close()
             await traffic.close()
+            asker.close()
             if queries is not None:
                 queries.close()
             for source in sources:
@@ -170,7 +186,13 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
 
 
 async def _lead(
-    leadership: Leadership, hub: Hub, agent: Agent, poller: Poller, traffic: TrafficReader, cache: Cache
+    leadership: Leadership,
+    hub: Hub,
+    agent: Agent,
+    poller: Poller,
+    traffic: TrafficReader,
+    follower: Follower,
+    cache: Cache,
 ) -> None:
     """Stand by with a warm cache; once elected, plan and carry out; end when the Lease is lost."""
     lost = False
@@ -185,6 +207,7 @@ async def _lead(
             group.create_task(hub.run())
             group.create_task(agent.run())
             group.create_task(traffic.run())
+            group.create_task(follower.run())
             await election
             raise LeaseLost(leadership.identity)
     except* (LeaseLost, WriteRefused):

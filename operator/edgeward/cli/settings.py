@@ -18,6 +18,7 @@ from edgeward.hub.hub import HubSettings
 from edgeward.hub.planner import PlannerSettings
 from edgeward.metrics.profiles import METRICS_API, PROFILES, Profile, Query
 from edgeward.placement.settings import LearningSettings, PlanSettings, ScalingSettings, Weights
+from edgeward.registry.repository import Reach
 
 
 class SettingsError(Exception):
@@ -74,6 +75,27 @@ class RuntimeSettings(_Section):
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     architectures: tuple[str, ...] = ("amd64", "arm64")
     redaction: Redaction = "Raw"
+
+
+class RegistriesSettings(_Section):
+    """How the operator itself asks registries, for spec.track and pins; the runtimes have their own."""
+
+    plain_http: tuple[str, ...] = ()
+    """HOST[:PORT] of registries without TLS"""
+    ca_bundle_file: str = ""
+    """PEM, trusted beside the system's"""
+    timeout: float = Field(10.0, gt=0)
+    """seconds for a connect or one read"""
+    deadline: float = Field(30.0, gt=0)
+    """seconds for one request with all of its answer"""
+
+    def reach(self) -> Reach:
+        return Reach(
+            plain_http=frozenset(self.plain_http),
+            ca_bundle=Path(self.ca_bundle_file) if self.ca_bundle_file else None,
+            timeout=self.timeout,
+            total=self.deadline,
+        )
 
 
 class StoreSettings(_Section):
@@ -154,6 +176,7 @@ class OperatorSettings(_Section):
     solver: SolverSettings = SolverSettings()
     scaling: ScalingSection = ScalingSection()
     learning: LearningSection = LearningSection()
+    registries: RegistriesSettings = RegistriesSettings()
 
     def hub(self) -> HubSettings:
         timing, placement = self.timing, self.placement

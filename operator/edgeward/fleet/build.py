@@ -14,7 +14,7 @@ from edgeward.api.site import Site as SiteObject
 
 from .jobs import read_job
 from .limits import Limits
-from .model import Answer, Fleet, Live, Problem
+from .model import Answer, Fleet, Followed, Live, Problem
 from .places import digests_by_node, read_node, read_pods, read_sites
 from .pools import pooled
 from .reading import Reader
@@ -41,11 +41,12 @@ def build(
     measured: Iterable[Measured] = (),
     metrics_problem: str = "",
     answers: Mapping[str, Answer] | None = None,
+    followed: Mapping[str, Followed] | None = None,
     settings: BuildSettings | None = None,
     reader: Reader | None = None,
 ) -> Fleet:
     """A Fleet of everything. `live` is by node name; a node that is not in it is unknown, not idle. `heard`: see
-    read_sites.
+    read_sites. `followed`: the last looks at repositories by namespace/name of the release.
 
     reader: one that is kept from call to call saves reading what has not changed; the result is the same.
     """
@@ -75,7 +76,9 @@ def build(
     by_name = {node.name: node for node in fleet_nodes}
     unlabelled = frozenset(labels.keys() - by_name.keys())
     release_list = tuple(
-        read_release(raw, parsed, reader) for raw in releases if "deletionTimestamp" not in raw["metadata"]
+        read_release(raw, parsed, reader, followed=(followed or {}).get(_key(raw)))
+        for raw in releases
+        if "deletionTimestamp" not in raw["metadata"]
     )
     by_release = {release.key: release for release in release_list}
     fleet_sites = read_sites(fleet_nodes, declared, heard)
@@ -132,6 +135,10 @@ def _assignments(raws: Iterable[Raw], reader: Reader) -> tuple[list[Assignment],
             message = f"Assignment {raw['metadata']['name']}: {path}: {text}"
             broken[_job_named_by(raw)] = Problem(reason="InvalidSpec", message=message, path=path)
     return found, broken
+
+
+def _key(raw: Raw) -> str:
+    return f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"
 
 
 def _job_named_by(raw: Raw) -> str:

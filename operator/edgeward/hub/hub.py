@@ -24,11 +24,12 @@ from edgeward.cluster.resources import (
     PODS,
     SITES,
 )
-from edgeward.fleet.model import Live
+from edgeward.fleet.model import Answer, Followed, Live
 from edgeward.fleet.reading import Reader
 from edgeward.fleet.settings import BuildSettings
 from edgeward.fleet.traffic import Measured
 from edgeward.placement.settings import PlanSettings
+from edgeward.rollout.model import Question
 
 from .aside import aside
 from .observe import Facts, Observed, Seen, decide, observe
@@ -73,6 +74,9 @@ class Hub:
         recorder: Recorder,
         live: Callable[[], tuple[Mapping[str, Live], str]],
         measured: Callable[[], Iterable[Measured]] = tuple,
+        followed: Callable[[], Mapping[str, Followed]] = dict,
+        answers: Callable[[], Mapping[str, Answer]] = dict,
+        ask: Callable[[tuple[Question, ...]], None] = lambda _: None,
         heard: Callable[[], Mapping[str, bool]] = dict,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,6 +85,9 @@ class Hub:
         self._settings = settings
         self._live = live
         self._measured = measured
+        self._followed = followed
+        self._answers = answers
+        self._ask = ask
         self._heard = heard
         self._clock = clock
         self._dirty = asyncio.Event()
@@ -151,6 +158,7 @@ class Hub:
 
     async def _pass(self) -> Observed:
         facts, observed, published = await self._think()
+        self._ask(tuple(one for release in observed.rollout.releases for one in release.questions))
         await self._publish(published)
         await self._reporter.report(observed, facts)
         await self._sweep.once()
@@ -174,7 +182,9 @@ class Hub:
             live=dict(live),
             heard=self._heard(),
             metrics_problem=problem,
+            answers=dict(self._answers()),
             measured=tuple(self._measured()),
+            followed=dict(self._followed()),
         )
 
     async def _think(self) -> tuple[Facts, Observed, Published]:

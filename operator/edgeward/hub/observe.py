@@ -17,7 +17,7 @@ from edgeward.api.modelrelease import ModelRelease
 from edgeward.api.site import Site
 from edgeward.cluster.resources import Object, key_of
 from edgeward.fleet.build import build
-from edgeward.fleet.model import Fleet, Followed, Live
+from edgeward.fleet.model import Answer, Fleet, Followed, Live
 from edgeward.fleet.reading import Reader
 from edgeward.fleet.settings import BuildSettings
 from edgeward.fleet.sites import membership
@@ -52,6 +52,8 @@ class Seen:
     heard: Mapping[str, bool]
     """by node, whether it renewed its Lease lately"""
     metrics_problem: str
+    answers: Mapping[str, Answer]
+    """of the hub's Prometheus to the gates"""
     measured: tuple[Measured, ...]
     followed: Mapping[str, Followed]
     """the last looks at the repositories of releases, by namespace/name"""
@@ -99,6 +101,7 @@ def observe(seen: Seen, *, settings: BuildSettings, reader: Reader) -> Facts:
         heard=seen.heard,
         measured=seen.measured,
         metrics_problem=seen.metrics_problem,
+        answers=seen.answers,
         followed=seen.followed,
         settings=settings,
         reader=reader,

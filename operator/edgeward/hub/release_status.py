@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from edgeward.api.common import Condition
 from edgeward.api.conditions import ConditionType, Reason, remove_condition, set_condition, set_outcome
 from edgeward.api.modelrelease import ModelRelease, ModelReleaseStatus, ReleaseException, ReleaseSites, RolloutStatus
 from edgeward.rollout.step import ReleaseStep, SiteState
@@ -38,6 +39,7 @@ def release_status(release: ModelRelease, problem: str, step: ReleaseStep, *, no
             generation=release.generation,
             now=now,
         )
+    conditions = _following(conditions, release, step, now=now)
     return ModelReleaseStatus(
         observed_generation=release.generation,
         conditions=conditions,
@@ -58,7 +60,48 @@ def release_status(release: ModelRelease, problem: str, step: ReleaseStep, *, no
         rollout=step.remembered,
         refused=step.refused,
         history=step.history,
+        gates=step.gates,
+        tracked=step.tracked,
     )
+
+
+def _following(
+    conditions: tuple[Condition, ...], release: ModelRelease, step: ReleaseStep, *, now: float
+) -> tuple[Condition, ...]:
+    """How it stands with the repository of spec.track. A registry that is away leaves Ready as it is: what was taken from it
+    before serves on."""
+    track, taken = release.spec.track, step.tracked
+    if track is None:
+        return remove_condition(conditions, ConditionType.FOLLOWING)
+    word, _, text = step.following.partition(": ")
+    passed_over = word == Reason.PASSED_OVER
+    known = f"{taken.version} stays" if taken else "no version is known"
+    newest = f"{taken.version} is the newest of {track.constraint}" if taken else ""
+    if not word or passed_over:
+        said = "; ".join(part for part in (newest, text) if part)
+    else:
+        said = f"{track.repository}: {step.following}; {known}"
+    return set_condition(
+        conditions,
+        type=ConditionType.FOLLOWING,
+        status=not word or passed_over,
+        reason=Reason.NEWEST if not word else Reason.PASSED_OVER if passed_over else Reason.LOOK_FAILED,
+        message=said[:1024],
+        generation=release.generation,
+        now=now,
+    )
+
+
+def _nothing_taken(release: ModelRelease, step: ReleaseStep) -> Verdict | None:
+    """Why spec.track has come to no version yet."""
+    track, word = release.spec.track, step.following.partition(":")[0]
+    if track is None or step.target is not None:
+        return None
+    reasons = {
+        "PendingEvaluation": Reason.WAITING_FOR_DATA,
+        "SignatureFailed": Reason.SIGNATURE_FAILED,
+    }
+    return Verdict(reasons.get(word, Reason.FETCH_FAILED), f"{track.repository}: {step.following}"[:1024])
 
 
 def _summary(counts: Mapping[SiteState, int]) -> str:
@@ -77,8 +120,11 @@ def _wave(release: ModelRelease, step: ReleaseStep) -> str | None:
 
 
 def judge_release(release: ModelRelease, step: ReleaseStep, counts: Mapping[SiteState, int]) -> Verdict:
+    nothing = _nothing_taken(release, step)
+    if nothing is not None:
+        return nothing
     total = sum(counts.values())
-    version = release.spec.version or ""
+    version = step.target.version if step.target else release.spec.version or ""
     told = f"{counts[SiteState.UPDATED]}/{total} sites serve {version}"
     if step.decision is not None and step.remembered is not None and total:
         of_rollout = _of_rollout(release, step, step.remembered, told)
@@ -115,8 +161,10 @@ def _of_rollout(release: ModelRelease, step: ReleaseStep, said: RolloutStatus, t
     place = (
         f"wave {wave} ({said.wave + 1} of {len(release.spec.rollout.waves)})" if wave and release.spec.rollout else ""
     )
+    waits_for_data = step.decision is not None and step.decision.no_data
     return Verdict(
-        Reason.ROLLING_OUT, ", ".join(part for part in (told, place) if part) + f"; waits for {said.waits_for}"
+        Reason.WAITING_FOR_DATA if waits_for_data else Reason.ROLLING_OUT,
+        ", ".join(part for part in (told, place) if part) + f"; waits for {said.waits_for}",
     )
 
 

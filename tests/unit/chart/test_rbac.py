@@ -6,7 +6,7 @@ import ast
 
 from edgeward.cli.reach import LEASE
 
-from .rights import PEOPLES, SOURCE, Right, granted, needed, rules_of
+from .rights import PEOPLES, SOURCE, TEMPLATES, Right, granted, needed, rules_of
 
 CLUSTER_ROLE = rules_of("clusterrole.yaml", "ClusterRole")
 ROLE = rules_of("role.yaml", "Role")
@@ -14,12 +14,26 @@ NODE_ROLE = rules_of("noderole.yaml", "Role")
 SNAPSHOT_ROLE = rules_of("snapshotrole.yaml", "Role")
 
 
+NAMED = {Right(True, "", "secrets", "get")}
+"""given for the Secrets that are named in tracking.pullSecrets, each by its name"""
+
+
 def test_every_call_is_allowed() -> None:
-    assert needed() - granted([CLUSTER_ROLE, ROLE, NODE_ROLE]) == set()
+    assert needed() - granted([CLUSTER_ROLE, ROLE, NODE_ROLE]) == NAMED
 
 
 def test_nothing_else_is_allowed() -> None:
     assert granted([CLUSTER_ROLE, ROLE, NODE_ROLE]) - needed() == set()
+
+
+def test_secrets_are_read_by_name_in_their_namespace_only() -> None:
+    text = (TEMPLATES / "pullsecrets.yaml").read_text(encoding="utf-8")
+    assert "ClusterRole" not in text
+    assert text.count("resources:") == 1
+    rule = text.partition("rules:\n")[2].partition("---")[0]
+    assert "resources: [secrets]" in rule
+    assert "resourceNames: {{ toJson $names }}" in rule
+    assert "verbs: [get]" in rule
 
 
 def test_the_source_was_read() -> None:

@@ -1,0 +1,118 @@
+"""One repository of a registry, read: its tags, what a tag points to, and whether that is signed. Blocking; Refusal (from
+edgeward_runtime.errors) says what is wrong."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeward_runtime.artifact import manifest
+from edgeward_runtime.errors import Refusal
+from edgeward_runtime.fetch import http as web
+from edgeward_runtime.fetch import oci, refusals
+from edgeward_runtime.fetch.access import Access
+from edgeward_runtime.fetch.credentials import Credentials
+from edgeward_runtime.publish.registry import Uploads
+from edgeward_runtime.trust import bundle, keys
+
+_PAGE = 1000  # tags asked for at a time; a registry may give fewer
+_MAX_PAGES = 100
+_MAX_BYTES = 4 << 20  # of a page
+_NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How registries are got at."""
+
+    plain_http: frozenset[str] = frozenset()
+    """HOST[:PORT] that are spoken to without TLS"""
+    ca_bundle: Path | None = None
+    """PEM, trusted beside the system's"""
+    timeout: float = 10.0
+    """seconds for a connect or one read"""
+    total: float = 30.0
+    """seconds for one request with all of its answer"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pointed:
+    """What a tag or a digest names."""
+
+    digest: str
+    content: bytes = field(repr=False)
+
+
+class Models:
+    """The models of one repository. login: a docker config JSON, b"" for none."""
+
+    def __init__(self, address: str, *, reach: Reach, login: bytes = b"", cancelled: Callable[[], bool] = bool) -> None:
+        access = Access(
+            credentials=Credentials(configs=(login,) if login else ()),
+            ca_bundle=reach.ca_bundle,
+            plain_http=reach.plain_http,
+        )
+        client = web.Client(
+            timeout=reach.timeout, ca_bundle=reach.ca_bundle, total=reach.total or math.inf, cancelled=cancelled
+        )
+        self._repository = oci.Repository(address, digest=None, client=client, access=access)
+        self._reads = Uploads(self._repository)
+        self.address = self._repository.address
+
+    def tags(self) -> list[str]:
+        """All of them, page by page (OCI distribution-spec, "Listing Tags")."""
+        found: list[str] = []
+        path: str | None = f"tags/list?n={_PAGE}"
+        for _ in range(_MAX_PAGES):
+            if path is None:
+                break
+            with self._repository.ask(path, {}) as response:
+                if response.status != 200:
+                    raise web.refused(self.address, response)
+                try:
+                    text = response.read(_MAX_BYTES + 1)
+                except (OSError, http.client.HTTPException) as error:
+                    raise refusals.unreachable(self.address, refusals.reason_text(error)) from None
+                more = _NEXT.search(response.headers.get("Link", ""))
+            if len(text) > _MAX_BYTES:
+                raise refusals.too_large(self.address, len(text), _MAX_BYTES)
+            found += self._read(text)
+            path = more[1] if more else None
+        return found
+
+    def _read(self, text: bytes) -> list[str]:
+        try:
+            tags = json.loads(text)["tags"] or []  # null where all tags were deleted
+        except (ValueError, KeyError, TypeError):
+            raise refusals.unreachable(self.address, "its list of tags cannot be read") from None
+        return [one for one in tags if isinstance(one, str)] if isinstance(tags, list) else []
+
+    def model(self, reference: str) -> Pointed:
+        """What a tag or a digest names, if that is a model. Refusal NotFound if there is none, UnsupportedArtifact if it
+        is something else."""
+        found = self._reads.tagged(reference)
+        if found is None:
+            raise refusals.refusal("NotFound", f"{self.address} has no {reference}")
+        digest, content = found
+        if reference.startswith("sha256:") and digest != reference:
+            raise refusals.mismatch(self.address, f"gives {digest} for {reference}")
+        manifest.parse(content, max_bytes=2**63)
+        return Pointed(digest=digest, content=content)
+
+    def check_signed(self, digest: str, by: Sequence[str]) -> None:
+        """Returns if one of the keys (public, PEM) has signed it; else Refusal SignatureMissing, SignatureInvalid or
+        BadKey."""
+        found = self._reads.tagged(bundle.tag(digest))
+        if found is None:
+            message = f"nobody signed {digest}"
+            raise Refusal(step="Signature", reason="SignatureMissing", message=message, permanent=False)
+        signed = [
+            bundle.Signed(self._reads.content(one.digest, size=one.size), one.signature)
+            for one in bundle.pointers(found[1])
+        ]
+        keys.verify(digest, signed, by)
