@@ -16,8 +16,9 @@ The index, little-endian, all of it in one blob:
 
     "EDGEWARDCHUNKS" uint16 format, uint32 number of files
     per file: 32 bytes sha256 of the file, uint64 its size, uint32 number of chunks
-              per chunk: 32 bytes sha256 of the chunk, uint32 its length
+              per chunk: 32 bytes sha256 of the chunk, uint32 its length; in format 2 also uint32 its packed length
 
+Format 2 comes with one more blob, the packed chunks one after the other in the order of the index, see packed.py.
 Chunks lie one after the other from the file's first byte to its last, so a chunk's offset is the sum of the lengths before
 it. Files with a single chunk are left out: the layer's own digest says as much.
 """
@@ -36,10 +37,10 @@ from edgeward_runtime.artifact.manifest import MAX_CHUNKS_BYTES
 from edgeward_runtime.errors import Refusal
 
 _MAGIC = b"EDGEWARDCHUNKS"
-_FORMAT = 1
+_PLAIN, _PACKED = 1, 2
 _HEAD = struct.Struct("<14sHI")
 _FILE = struct.Struct("<32sQI")
-_CHUNK = struct.Struct("<32sI")
+_CHUNK = {_PLAIN: struct.Struct("<32sI"), _PACKED: struct.Struct("<32sII")}
 _BLOCK = 256 * 1024  # bytes hashed at a time: its sums stay in the processor's cache
 _WINDOW = 32  # bytes that a hash sees
 
@@ -73,10 +74,13 @@ class Chunk:
     offset: int  # in the file
     length: int
     digest: str  # sha256:HEX
+    packed: tuple[int, int] | None = None  # where it is in the blob of packed chunks: offset, length
 
 
 # By the digest of the file, in the order of its bytes.
 Index = Mapping[str, tuple[Chunk, ...]]
+# The bytes from one place of a file up to another.
+Read = Callable[[int, int], bytes | memoryview]
 
 
 def split(
@@ -84,20 +88,26 @@ def split(
 ) -> tuple[Chunk, ...]:
     """The chunks of a file's bytes, which may be a map of the file. `told` hears how many bytes are done."""
     view = memoryview(data)
-    chunks = []
+    return tuple(split_read(lambda start, end: view[start:end], len(view), sizes=sizes, told=told))
+
+
+def split_read(
+    read: Read, size: int, *, sizes: Sizes = SIZES, told: Callable[[int], object] = lambda _done: None
+) -> Iterator[Chunk]:
+    """The same of what is read piece by piece, each at most a chunk long: a disk that fails is an OSError of `read`, where
+    a map would end the process."""
     start = 0
-    for end in _ends(view, sizes):
-        digest = hashlib.sha256(view[start:end]).hexdigest()
-        chunks.append(Chunk(start, end - start, f"sha256:{digest}"))
+    for end in _ends(read, size, sizes):
+        digest = hashlib.sha256(read(start, end)).hexdigest()
+        yield Chunk(start, end - start, f"sha256:{digest}")
         start = end
         told(end)
-    return tuple(chunks)
 
 
-def _ends(view: memoryview, sizes: Sizes) -> Iterator[int]:
+def _ends(read: Read, total: int, sizes: Sizes) -> Iterator[int]:
     """Where chunks end, rising, the last one at the end of the data."""
-    start, total = 0, len(view)
-    places = _places(view, sizes.threshold)
+    start = 0
+    places = _places(read, total, sizes.threshold)
     place = next(places, total)
     while start < total:
         while place - start < sizes.least and place < total:
@@ -107,11 +117,12 @@ def _ends(view: memoryview, sizes: Sizes) -> Iterator[int]:
         yield start
 
 
-def _places(view: memoryview, threshold: int) -> Iterator[int]:
+def _places(read: Read, total: int, threshold: int) -> Iterator[int]:
     """Where the content allows a cut, rising: the number of bytes before it."""
-    for block in range(0, len(view), _BLOCK):
+    for block in range(0, total, _BLOCK):
         first = max(block - _WINDOW + 1, 0)
-        found = np.flatnonzero(_hashes(np.frombuffer(view[first : block + _BLOCK], np.uint8)) < threshold)
+        data = read(first, min(block + _BLOCK, total))
+        found = np.flatnonzero(_hashes(np.frombuffer(data, np.uint8)) < threshold)
         yield from (first + 1 + place for place in found.tolist() if first + place >= block)
 
 
@@ -128,15 +139,23 @@ def _hashes(data: npt.NDArray[np.uint8]) -> Numbers:
 
 
 def dumps(index: Index) -> bytes:
-    """Files with fewer than two chunks are left out. b"" if that leaves none."""
-    kept = {digest: chunks for digest, chunks in sorted(index.items()) if len(chunks) > 1}
+    """Files with fewer than two chunks are left out. b"" if that leaves none. Either all chunks are packed or none."""
+    kept = listed(index)
     if not kept:
         return b""
-    parts = [_HEAD.pack(_MAGIC, _FORMAT, len(kept))]
+    form = _PACKED if any(chunk.packed for chunks in kept.values() for chunk in chunks) else _PLAIN
+    parts = [_HEAD.pack(_MAGIC, form, len(kept))]
     for digest, chunks in kept.items():
         parts.append(_FILE.pack(_raw(digest), chunks[-1].offset + chunks[-1].length, len(chunks)))
-        parts += (_CHUNK.pack(_raw(chunk.digest), chunk.length) for chunk in chunks)
+        for chunk in chunks:
+            packed = (chunk.packed[1],) if chunk.packed else ()
+            parts.append(_CHUNK[form].pack(_raw(chunk.digest), chunk.length, *packed))
     return b"".join(parts)
+
+
+def listed(index: Index) -> dict[str, tuple[Chunk, ...]]:
+    """The files that an index has, in its order: those of several chunks."""
+    return {digest: chunks for digest, chunks in sorted(index.items()) if len(chunks) > 1}
 
 
 def loads(text: bytes) -> dict[str, tuple[Chunk, ...]]:
@@ -146,29 +165,33 @@ def loads(text: bytes) -> dict[str, tuple[Chunk, ...]]:
     if len(text) < _HEAD.size:
         raise _bad("it ends too early")
     magic, form, files = _HEAD.unpack_from(text)
-    if magic != _MAGIC or form != _FORMAT:
-        raise _bad(f"wanted format {_FORMAT}")
+    if magic != _MAGIC or form not in _CHUNK:
+        raise _bad(f"wanted format {_PLAIN} or {_PACKED}")
     index: dict[str, tuple[Chunk, ...]] = {}
     position = _HEAD.size
+    entry, packed_at = _CHUNK[form], 0
     for _ in range(files):
         if position + _FILE.size > len(text):
             raise _bad("it ends too early")
         raw, size, count = _FILE.unpack_from(text, position)
         position += _FILE.size
-        if position + count * _CHUNK.size > len(text):
+        if position + count * entry.size > len(text):
             raise _bad("it ends too early")
         chunks = []
         offset = 0
-        for digest, length in _CHUNK.iter_unpack(text[position : position + count * _CHUNK.size]):
-            if not 0 < length <= SIZES.most:
+        for digest, length, *packed in entry.iter_unpack(text[position : position + count * entry.size]):
+            # A packed one has a byte more at most: it says that it is not packed.
+            if not 0 < length <= SIZES.most or not all(0 < one <= length + 1 for one in packed):
                 raise _bad(f"a chunk of {length} bytes")
-            chunks.append(Chunk(offset, length, f"sha256:{digest.hex()}"))
+            place = (packed_at, packed[0]) if packed else None
+            packed_at += packed[0] if packed else 0
+            chunks.append(Chunk(offset, length, f"sha256:{digest.hex()}", place))
             offset += length
         name = f"sha256:{raw.hex()}"
         if offset != size or name in index:
             raise _bad(f"the chunks of {name} have {offset} bytes of {size}, or it is there twice")
         index[name] = tuple(chunks)
-        position += count * _CHUNK.size
+        position += count * entry.size
     if position != len(text):
         raise _bad("something follows it")
     return index

@@ -33,6 +33,8 @@ CODE = "application/vnd.cncf.model.code.v1.raw"
 _RAW = frozenset({WEIGHT, WEIGHT_CONFIG, DATASET, DOC, CODE})
 # No file of the model: where the bytes of its files may be cut, see chunks.py.
 CHUNKS = "application/vnd.edgeward.model.chunks.v1"
+# The chunks of that index in fewer bytes, see packed.py.
+PACKED = "application/vnd.edgeward.model.packed.v1"
 # Of no use to a runtime that runs no code: never fetched, in whatever form they are packed.
 _SKIPPED = ("application/vnd.cncf.model.doc.v1.", "application/vnd.cncf.model.code.v1.")
 _PREFIX = "application/vnd.cncf.model."
@@ -71,6 +73,7 @@ class Manifest:
     layers: tuple[Layer, ...]  # what a runtime needs, in the order of the manifest; documentation and code left out
     annotations: Mapping[str, str]
     chunks: Layer | None = None  # the index of their chunks, for who has other versions of them; path ""
+    packed: Layer | None = None  # the same chunks in fewer bytes; path ""
 
     @property
     def size(self) -> int:
@@ -99,9 +102,16 @@ def parse(data: bytes, *, max_bytes: int) -> Manifest:
         raise _unsupported("the manifest holds documentation or code only, no model")
     _check_paths(layers)
     # It only saves bytes, so one that is too large to be worth it, or a second one, is no reason to refuse a model.
-    indexes = [_blob(one, f"layers[{index}]") for index, one in enumerate(raw) if _is_chunks(one)]
+    indexes = [_blob(one, f"layers[{index}]") for index, one in enumerate(raw) if _is(one, CHUNKS)]
     chunks = indexes[0] if len(indexes) == 1 and indexes[0].size <= MAX_CHUNKS_BYTES else None
-    manifest = Manifest(config=config, layers=tuple(layers), annotations=_annotations(document), chunks=chunks)
+    small = [_blob(one, f"layers[{index}]") for index, one in enumerate(raw) if _is(one, PACKED)]
+    manifest = Manifest(
+        config=config,
+        layers=tuple(layers),
+        annotations=_annotations(document),
+        chunks=chunks,
+        packed=small[0] if len(small) == 1 and chunks is not None else None,
+    )
     if manifest.size > max_bytes:
         raise _too_large(f"the artifact has {manifest.size} bytes, the limit is {max_bytes}")
     return manifest
@@ -158,14 +168,14 @@ def _blob(raw: object, where: str, path: str = "") -> Layer:
     return Layer(digest=digest, size=size, media_type=media_type, path=path)
 
 
-def _is_chunks(raw: object) -> bool:
-    return isinstance(raw, dict) and raw.get("mediaType") == CHUNKS
+def _is(raw: object, media_type: str) -> bool:
+    return isinstance(raw, dict) and raw.get("mediaType") == media_type
 
 
 def _layer(raw: object, where: str) -> Layer | None:
     blob = _blob(raw, where)
     media_type = blob.media_type
-    if media_type.startswith(_SKIPPED) or media_type == CHUNKS:
+    if media_type.startswith(_SKIPPED) or media_type in (CHUNKS, PACKED):
         return None
     if media_type not in _RAW:
         archived = "; publish each file as a raw layer" if media_type.startswith(_PREFIX) else ""

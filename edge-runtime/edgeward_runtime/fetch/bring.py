@@ -8,10 +8,14 @@ that the agent shows.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import hashlib
 import logging
 import math
 import random
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -22,13 +26,14 @@ from edgeward_runtime.artifact import manifest as manifests
 from edgeward_runtime.artifact.manifest import Manifest
 from edgeward_runtime.config import Entry
 from edgeward_runtime.errors import Refusal
-from edgeward_runtime.fetch import http, local, oci, refusals, s3
+from edgeward_runtime.fetch import http, local, oci, outside, refusals, s3, share
 from edgeward_runtime.fetch.access import Access, Limits
 from edgeward_runtime.fetch.pace import Pace
+from edgeward_runtime.fetch.peers import Peers
 from edgeward_runtime.fetch.source import Source
 from edgeward_runtime.fetch.stats import FetchStats
-from edgeward_runtime.fetch.transfer import Job, Wanted, transfer
-from edgeward_runtime.lifecycle import Shunned, long_backoff
+from edgeward_runtime.fetch.transfer import Job, Wanted
+from edgeward_runtime.lifecycle import Shunned, Tally, long_backoff
 from edgeward_runtime.store import Store
 
 log = logging.getLogger(__name__)
@@ -72,6 +77,8 @@ class _Tools:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     jitter: Callable[[], float]
+    peers: Peers | None
+    tally: Tally
 
 
 def fetch(
@@ -83,11 +90,13 @@ def fetch(
     shunned: dict[str, Shunned],
     access: Access | None = None,
     stats: FetchStats | None = None,
+    peers: Peers | None = None,
+    tally: Tally | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     jitter: Callable[[], float] = random.random,
 ) -> Fetched:
-    """Puts the entry's model into the store.
+    """Puts the entry's model into the store. `tally` is told of the bytes as they come.
 
     `shunned` remembers, over the attempts at one entry, the sources that are not to be asked and until when. Raises
     Refusal (permanent only if no source is ever to be asked again) or Cancelled.
@@ -101,6 +110,8 @@ def fetch(
         clock=clock,
         sleep=sleep,
         jitter=jitter,
+        peers=peers,
+        tally=tally or Tally(),
     )
     try:
         return _fetch(entry, tools, shunned)
@@ -133,10 +144,14 @@ def _fetch(entry: Entry, tools: _Tools, shunned: dict[str, Shunned]) -> Fetched:
                 clock=clock,
                 sleep=tools.sleep,
                 jitter=tools.jitter,
+                peers=tools.peers,
             )
+            tools.tally.follow(job.counts)
             result, start = "Cancelled", clock()
             try:
-                path = _from_source(source, entry.digest, tools.access, job)
+                path = _from_source(
+                    source, entry.digest, tools.access, job, beside=_beside(entry, source, shunned, clock())
+                )
                 result = "Fetched"
             except Refusal as refusal:
                 result = refusal.reason
@@ -154,10 +169,18 @@ def _fetch(entry: Entry, tools: _Tools, shunned: dict[str, Shunned]) -> Fetched:
                 log.info("model fetched", extra={"source": shown, "bytes": job.counts.received})
                 return Fetched(path=path, received=job.counts.received, resumed=job.counts.resumed, source=shown)
             finally:
+                tools.tally.settle()
                 if tools.stats is not None:
+                    tools.stats.shared += job.counts.shared
                     received, resumed = job.counts.received, job.counts.resumed
                     tools.stats.add(
-                        refusals.shown(source), result, received=received, resumed=resumed, seconds=clock() - start
+                        refusals.shown(source),
+                        result,
+                        received=received,
+                        resumed=resumed,
+                        reused=job.counts.reused,
+                        seconds=clock() - start,
+                        by={refusals.shown(label): count for label, count in job.counts.by.items()},
                     )
         raise _worst(entry, failures, shunned, clock())
 
@@ -194,7 +217,18 @@ def _log_failure(source: str, refusal: Refusal, job: Job) -> None:
     log.warning("source failed", extra={**said, "bytes": job.counts.received})
 
 
-def _from_source(source: str, digest: str, access: Access, job: Job) -> Path:
+def _beside(entry: Entry, source: str, shunned: dict[str, Shunned], now: float) -> str | None:
+    """Another source that may give parts at the same time: only of the same kind, since a digest is that of a manifest or
+    of a file."""
+    for one in entry.sources:
+        known = shunned.get(one)
+        alike = one.startswith("oci://") == source.startswith("oci://")
+        if one != source and alike and (known is None or known.until <= now):
+            return one
+    return None
+
+
+def _from_source(source: str, digest: str, access: Access, job: Job, *, beside: str | None) -> Path:
     scheme = source.partition("://")[0]
     try:
         urllib.parse.urlsplit(source)
@@ -203,8 +237,14 @@ def _from_source(source: str, digest: str, access: Access, job: Job) -> Path:
     if scheme not in SCHEMES:
         raise refusals.unsupported(source, f"this runtime fetches from {', '.join(SCHEMES)}")
     if scheme == "oci":
-        return _artifact(source, digest, access, job)
-    transfer(Wanted(digest=digest), _plain_source(scheme, source, access, job), job)
+        return _artifact(source, digest, access, job, beside=beside)
+    stop = threading.Event()
+    sources = [_plain_source(scheme, source, access, job)]
+    with contextlib.suppress(Refusal):
+        if beside is not None:
+            helping = dataclasses.replace(job, cancelled=stop.is_set)
+            sources.append(_plain_source(beside.partition("://")[0], beside, access, helping))
+    share.blob(Wanted(digest=digest), job, lambda: outside.plain(Wanted(digest=digest), sources, job, stop=stop))
     return job.store.blob_path(digest)
 
 
@@ -228,11 +268,16 @@ def _client(access: Access, job: Job) -> http.Client:
     )
 
 
-def _artifact(source: str, digest: str, access: Access, job: Job) -> Path:
+def _artifact(source: str, digest: str, access: Access, job: Job, *, beside: str | None) -> Path:
     """The manifest, then each layer that is not there yet, then the folder."""
     client = _client(access, job)
     repository = oci.Repository(source, digest=digest, client=client, access=access)
-    store = job.store
+    store, stop = job.store, threading.Event()
+    repositories = [repository]
+    with contextlib.suppress(Refusal):
+        if beside is not None:
+            helping = _client(access, dataclasses.replace(job, cancelled=stop.is_set))
+            repositories.append(oci.Repository(beside, digest=digest, client=helping, access=access))
     manifest = store.manifest(digest) or _manifest(repository, digest, job)
     with store.needed(frozenset(layer.digest for layer in manifest.layers)):
         missing = {
@@ -241,20 +286,23 @@ def _artifact(source: str, digest: str, access: Access, job: Job) -> Path:
             if store.verified(layer.digest, cancelled=job.cancelled) is None
         }
         store.room(missing)
+        files = outside.Artifact(repositories=repositories, manifest=manifest, job=job, stop=stop)
         for blob, size in missing.items():
             with store.locked(blob, cancelled=job.cancelled):
                 if store.verified(blob, cancelled=job.cancelled) is None:
-                    transfer(Wanted(digest=blob, size=size), repository.blob(blob), job)
+                    wanted = Wanted(digest=blob, size=size)
+                    share.blob(wanted, job, functools.partial(files.file, wanted))
         return store.release(digest, manifest)
 
 
 def _manifest(repository: oci.Repository, digest: str, job: Job) -> Manifest:
-    content = repository.manifest(digest)
-    job.counts.received += len(content)
-    found = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    if found != digest:
-        raise refusals.mismatch(repository.address, f"has a manifest of {found}, wanted {digest}")
-    manifest = manifests.parse(content, max_bytes=job.limits.max_bytes)
-    job.store.room({digest: len(content)})
-    job.store.put_manifest(digest, content)
-    return manifest
+    def keep(content: bytes) -> Manifest:
+        found = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if found != digest:
+            raise refusals.mismatch(repository.address, f"has a manifest of {found}, wanted {digest}")
+        manifest = manifests.parse(content, max_bytes=job.limits.max_bytes)
+        job.store.room({digest: len(content)})
+        job.store.put_manifest(digest, content)
+        return manifest
+
+    return share.manifest(digest, job, lambda: repository.manifest(digest), keep)

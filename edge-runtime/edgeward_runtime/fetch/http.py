@@ -21,7 +21,7 @@ from edgeward_runtime.fetch import bounded, refusals
 from edgeward_runtime.fetch.access import Access
 from edgeward_runtime.fetch.credentials import Login
 from edgeward_runtime.fetch.refusals import shown, unreachable
-from edgeward_runtime.fetch.source import Opened, Source, source_id
+from edgeward_runtime.fetch.source import NoParts, Opened, Source, source_id
 from edgeward_runtime.store.partial import Origin
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -32,7 +32,8 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 class Client:
     """timeout: seconds for a connect or one read. total: for a request with its redirects and all of its answer.
-    `cancelled` is asked at each read and ends the request with Cancelled."""
+    `cancelled` is asked at each read and ends the request with Cancelled. direct: through no proxy, following no
+    redirect."""
 
     def __init__(
         self,
@@ -42,7 +43,9 @@ class Client:
         total: float = math.inf,
         cancelled: Callable[[], bool] = bool,
         clock: Callable[[], float] = time.monotonic,
+        direct: bool = False,
     ) -> None:
+        self._direct = direct
         self._timeout = timeout
         self._ca_bundle = ca_bundle
         self._total = total
@@ -69,7 +72,7 @@ class Client:
             response = self._open(here, {**headers, **secret}, data, address, method, bound)
             with response:
                 location = response.headers.get("Location")
-                if response.status not in _REDIRECTS or not location or data is not None:
+                if response.status not in _REDIRECTS or not location or data is not None or self._direct:
                     yield response
                     return
             try:
@@ -111,7 +114,7 @@ class Client:
     def _opener(self, scheme: str) -> urllib.request.OpenerDirector:
         """Not build_opener(): every status is answered, and nothing but http and https is ever opened."""
         opener = urllib.request.OpenerDirector()
-        opener.add_handler(urllib.request.ProxyHandler())
+        opener.add_handler(urllib.request.ProxyHandler({} if self._direct else None))
         # Reading the system's certificates takes 30 ms, so plain http does without.
         handler = bounded.HttpHandler() if scheme == "http" else bounded.HttpsHandler(context=self._tls())
         opener.add_handler(handler)
@@ -202,6 +205,22 @@ def opened(source: str, response: http.client.HTTPResponse, offset: int) -> Open
     raise refused(source, response)
 
 
+def part_headers(start: int, end: int) -> dict[str, str]:
+    return {"Range": f"bytes={start}-{end - 1}"}
+
+
+def opened_part(source: str, response: http.client.HTTPResponse, start: int) -> Opened:
+    """The answer to a GET with part_headers(). NoParts if it is the whole file or another part."""
+    if response.status in (200, 412, 416):
+        raise NoParts
+    if response.status != 206:
+        raise refused(source, response)
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if found is None or int(found[1]) != start:
+        raise NoParts
+    return Opened(reader=response, offset=start, total=None if found[3] == "*" else int(found[3]))
+
+
 def source(address: str, *, client: Client, access: Access) -> Source:
     """An http or https address, with the login of its user part or else of the mounted Secrets."""
     plain, private = _split_login(address, access)
@@ -216,7 +235,19 @@ def source(address: str, *, client: Client, access: Access) -> Source:
                     return
         raise unreachable(address, "gives neither the rest nor the whole")
 
-    return Source(address=address, open=open_)
+    @contextmanager
+    def part(start: int, end: int) -> Iterator[Opened]:
+        with client.request(plain, headers=part_headers(start, end), private=private) as response:
+            yield opened_part(address, response, start)
+
+    def size() -> int | None:
+        """Asked without a body: a server that knows no ranges would send the whole file."""
+        with client.request(plain, headers={}, private=private, method="HEAD") as response:
+            length = response.headers.get("Content-Length", "")
+            ranges = response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
+            return int(length) if response.status == 200 and ranges and length.isdigit() else None
+
+    return Source(address=address, open=open_, part=part, size=size)
 
 
 def _split_login(address: str, access: Access) -> tuple[str, dict[str, str]]:

@@ -32,4 +32,4 @@ def source(address: str) -> Source:
             file.seek(start)
             yield Opened(reader=file, offset=start, total=total)
 
-    return Source(address=address, open=opened)
+    return Source(address=address, open=opened, part=lambda start, _end: opened(start, Origin()))

@@ -76,7 +76,12 @@ class Repository:
                         return
             raise refusals.unreachable(address, "gives neither the rest nor the whole")
 
-        return Source(address=address, open=open_)
+        @contextmanager
+        def part(start: int, end: int) -> Iterator[Opened]:
+            with self.ask(f"blobs/{digest}", web.part_headers(start, end)) as response:
+                yield web.opened_part(address, response, start)
+
+        return Source(address=address, open=open_, part=part)
 
     @contextmanager
     def ask(

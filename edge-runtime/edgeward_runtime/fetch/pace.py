@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from edgeward_runtime.errors import Cancelled
@@ -11,7 +12,8 @@ _BURST = 0.25  # seconds' worth of bytes that may come at once
 
 
 class Pace:
-    """A token bucket. `rate` is bit/s, 0 for no bound. A chunk may overdraw it; the next one waits for that."""
+    """A token bucket, for all threads together. `rate` is bit/s, 0 for no bound. A chunk may overdraw it; the next one
+    waits for that."""
 
     def __init__(self, rate: float, *, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._rate = rate / 8  # bytes/s
@@ -19,6 +21,7 @@ class Pace:
         self._sleep = sleep
         self._tokens = self._rate * _BURST
         self._at = clock()
+        self._lock = threading.Lock()
 
     @property
     def chunk(self) -> int | None:
@@ -29,12 +32,14 @@ class Pace:
         """Waits until so many bytes may have come. Raises Cancelled."""
         if not self._rate:
             return
-        now = self._clock()
-        # A clock that jumps (a laptop that slept) gives no more than one burst.
-        self._tokens = min(self._rate * _BURST, self._tokens + max(0.0, now - self._at) * self._rate) - count
-        self._at = now
-        if self._tokens < 0:
-            wait(-self._tokens / self._rate, cancelled=cancelled, sleep=self._sleep)
+        with self._lock:
+            now = self._clock()
+            # A clock that jumps (a laptop that slept) gives no more than one burst.
+            self._tokens = min(self._rate * _BURST, self._tokens + max(0.0, now - self._at) * self._rate) - count
+            self._at = now
+            lacking = -self._tokens
+        if lacking > 0:
+            wait(lacking / self._rate, cancelled=cancelled, sleep=self._sleep)
 
 
 def wait(seconds: float, *, cancelled: Callable[[], bool], sleep: Callable[[float], None]) -> None:

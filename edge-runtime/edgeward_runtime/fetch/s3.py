@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
+from http.client import HTTPResponse
 
 from edgeward_runtime.fetch import http as web
 from edgeward_runtime.fetch import refusals
@@ -42,27 +43,38 @@ def source(address: str, *, client: web.Client, access: Access) -> Source:
     skew = 0.0  # seconds that the store's clock is ahead of ours
 
     @contextmanager
-    def open_(offset: int, origin: Origin) -> Iterator[Opened]:
+    def ask(headers: Mapping[str, str]) -> Iterator[HTTPResponse]:
         nonlocal skew
-        start, corrected = offset, False
-        while True:
-            headers = web.range_headers(address, start, origin)
+        for again in (False, True):
             now = datetime.datetime.fromtimestamp(access.wall() + skew, tz=datetime.UTC)
             private = signature(url, headers, keys=keys, region=region, now=now) if keys else {}
             with client.request(url, headers=headers, private=private) as response:
-                if response.status == 403 and keys and not corrected and b"RequestTimeTooSkewed" in response.read(8192):
-                    # Our clock is wrong. The store says what it takes for the time.
-                    skew, corrected = _skew(response.headers, access.wall()), True
-                    continue
+                if again or response.status != 403 or not keys or b"RequestTimeTooSkewed" not in response.read(8192):
+                    yield response
+                    return
+                # Our clock is wrong. The store says what it takes for the time.
+                skew = _skew(response.headers, access.wall())
+
+    @contextmanager
+    def open_(offset: int, origin: Origin) -> Iterator[Opened]:
+        for start in dict.fromkeys((offset, 0)):
+            with ask(web.range_headers(address, start, origin)) as response:
                 answer = web.opened(address, response, start)
                 if answer is not None:
                     yield answer
                     return
-            if not start:
-                raise refusals.unreachable(address, "gives neither the rest nor the whole")
-            start = 0
+        raise refusals.unreachable(address, "gives neither the rest nor the whole")
 
-    return Source(address=address, open=open_)
+    @contextmanager
+    def part(start: int, end: int) -> Iterator[Opened]:
+        with ask(web.part_headers(start, end)) as response:
+            yield web.opened_part(address, response, start)
+
+    def size() -> int | None:
+        with part(0, 1) as found:
+            return found.total
+
+    return Source(address=address, open=open_, part=part, size=size)
 
 
 def object_url(address: str, *, endpoint: str, region: str, addressing: str) -> str:

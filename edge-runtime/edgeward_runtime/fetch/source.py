@@ -29,10 +29,18 @@ class Opened:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """`open` is given the offset wanted and where the bytes before it came from. Raises Refusal."""
+    """`open` is given the offset wanted and where the bytes before it came from. `part` gives the bytes from one offset up
+    to another, or raises NoParts. Both raise Refusal. `size` tells the bytes of a file of which parts can be had, None if it
+    does not know."""
 
     address: str
     open: Callable[[int, Origin], AbstractContextManager[Opened]]
+    part: Callable[[int, int], AbstractContextManager[Opened]] | None = None
+    size: Callable[[], int | None] = lambda: None
+
+
+class NoParts(Exception):
+    """The source gives whole files only, or another part than it was asked for."""
 
 
 def source_id(address: str) -> str:

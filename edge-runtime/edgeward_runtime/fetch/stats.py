@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -22,17 +22,37 @@ class FetchStats:
         self.received: dict[str, int] = {}  # bytes, those of tries that failed too
         self.resumed: dict[str, int] = {}  # bytes that were there from an earlier try
         self.seconds: dict[str, float] = {}
+        self.reused = 0  # bytes that other files of the store had
+        self.shared = 0  # bytes from peers at the same site, in none of the others
         self.results: dict[tuple[str, str], int] = {}  # (source, Fetched or the reason)
 
-    def add(self, source: str, result: str, *, received: int, resumed: int, seconds: float) -> None:
-        parts = urllib.parse.urlsplit(source)
-        label = f"{parts.scheme}://{parts.netloc}"
-        if label not in self.received and len(self.received) >= _MAX_SOURCES:
-            label = _OTHER
+    def add(
+        self,
+        source: str,
+        result: str,
+        *,
+        received: int,
+        resumed: int,
+        seconds: float,
+        reused: int = 0,
+        by: Mapping[str, int] | None = None,
+    ) -> None:
+        """`by`: which sources gave some of the bytes received; the rest came from `source`."""
+        label = self._label(source)
+        for other, count in (by or {}).items():
+            given = self._label(other)
+            self.received[given] = self.received.get(given, 0) + count
+            received -= count
+        self.reused += reused
         self.received[label] = self.received.get(label, 0) + received
         self.resumed[label] = self.resumed.get(label, 0) + resumed
         self.seconds[label] = self.seconds.get(label, 0.0) + seconds
         self.results[label, result] = self.results.get((label, result), 0) + 1
+
+    def _label(self, source: str) -> str:
+        parts = urllib.parse.urlsplit(source)
+        label = f"{parts.scheme}://{parts.netloc}"
+        return label if label in self.received or len(self.received) < _MAX_SOURCES else _OTHER
 
 
 class StoreCollector(Collector):
@@ -51,6 +71,10 @@ class StoreCollector(Collector):
             for source, value in sorted(dict(values).items()):
                 family.add_metric([source], value)
             yield family
+        text = "Bytes of models that did not have to come, since other files of the store had them"
+        yield CounterMetricFamily("edgeward_fetch_reused_bytes", text, value=stats.reused)
+        text = "Bytes of models that came from other pods at the same site"
+        yield CounterMetricFamily("edgeward_shared_bytes", text, value=stats.shared)
         results = CounterMetricFamily("edgeward_fetches", "Tries at a source", labels=["source", "result"])
         for (source, result), count in sorted(dict(stats.results).items()):
             results.add_metric([source, result], count)

@@ -11,6 +11,7 @@ from edgeward_runtime.errors import Cancelled, Refusal
 from edgeward_runtime.fetch import refusals
 from edgeward_runtime.fetch.access import Limits
 from edgeward_runtime.fetch.pace import Pace, wait
+from edgeward_runtime.fetch.peers import Peers
 from edgeward_runtime.fetch.refusals import shown, unreachable
 from edgeward_runtime.fetch.source import Opened, Source, source_id
 from edgeward_runtime.lifecycle import backoff
@@ -27,6 +28,13 @@ class Counts:
 
     received: int = 0
     resumed: int = 0  # were there from an earlier try and not asked for again
+    reused: int = 0  # were in the store, in other files
+    shared: int = 0  # came from peers at the same site
+    by: dict[str, int] = field(default_factory=dict)  # of those received, by the label of the source, where it is told
+
+    def came(self, label: str, count: int) -> None:
+        self.received += count
+        self.by[label] = self.by.get(label, 0) + count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +49,7 @@ class Job:
     sleep: Callable[[float], None] = time.sleep
     jitter: Callable[[], float] = lambda: 0.5
     counts: Counts = field(default_factory=Counts)
+    peers: Peers | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

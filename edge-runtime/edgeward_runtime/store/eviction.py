@@ -20,6 +20,7 @@ from pathlib import Path
 from edgeward_runtime.artifact import manifest as manifests
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.store import disk, layout
+from edgeward_runtime.store.islands import files as islands_of
 from edgeward_runtime.store.locks import Locks
 from edgeward_runtime.store.partial import note_path, read_note
 from edgeward_runtime.store.records import RecordFiles
@@ -91,7 +92,7 @@ class Eviction:
         return [path for path in disk.entries(self._root / folder) if not path.name.startswith(".")]
 
     def _partials(self) -> list[Path]:
-        return [path for path in self._files(layout.PARTIAL) if not path.name.endswith(".json")]
+        return [path for path in self._files(layout.PARTIAL) if not path.suffix]
 
     def _models(self) -> list[Path]:
         """A manifest stands for its artifact; a blob that no manifest names is a model of its own, or what is left of
@@ -111,8 +112,9 @@ class Eviction:
             self._locks.try_alone(path.name + layout.USE) as unwanted,
         ):
             if unwritten and unwanted:
-                size = _size(path)
-                for one in (path, note_path(path)):
+                islands = islands_of(path)
+                size = sum(_size(one) for one in (path, *islands))
+                for one in (path, *islands, note_path(path)):
                     one.unlink(missing_ok=True)
                 return size
         return 0
@@ -164,7 +166,8 @@ def layers_of(path: Path) -> set[str]:
 
 def _announced(path: Path) -> int:
     note = read_note(path)
-    return max(_size(path), note.origin.total or 0 if note else 0)
+    here = _size(path) + sum(_size(one) for one in islands_of(path))
+    return max(here, note.origin.total or 0 if note else 0)
 
 
 def _size(path: Path) -> int:

@@ -3,6 +3,7 @@
     partial/HEX         the first bytes, in order
     partial/HEX.json    where they came from, how many there will be, and up to where they were synced, with the sha256
                         up to there
+    partial/HEX.OFFSET  bytes that came before those in front of them, see islands.py
 
 After a kill every byte that was written is still there. After a power cut only what was synced is sure: what lies
 behind that point is cut off when the machine was started anew since (its boot id says so), and what lies before it must
@@ -23,6 +24,7 @@ import orjson
 
 from edgeward_runtime.errors import Cancelled
 from edgeward_runtime.store.disk import disk_errors, replace, sync_directory
+from edgeward_runtime.store.islands import Islands
 
 _CHUNK = 1 << 20  # bytes
 # Bytes between two syncs: what a power cut costs at most.
@@ -64,6 +66,7 @@ class Partial:
             if path.exists() and not os.access(path, os.W_OK):
                 path.chmod(0o640)  # a kill came between the last byte and the new name
             self._file = FileIO(path, "a+")
+            self.islands = Islands(path)
         try:
             self._adopt(cancelled)
         except BaseException:
@@ -82,7 +85,7 @@ class Partial:
             self.origin = origin
             self._write_note()
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         view = memoryview(chunk)
         while view:
             with disk_errors():
@@ -101,6 +104,7 @@ class Partial:
 
     def restart(self) -> None:
         """Back to nothing, for bytes that turned out wrong or a source that gives only the whole file."""
+        self.islands.clear()
         with disk_errors():
             self._file.truncate(0)
         self._forget()
@@ -109,17 +113,20 @@ class Partial:
     def close(self) -> None:
         """Keeps what there is for the next time; nothing at all if that is nothing."""
         self._file.close()
-        if self.size == 0:
+        self.islands.close()
+        if self.size == 0 and not self.islands:
             self.discard()
 
     def discard(self) -> None:
         self._file.close()
+        self.islands.clear()
         for path in (self._path, note_path(self._path)):
             with contextlib.suppress(OSError):
                 path.unlink()
 
     def commit(self, path: Path) -> None:
         """Makes the bytes the file at `path`. The caller has compared the hash."""
+        self.islands.clear()
         self.sync()
         with disk_errors():
             os.fchmod(self._file.fileno(), 0o444)
@@ -134,9 +141,11 @@ class Partial:
         note = read_note(self._path)
         with disk_errors():
             if note is None:
+                self.islands.clear()
                 self._file.truncate(0)
                 return
             if note.boot != _boot_id():
+                self.islands.clear()
                 self._file.truncate(min(note.synced, os.fstat(self._file.fileno()).st_size))
             self._file.seek(0)
             while chunk := self._file.read(_until(self.size, note.synced)):
@@ -147,6 +156,7 @@ class Partial:
                 if cancelled():
                     raise Cancelled
             if self.size < note.synced or (self.size == note.synced and self._seen.hexdigest() != note.sha256):
+                self.islands.clear()
                 self._file.truncate(0)
                 self._forget()
                 return

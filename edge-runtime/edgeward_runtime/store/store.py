@@ -21,6 +21,7 @@ from edgeward_runtime.artifact.manifest import Manifest
 from edgeward_runtime.errors import Cancelled, Refusal
 from edgeward_runtime.store import disk, layout
 from edgeward_runtime.store.eviction import Evicted, Eviction
+from edgeward_runtime.store.islands import files as islands_of
 from edgeward_runtime.store.locks import Locks
 from edgeward_runtime.store.partial import Partial
 from edgeward_runtime.store.records import RecordFiles
@@ -241,8 +242,9 @@ class Store:
         return self._eviction.used(without=names) + sum(sizes.values()) - self.quota
 
     def _present(self, sizes: Mapping[str, int]) -> int:
-        paths = (self.root / layout.PARTIAL / layout.name_of(digest) for digest in sizes)
-        return sum(path.stat().st_size for path in paths if path.exists())
+        paths = [self.root / layout.PARTIAL / layout.name_of(digest) for digest in sizes]
+        every = [*paths, *(island for path in paths for island in islands_of(path))]
+        return sum(path.stat().st_size for path in every if path.exists())
 
     def _free_on_disk(self) -> int:
         with contextlib.suppress(OSError):
@@ -256,7 +258,7 @@ class Store:
         self._clear_trash()
         for folder in (layout.MANIFESTS, layout.PARTIAL, layout.RELEASES):
             for path in disk.entries(self.root / folder):
-                if path.name.startswith(".") or (path.suffix == ".json" and not path.with_suffix("").exists()):
+                if path.name.startswith(".") or (path.suffix and not path.with_suffix("").exists()):
                     self._clean_one(path, path.name.lstrip(".").partition(".")[0])
 
     def _clean_one(self, path: Path, name: str) -> None:
