@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .kube import Object
-from .story import Answers, Avoided, Loaded, Placed, Rolled
+from .story import Answers, Avoided, FellBack, Loaded, Placed, Rolled
 from .survival import Survived
 
 Say = Callable[[str], None]
@@ -105,6 +105,22 @@ def rolled(say: Say, facts: Rolled, *, old: str, new: str) -> None:
         f" p99 {seen.percentile(0.99) * 1000:.0f} ms"
     )
     say(f"  the two versions' scores differ by {seen.between:.3f} or more on every sign; the signs read are the same")
+    for item in seen.failed[:5]:
+        say(f"  failed: {item.problem}")
+
+
+def fell_back(say: Say, facts: FellBack, *, good: str, bad: str) -> None:
+    seen, gate = facts.seen, facts.gate
+    say(f"version {bad} is taken back {facts.seconds:.1f} s after kubectl apply: {facts.said}")
+    if gate:
+        say(
+            f"  gate {gate['name']}: {gate.get('value')} of {gate['samples']} copies, {gate.get('threshold')};"
+            " no Prometheus was asked"
+        )
+    say(
+        f"  {len(seen.questions)} requests meanwhile: {seen.answered(good)} answered by {good}, {seen.answered(bad)} by"
+        f" {bad}, {len(seen.failed)} failed; pods {'unchanged' if facts.before == facts.after else 'CHANGED'}"
+    )
     for item in seen.failed[:5]:
         say(f"  failed: {item.problem}")
 

@@ -92,6 +92,26 @@ class Rolled:
     release: Object
 
 
+@dataclass(frozen=True, kw_only=True)
+class FellBack:
+    """A version that reads wrongly, under load. seconds: from kubectl apply until status said that it is taken back.
+
+    gate            what found it out, of the release's status
+    before, after   the pods (uid, restarts, node) that served
+    """
+
+    seconds: float
+    seen: Seen
+    gate: Object
+    before: tuple[tuple[str, int, str], ...]
+    after: tuple[tuple[str, int, str], ...]
+    release: Object
+
+    @property
+    def said(self) -> str:
+        return str(condition(self.release, "Ready").get("message", ""))
+
+
 # Placing -----------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +290,62 @@ def roll_out(
         seen=load.seen(),
         told_at=told,
         done_at=done,
+        before=before,
+        after=serving_pods(stage, job),
+        release=found,
+    )
+
+
+# A bad version under load ------------------------------------------------------------------------------------------
+
+
+def fall_back(
+    stage: Stage,
+    job: str,
+    good: ModelFile,
+    bad: ModelFile,
+    *,
+    urls: list[str],
+    threads: int = 2,
+    tally: Tally | None = None,
+) -> FellBack:
+    """Release a version that no check of its file finds anything wrong with; a gate has to, out of copies of what the
+    clients ask meanwhile. An answer by it would count as failed."""
+    before = serving_pods(stage, job)
+    load = Load(
+        job,
+        urls,
+        questions()[job],
+        names(stage.models)[job],
+        expected=expected()[job],
+        versions=(good, bad),
+        threads=threads,
+        tally=tally,
+    )
+    found: Object = {}
+    with load:
+        told = stage.kubectl.apply(stage.manifest(f"{job}-gated", bad), namespace=stage.namespace)
+
+        def back() -> bool:
+            nonlocal found
+            found = stage.kubectl.get("modelrelease", job, "-n", stage.namespace)
+            ready = condition(found, "Ready")
+            return (ready.get("reason"), ready.get("observedGeneration")) == (
+                "RolledBack",
+                found["metadata"]["generation"],
+            )
+
+        def why() -> str:
+            return f"{found.get('status')}"
+
+        wait(f"{job} {bad.version} taken back", back, seconds=READY_S, why=why, every=0.2)
+        done = time.time()
+        load.go_on(seconds=0, answers=4 * threads)
+    gates = [item for item in found["status"].get("gates", ()) if item["outcome"] == "Failed"]
+    return FellBack(
+        seconds=done - told,
+        seen=load.seen(),
+        gate=gates[0] if gates else {},
         before=before,
         after=serving_pods(stage, job),
         release=found,
