@@ -130,8 +130,8 @@ def quantile(histograms: Iterable[Histogram], share: float) -> tuple[float | Non
     merged: dict[float, int] = {}
     beyond = 0
     for one in histograms:
-        for bound, count in zip(one.bounds, one.counts, strict=False):
-            merged[float(bound)] = merged.get(float(bound), 0) + count
+        for text, count in zip(one.bounds, one.counts, strict=False):
+            merged[float(text)] = merged.get(float(text), 0) + count
         beyond += sum(one.counts[len(one.bounds) :])
     total = sum(merged.values()) + beyond
     if not total:

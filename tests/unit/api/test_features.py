@@ -24,9 +24,7 @@ ASKING: dict[type[BaseModel], dict[str, Any]] = {
         "spec.update": "Recreate",
         "spec.overrides": [ANY_SITE],
     },
-    ModelReleaseSpec: {
-        "spec.gates": [{"name": "errors", "builtin": "ErrorRate", "max": "0.1"}],
-    },
+    ModelReleaseSpec: {},
     SiteSpec: {
         "spec.connection": {"mode": "Pull"},
         "spec.prometheus": {"url": "http://x"},
@@ -81,6 +79,7 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
             "activationTime": "2026-01-02T03:04:05Z",
             "windows": [{"start": "02:00", "duration": "3h"}],
         },
+        "gates": [{"name": "errors", "builtin": "ErrorRate", "max": "0.1"}, {"name": "own", "query": "up", "min": "1"}],
         "rollback": {"automatic": True},
         "paused": True,
     },

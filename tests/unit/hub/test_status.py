@@ -106,6 +106,14 @@ def at_work(*, ready: int = 1, told: list[Raw] | None = None, models: list[Raw] 
     return assignment({"name": "n1", "replicas": 1, "since": ago(400)}, models=told, status=status)
 
 
+def at_watched(*, requests: int, errors: int = 0) -> Raw:
+    """A site that told a moment ago what happened since the bake began."""
+    found = at_work()
+    counted = {"digest": DIGEST, "requests": requests, "errors": errors, "since": ago(200), "at": ago(1)}
+    found["status"]["counters"] = [counted]
+    return found
+
+
 OLD = {"name": "m", "version": "0.9", "digest": OTHER, "sources": ["https://models/old"]}
 OLD_SERVES = {"name": "m", "version": "0.9", "digest": OTHER, "serving": True, "replicas": 1, "state": "Serving"}
 REFUSED = {
@@ -120,6 +128,18 @@ TAKEN_BACK = {
     "rollout": {"target": DIGEST, "phase": "RolledBack", "started": ago(90), "why": "gate errors: 0.2"},
     "refused": [{"version": "1.0", "identity": DIGEST, "reason": "gate errors: 0.2", "at": ago(30)}],
     "history": [{"version": "0.9", "digest": OTHER, "sources": ["https://models/old"], "finished": ago(900)}],
+}
+GATES = [{"name": "errors", "builtin": "ErrorRate", "max": "0.05", "minSamples": 100}]
+BAKING = {
+    "rollout": {"target": DIGEST, "phase": "Baking", "started": ago(300), "bakingSince": ago(200), "members": ["edge"]},
+    "history": TAKEN_BACK["history"],
+    "gates": [
+        {
+            **{"name": "errors", "outcome": "Passed", "looks": 1, "passes": 1, "value": "0.01", "samples": 200},
+            **{"threshold": "at most 0.05", "at": ago(60), "message": "0.01, allowed is at most 0.05"},
+            "checks": [{"at": ago(60), "outcome": "Passed", "value": "0.01", "threshold": "at most 0.05"}],
+        }
+    ],
 }
 UNSIGNED = {
     **{"name": "m", "version": "1.0", "digest": DIGEST, "replicas": 1, "state": "Serving"},
@@ -235,10 +255,15 @@ ROWS: dict[str, tuple[Any, str, str]] = {
         "Failed",
         "RolledBack",
     ),
-    "release-not-yet-available": (
-        lambda: of_release(release(gates=[{"name": "g", "builtin": "Drift", "max": "1"}]), at_work(), job=job()),
+    "release-waits-for-data": (
+        lambda: of_release(release(gates=GATES, status=BAKING), at_watched(requests=7), job=job()),
+        "InProgress",
+        "WaitingForData",
+    ),
+    "release-failed-its-gate": (
+        lambda: of_release(release(gates=GATES, status=BAKING), at_watched(requests=400, errors=30), job=job()),
         "Failed",
-        "FeatureNotYetAvailable",
+        "RolledBack",
     ),
 }
 
