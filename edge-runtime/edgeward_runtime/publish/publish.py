@@ -12,7 +12,7 @@ from edgeward_runtime.artifact import layout
 from edgeward_runtime.artifact.reader import Artifact
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.publish import names
-from edgeward_runtime.publish.files import Read, collect, read
+from edgeward_runtime.publish.files import Read, collect, pack, read
 from edgeward_runtime.publish.prepare import Asked, prepare
 from edgeward_runtime.publish.push import Labelled, Target, push
 from edgeward_runtime.publish.registry import Counts
@@ -63,7 +63,8 @@ class _Checked:
 
 
 def publish(wanted: Wanted, target: Target, *, uri: str, counts: Counts, told: Told) -> list[Result]:
-    """The model first, then its variants. Refusal names the one that it is about."""
+    """Results of the model first, then of its variants. They are pushed the other way round: whoever follows the repository
+    sees a version only when its variants are there. Refusal names the one that it is about."""
     models: list[tuple[Mapping[str, str], Path]] = [({}, wanted.model), *wanted.variants]
     told.says(f"asking {uri}")
     # A wrong address or login shows before the work that takes long.
@@ -78,12 +79,15 @@ def publish(wanted: Wanted, target: Target, *, uri: str, counts: Counts, told: T
             except Refusal as refusal:
                 message = f"{path.name}: {refusal.message}"
                 raise Refusal(step=refusal.step, reason=refusal.reason, message=message, permanent=True) from None
-        every: list[list[Read]] = []
-        for one in checked:
+        every: list[tuple[list[Read], Path | None]] = []
+        for number, one in enumerate(checked):
             told.says(f"reading the files of {one.tag}")
-            every.append(read(one.files, told=lambda done, total: told.bytes("cut and hashed", done, total)))
+            files = read(one.files, told=lambda done, total: told.bytes("cut and hashed", done, total))
+            into = Path(made) / f"{number}.packed"
+            into.mkdir()
+            every.append(pack(files, into, told=lambda done, total: told.bytes("packed", done, total)))
         results = []
-        for one, files in zip(checked, every, strict=True):
+        for one, (files, packed) in reversed(list(zip(checked, every, strict=True))):
             told.says(f"pushing {one.tag} to {uri}")
             before = counts.sent
             pushed = push(
@@ -94,6 +98,7 @@ def publish(wanted: Wanted, target: Target, *, uri: str, counts: Counts, told: T
                 key=wanted.key,
                 force=wanted.force,
                 told=lambda done, total: told.bytes("in the registry", done, total),
+                packed=packed,
             )
             results.append(
                 Result(
@@ -108,7 +113,7 @@ def publish(wanted: Wanted, target: Target, *, uri: str, counts: Counts, told: T
                     report=one.report,
                 )
             )
-        return results
+        return results[::-1]
 
 
 def _check(wanted: Wanted, match: Mapping[str, str], path: Path, into: Path, told: Told) -> _Checked:

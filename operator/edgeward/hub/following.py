@@ -26,8 +26,7 @@ from edgeward.fleet.model import Followed
 from edgeward.fleet.reading import Reader
 from edgeward.fleet.tracking import still_tracked
 from edgeward.registry.newest import Found, Verified, newest
-from edgeward.registry.repository import Models, Reach
-from edgeward_runtime.errors import Cancelled, Refusal
+from edgeward.registry.repository import Cancelled, Models, Reach, Refusal
 
 from .aside import aside
 

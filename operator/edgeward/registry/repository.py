@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeward_runtime.artifact import manifest
-from edgeward_runtime.errors import Refusal
+from edgeward_runtime.errors import Cancelled, Refusal
 from edgeward_runtime.fetch import http as web
 from edgeward_runtime.fetch import oci, refusals
 from edgeward_runtime.fetch.access import Access
@@ -20,6 +20,7 @@ from edgeward_runtime.fetch.credentials import Credentials
 from edgeward_runtime.publish.registry import Uploads
 from edgeward_runtime.trust import bundle, keys
 
+__all__ = ["Cancelled", "Models", "Pointed", "Reach", "Refusal"]
 _PAGE = 1000  # tags asked for at a time; a registry may give fewer
 _MAX_PAGES = 100
 _MAX_BYTES = 4 << 20  # of a page
