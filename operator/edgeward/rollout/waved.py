@@ -52,6 +52,7 @@ def facts(
         by_site.setdefault(one.site, []).append(one)
     target = release.target.identity
     progress, stable = _progress(release), _stable(release, known)
+    attempt = recall.attempt_in_force(release)
     round_ = gated.round_of(release, parts, progress, stable=stable, known=known)
     return Facts(
         now=fleet.now,
@@ -70,7 +71,7 @@ def facts(
                 release.target,
                 known=known.values(),
                 grounds=grounds,
-                attempt=recall.attempt_in_force(release),
+                attempt=attempt,
                 labels=sites[name].labels if name in sites else {},
                 connected=name in sites and sites[name].connected,
                 begins=_begins(release, sites.get(name), now=fleet.now),
