@@ -58,6 +58,8 @@ class Tools:
     jitter: Callable[[], float]  # 0..1
     host: str  # the pod: replicas that share a store must not take each other's loads for crashed ones
     build: str  # versions of this runtime and of onnxruntime: a refusal is remembered for these only
+    # A loaded version under the parameters of the entry, without loading anything.
+    again: Callable[[Model, Entry], Model] = lambda model, entry: model.again(entry.parameters)
     # Told of each config: what it is about beside models. In the manager's thread.
     adopted: Callable[[Config], None] = lambda _config: None
 
@@ -164,6 +166,11 @@ class Steps:
             raise
         self._stats.load_seconds[slot.entry.name] = self._tools.clock() - start
         return model
+
+    def retune(self, slot: Slot, model: Model) -> Model:
+        """The version that serves, under other parameters: its session is the same one, so there is nothing to check."""
+        self.enter(slot, State.LOADING)
+        return self._tools.again(model, slot.entry)
 
     def load_again(self, slot: Slot, artifact: Artifact) -> Model:
         """A version that has served before: checked then, so only loaded and warmed up."""

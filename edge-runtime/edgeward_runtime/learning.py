@@ -69,8 +69,9 @@ class Learning:
 
     # -- what is to be learned ------------------------------------------------------------------------------------
 
-    def prepare(self, model: Model) -> None:
-        """In the thread that loads it. Refusal for parameters or a reference that make no sense."""
+    def prepare(self, model: Model, *, before: Model | None = None) -> None:
+        """In the thread that loads it. Refusal for parameters or a reference that make no sense. before: the same version
+        under other parameters, whose drift is this one's."""
         tap = Tap(
             version=(model.name, model.version, model.digest),
             inputs=model.inputs,
@@ -80,6 +81,8 @@ class Learning:
             artifact=model.artifact,
             accuracy=self.accuracy,
         )
+        if before is not None and before.tap is not None:
+            tap.go_on_from(before.tap)
         with self._lock:
             tap.follow(self.policy)
             self._taps.add(tap)

@@ -269,6 +269,8 @@ class Manager:
     def _attempt(self, slot: Slot) -> None:
         gap = False
         try:
+            if self._retuned(slot):
+                return
             artifact = self._steps.bring(
                 slot, cancelled=self._cancelled(slot), missing=lambda: self._stand_in(slot.entry)
             )
@@ -315,6 +317,22 @@ class Manager:
             self._live.relink(self._slots.values())
         else:
             self._served(slot, model)
+
+    def _retuned(self, slot: Slot) -> bool:
+        """Whether the version that serves there is wanted with other parameters, and nothing else: then they are live
+        now, and its session goes on."""
+        name, role = slot.entry.place
+        live = self._live.serving.get(slot.entry.place)
+        model = (self._registry.live if role == STABLE else self._registry.canaries).get(name)
+        if live is None or model is None or model.away or live.entry.identity == slot.entry.identity:
+            return False
+        if (live.entry.version, live.entry.digest) != (slot.entry.version, slot.entry.digest):
+            return False
+        if live.entry.signature != slot.entry.signature:
+            self._steps.vouched(slot, cancelled=self._cancelled(slot))
+        slot.progress = replace(slot.progress, size=live.progress.size, seconds=live.progress.seconds)
+        self._served(slot, self._steps.retune(slot, model))
+        return True
 
     def _confirmed(self, slot: Slot) -> bool:
         """Whether just this version serves there already, so that only what is asked of its signature has changed."""

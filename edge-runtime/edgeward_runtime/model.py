@@ -136,6 +136,23 @@ class Model:
         other.stats, other.plans, other.chain, other.copies = self.stats, self.plans, self.chain, self.copies
         return other
 
+    def again(self, parameters: Mapping[str, object]) -> Model:
+        """The same session under other parameters. Refusal if they make no sense. Whichever of the two is released, the
+        session lives as long as the other."""
+        other = Model(
+            name=self.name,
+            version=self.version,
+            digest=self.digest,
+            session=self.session,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            parameters=parameters,
+        )
+        other.stats, other.plans, other.chain, other.artifact = self.stats, self.plans, self.chain, self.artifact
+        other.batch_rows, other.batch_off, other.inline_rows = self.batch_rows, self.batch_off, self.inline_rows
+        other.row_ns, other.alone_ns, other.size = self.row_ns, self.alone_ns, self.size
+        return other
+
     def run(self, names: list[str] | None, feeds: dict[str, Array]) -> list[Array]:
         if self._bfloat16:
             assert self.session is not None, "released while a request held it"

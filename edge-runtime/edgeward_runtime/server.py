@@ -286,6 +286,7 @@ def _manager(
         ),
         signature=_signatures(settings, store).check,
         load=functools.partial(_load, threads=threads, learning=learning),
+        again=functools.partial(_again, learning=learning),
         golden=loading.check_golden,
         warm=functools.partial(loading.warm, batch_rows=settings.batch_rows),
         memory=cgroup.memory_available,
@@ -305,6 +306,12 @@ def _load(artifact: Artifact, entry: Entry, *, threads: int, learning: Learning)
     model = loading.load(artifact, entry, threads=threads)
     learning.prepare(model)
     return model
+
+
+def _again(model: Model, entry: Entry, *, learning: Learning) -> Model:
+    other = model.again(entry.parameters)
+    learning.prepare(other, before=model)
+    return other
 
 
 def _signatures(settings: Settings, store: Store) -> Signatures:

@@ -56,16 +56,20 @@ def parse(raw: object, warnings: list[str]) -> Policy:
     name = raw.get("redaction", NAME_OF[defaults.redaction])
     if not isinstance(name, str) or name not in NAMES:
         raise BadPolicy(f"capture.redaction is {name!r:.50}, not one of {', '.join(NAMES)}")
-    rules = raw.get("rules", [])
-    if not isinstance(rules, list) or len(rules) > _MOST_RULES:
-        raise BadPolicy(f"capture.rules must be a list of at most {_MOST_RULES}")
+    rules = parse_rules(raw.get("rules", []), warnings)
     warnings += _unknown(raw, {"redaction", "rules", "ttlSeconds", "maxBytes"}, "capture.")
     return Policy(
         redaction=NAMES[name],
-        rules=tuple(_rule(one, f"capture.rules[{index}]", warnings) for index, one in enumerate(rules)),
+        rules=rules,
         ttl_seconds=_number(raw, "ttlSeconds", "capture", defaults.ttl_seconds, lowest=1),
         max_bytes=_number(raw, "maxBytes", "capture", defaults.max_bytes, lowest=0),
     )
+
+
+def parse_rules(raw: object, warnings: list[str]) -> tuple[Rule, ...]:
+    if not isinstance(raw, list) or len(raw) > _MOST_RULES:
+        raise BadPolicy(f"capture.rules must be a list of at most {_MOST_RULES}")
+    return tuple(_rule(one, f"capture.rules[{index}]", warnings) for index, one in enumerate(raw))
 
 
 def _rule(raw: object, where: str, warnings: list[str]) -> Rule:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edgeward_runtime.artifact import reference
 from edgeward_runtime.artifact.reader import Artifact
 from edgeward_runtime.capture.feedback import Accuracy
-from edgeward_runtime.capture.policy import Policy, Redaction, Sampler
+from edgeward_runtime.capture.policy import BadPolicy, Policy, Redaction, Rule, Sampler, parse_rules
 from edgeward_runtime.confidence import Scores
 from edgeward_runtime.drift.monitor import Monitor
 from edgeward_runtime.errors import Refusal
@@ -19,14 +19,16 @@ from edgeward_runtime.tensors import TensorSpec
 _LOW_CONFIDENCE, _DRIFT = 0.6, 0.25
 _FIRST_STRIDE = 256
 _MOST_LABEL_BYTES = 2**20
+_MOST_LABELS, _LONGEST_LABEL = 65536, 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From the release's parameters: `capture: {lowConfidence: 0.6, drift: 0.25}`."""
+    """From the release's parameters: `capture: {lowConfidence: 0.6, drift: 0.25, rules: [...]}`."""
 
     low_confidence: float = _LOW_CONFIDENCE
     drift: float = _DRIFT  # PSI
+    rules: tuple[Rule, ...] | None = None  # instead of the job's; None: those
 
 
 def thresholds(parameters: Mapping[str, object]) -> Thresholds:
@@ -34,8 +36,12 @@ def thresholds(parameters: Mapping[str, object]) -> Thresholds:
     asked = parameters.get("capture", {})
     if not isinstance(asked, dict):
         raise _invalid("capture must be an object")
+    try:
+        rules = parse_rules(asked["rules"], []) if "rules" in asked else None
+    except BadPolicy as error:
+        raise _invalid(str(error)) from None
     return Thresholds(
-        _threshold(asked, "lowConfidence", _LOW_CONFIDENCE, 1.0), _threshold(asked, "drift", _DRIFT, math.inf)
+        _threshold(asked, "lowConfidence", _LOW_CONFIDENCE, 1.0), _threshold(asked, "drift", _DRIFT, math.inf), rules
     )
 
 
@@ -97,7 +103,7 @@ class Tap:
         self.inputs, self.outputs, self.scores = inputs, outputs, scores
         self.thresholds = thresholds(parameters)
         self.reference = reference.read(artifact.reference) if artifact and artifact.reference else None
-        self.labels = _labels(artifact)
+        self.labels = _told_labels(parameters) if "labels" in parameters else _labels(artifact)
         # In the event loop's thread: requests until the next look at one, and when there is one in any case.
         self.left = 0
         self.due_ns = 0
@@ -110,11 +116,17 @@ class Tap:
         self.looked_at = 0.0
         self.sketched = False  # nothing was added since the last sketch
 
+    def go_on_from(self, before: Tap) -> None:
+        """The same version under other parameters: what its tensors were like stays true."""
+        if before.scores == self.scores:
+            self.monitor, self.stride = before.monitor, before.stride
+
     def follow(self, policy: Policy | None) -> None:
         """Drift is watched where the artifact brings a reference, and wherever anything may be kept."""
         learns = policy is not None and policy.redaction > Redaction.NONE
         self.everything = learns
-        self.sampler = Sampler(policy.rules if policy is not None else ())
+        own = self.thresholds.rules
+        self.sampler = Sampler(() if policy is None else policy.rules if own is None else own)
         if (learns or self.reference is not None) and self.monitor is None:
             monitor = Monitor(
                 inputs=self.inputs,
@@ -151,6 +163,21 @@ class Tap:
     @property
     def idle(self) -> bool:
         return not self.everything and self.monitor is None
+
+
+def _told_labels(parameters: Mapping[str, object]) -> Mapping[str, int]:
+    """The names of the classes as the release says them, in their order, in place of the artifact's. Refusal
+    ParametersInvalid."""
+    names = parameters["labels"]
+    if (
+        not isinstance(names, list)
+        or len(names) > _MOST_LABELS
+        or not all(isinstance(name, str) and 0 < len(name) <= _LONGEST_LABEL for name in names)
+    ):
+        raise _invalid(
+            f"labels must be a list of at most {_MOST_LABELS} names of classes, each of 1 to {_LONGEST_LABEL} characters"
+        )
+    return {name: number for number, name in reversed(list(enumerate(names)))}
 
 
 def _labels(artifact: Artifact | None) -> Mapping[str, int]:

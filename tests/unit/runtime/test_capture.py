@@ -155,6 +155,52 @@ def test_labels_of_the_artifact(tmp_path):
     assert tap.labels == {"cat": 0, "dog": 1}
 
 
+def tap_with(parameters: dict, artifact: Artifact | None = None) -> Tap:
+    return Tap(
+        version=("m", "1", "d"),
+        inputs={"x": TensorSpec(name="x", datatype="FP32", shape=(-1, 2))},
+        outputs={},
+        scores=None,
+        parameters=parameters,
+        artifact=artifact,
+        accuracy=feedback.Accuracy(),
+    )
+
+
+def test_labels_of_the_release_take_the_place_of_the_artifacts(tmp_path):
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    artifact = Artifact(digest="d", root=tmp_path, model=tmp_path / "m", labels=tmp_path / "labels.txt")
+    assert tap_with({"labels": ["stop", "yield", "stop"]}, artifact).labels == {"stop": 0, "yield": 1}
+    assert tap_with({"labels": []}, artifact).labels == {}
+
+
+@pytest.mark.parametrize("labels", [None, "stop", {"0": "stop"}, ["stop", 1], [""], ["x" * 1025], ["x"] * 65537])
+def test_labels_that_make_no_sense(labels):
+    with pytest.raises(Refusal) as caught:
+        tap_with({"labels": labels})
+    assert caught.value.reason == "ParametersInvalid" and caught.value.message.startswith("labels must be")
+
+
+def test_rules_of_the_release_take_the_place_of_the_jobs_and_keep_nothing_where_the_job_keeps_nothing():
+    policy = Policy(rules=(Rule("Always"),))
+    tap = tap_with({"capture": {"rules": [{"when": "Error"}]}})
+    tap.follow(policy)
+    assert tap.sampler.pick(("Always",)) is None and tap.sampler.pick(("Error",)) is not None
+    tap.follow(None)
+    assert not tap.everything and tap.sampler.pick(("Error",)) is None
+    plain = tap_with({})
+    plain.follow(policy)
+    assert plain.sampler.pick(("Always",)) is not None
+
+
+def test_what_drift_has_seen_stays_under_other_parameters():
+    before, after = tap_with({}), tap_with({"capture": {"drift": 0.5}})
+    before.follow(Policy())
+    after.go_on_from(before)
+    after.follow(Policy())
+    assert before.monitor is not None and after.monitor is before.monitor
+
+
 # -- feedback ---------------------------------------------------------------------------------------------------------
 
 
