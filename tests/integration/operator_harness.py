@@ -216,7 +216,7 @@ class Operator:
     def start(self) -> Operator:
         command = [sys.executable, "-m", "edgeward.cli.main", "operator"]
         command += [f"--config={self._config}", f"--kubeconfig={self._kubeconfig}"]
-        environ = {"PYTHONPATH": str(ROOT / "operator"), "POD_NAME": self.name}
+        environ = {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'edge-runtime'}", "POD_NAME": self.name}
         self._plane.supervisor.start(self.user, command, environ=environ)
         return self
 
