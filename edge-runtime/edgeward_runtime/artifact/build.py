@@ -41,17 +41,16 @@ def build(
     name: str,
     version: str,
     annotations: Mapping[str, str] | None = None,
-    chunks: bytes = b"",
+    chunks: File | None = None,
+    packed: File | None = None,
 ) -> Built:
-    """The same files give the same manifest, whatever their order. `chunks`: their index, see chunks.py; b"" for none.
-    Refusal if the runtime would not take it."""
+    """The same files give the same manifest, whatever their order. `chunks`: the index of their chunks, see chunks.py;
+    `packed`: these in fewer bytes. Refusal if the runtime would not take it."""
     listed = sorted(files, key=lambda file: file.path)
     layout.model_path(file.path for file in listed)
     layers = [_layer(layout.media_type(file.path), file) for file in listed]
-    if chunks:
-        # Has a path too, for tools that put every layer into a file.
-        index = File(path=layout.CHUNKS, digest=digest_of(chunks), size=len(chunks))
-        layers.append(_layer(manifest.CHUNKS, index))
+    # These have paths too, for tools that put every layer into a file.
+    layers += [_layer(kind, one) for kind, one in ((manifest.CHUNKS, chunks), (manifest.PACKED, packed)) if one]
     # A raw layer is its own content, so the ids of the unpacked layers are the layers' digests.
     config = _dumps(
         {

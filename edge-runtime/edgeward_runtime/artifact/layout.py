@@ -16,6 +16,7 @@ REFERENCE = "reference.json"  # what the training data looked like, for drift: r
 LABELS = "labels.txt"  # one name a line, for the classes in their order
 MEASURED = "measured.json"  # what whoever published it measured: measured.py
 CHUNKS = "chunks.bin"  # the index that is no file of the model and is not laid out: chunks.py
+PACKED = "chunks.packed"  # those chunks in fewer bytes, not laid out either: packed.py
 
 _SUFFIX = ".onnx"
 # All else is weights: external data has whatever name the model gives it.

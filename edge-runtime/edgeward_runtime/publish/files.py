@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeward_runtime.artifact import chunks, layout
+from edgeward_runtime.artifact import chunks, layout, packed
 from edgeward_runtime.artifact.build import File
 from edgeward_runtime.artifact.chunks import Chunk
 from edgeward_runtime.artifact.reader import Artifact
@@ -69,3 +69,30 @@ def read(files: Mapping[str, Path], *, told: Callable[[int, int], object]) -> li
         done += size
         result.append(Read(file=File(path=name, digest=f"sha256:{digest}", size=size), path=path, chunks=cut))
     return result
+
+
+def pack(files: Sequence[Read], into: Path, *, told: Callable[[int, int], object]) -> tuple[list[Read], Path | None]:
+    """The files with where their chunks are in a blob of packed ones, and that blob, written into a folder; or as they are
+    and None, if that saves too little."""
+    every = chunks.listed({one.file.digest: one.chunks for one in files})
+    paths = {one.file.digest: one.path for one in files}
+    total = sum(chunk.length for cut in every.values() for chunk in cut)
+    placed: dict[str, tuple[chunks.Chunk, ...]] = {}
+    blob = into / layout.PACKED
+    done = size = 0
+    with blob.open("wb") as target:
+        for digest, cut in every.items():
+            found = []
+            with paths[digest].open("rb") as file:
+                for chunk in cut:
+                    small = packed.pack(file.read(chunk.length))
+                    target.write(small)
+                    found.append(replace(chunk, packed=(size, len(small))))
+                    size += len(small)
+                    done += chunk.length
+                    told(done, total)
+            placed[digest] = tuple(found)
+    if size >= packed.WORTH * total:
+        blob.unlink()
+        return list(files), None
+    return [replace(one, chunks=placed.get(one.file.digest, one.chunks)) for one in files], blob

@@ -3,8 +3,10 @@ something whole and signed, whenever the publisher ends."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from edgeward_runtime.artifact import chunks, layout, manifest
@@ -54,23 +56,33 @@ def push(
     key: bytes | None,
     force: bool,
     told: Callable[[int, int], object],
+    packed: Path | None = None,
 ) -> Pushed:
-    """`made`: paths of files that differ with every run, such as measured latency; if all else is what the tag has already,
-    those stay as they are there. Refusal TagTaken if the tag has something else, unless `force`. `told` hears bytes that
-    are there, and of how many."""
+    """`packed`: the blob that files.pack() made of their chunks. `made`: paths of files that differ with every run, such as
+    measured latency; if all else is what the tag has already, those stay as they are there. Refusal TagTaken if the tag has
+    something else, unless `force`. `told` hears bytes that are there, and of how many."""
     index = chunks.dumps({one.file.digest: one.chunks for one in files})
     listed = [one.file for one in files]
-    built = _build(listed, labelled, index)
+    extras = _extras(index, packed)
+    built = _build(listed, labelled, extras)
     adopted: tuple[str, ...] = ()
     before = target.tagged(labelled.tag)
     if before is not None and before[0] != built.digest and not force:
         listed, adopted = _adopted(listed, before[1], made)
-        built = _build(listed, labelled, index)
+        # Another zlib packs the same chunks otherwise, and an older publisher not at all.
+        built = _build(listed, labelled, _extras_of(before[1]))
         if built.digest != before[0]:
             raise _taken(labelled.tag, before, files, made)
+        extras = {}
     here = {one.file.digest: Blob(digest=one.file.digest, size=one.file.size, content=one.path) for one in files}
     blobs = [here[digest] for digest in dict.fromkeys(file.digest for file in listed) if digest in here]
-    blobs += [_blob(content) for content in (index, built.config) if content]
+    contents: Mapping[str, bytes | Path | None] = {"chunks": index, "packed": packed}
+    blobs += [
+        Blob(digest=one.digest, size=one.size, content=content)
+        for kind, one in extras.items()
+        if one is not None and (content := contents[kind]) is not None
+    ]
+    blobs.append(_blob(built.config))
     _blobs(target, blobs, told)
     present = before is not None and before[0] == built.digest
     if not present:
@@ -105,8 +117,31 @@ def _signed(digest: str, there: Sequence[Signed], key: bytes) -> bool:
     return True
 
 
-def _build(files: Iterable[File], labelled: Labelled, index: bytes) -> Built:
-    return build(files, name=labelled.name, version=labelled.version, chunks=index)
+def _build(files: Iterable[File], labelled: Labelled, extras: Mapping[str, File | None]) -> Built:
+    return build(files, name=labelled.name, version=labelled.version, **extras)  # type: ignore[arg-type]
+
+
+def _extras(index: bytes, packed: Path | None) -> dict[str, File | None]:
+    """What is in the artifact beside the files, as build() wants it."""
+    found: dict[str, File | None] = {}
+    if index:
+        found["chunks"] = File(path=layout.CHUNKS, digest=digest_of(index), size=len(index))
+    if index and packed is not None:
+        with packed.open("rb") as file:
+            digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        found["packed"] = File(path=layout.PACKED, digest=digest, size=packed.stat().st_size)
+    return found
+
+
+def _extras_of(published: bytes) -> dict[str, File | None]:
+    try:
+        found = manifest.parse(published, max_bytes=2**63)
+    except Refusal:
+        return {}
+    layers = {"chunks": (layout.CHUNKS, found.chunks), "packed": (layout.PACKED, found.packed)}
+    return {
+        kind: File(path=path, digest=layer.digest, size=layer.size) for kind, (path, layer) in layers.items() if layer
+    }
 
 
 def _blob(content: bytes) -> Blob:

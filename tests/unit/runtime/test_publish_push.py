@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 
-from edgeward_runtime.artifact import chunks, layout, manifest
+from edgeward_runtime.artifact import chunks, layout, manifest, packed
 from edgeward_runtime.artifact.build import digest_of
 from edgeward_runtime.errors import Refusal
-from edgeward_runtime.publish.files import Read, read
+from edgeward_runtime.publish.files import Read, pack, read
 from edgeward_runtime.publish.push import Labelled, Pushed, push, sign
 from edgeward_runtime.publish.registry import Blob
 from edgeward_runtime.trust import bundle, keys
@@ -172,3 +174,49 @@ def test_a_key_signs_once_beside_the_others(tmp_path: Path, kind: str) -> None:
 def test_a_file_without_bytes_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"labels.txt has 0 bytes"):
         files(tmp_path, **{"labels.txt": b""})
+
+
+def weights(seed: int) -> bytes:
+    return np.random.default_rng(seed).normal(0, 0.02, 300_000).astype(np.float32).tobytes()
+
+
+def with_packed(target: Memory, listed: list[Read], into: Path) -> tuple[Pushed, Path | None]:
+    into.mkdir()
+    found, blob = pack(listed, into, told=lambda _done, _of: None)
+    told = push(
+        target, found, LABELLED, made=MADE, key=None, force=False, told=lambda _done, _of: None, packed=blob
+    )  # fmt: skip
+    return told, blob
+
+
+def test_chunks_are_published_packed_where_that_saves_enough(tmp_path: Path) -> None:
+    target = Memory()
+    with_packed(target, files(tmp_path, **{"model.onnx": weights(1), "w.bin": weights(2)}), tmp_path / "packed")
+    found = manifest.parse(target.manifests["1.4.0"], max_bytes=10**9)
+    assert found.packed is not None and found.chunks is not None and found.packed.size < 0.9 * found.size
+    blob, index = target.blobs[found.packed.digest], chunks.loads(target.blobs[found.chunks.digest])
+    assert {layer.path for layer in found.layers} == {"model.onnx", "w.bin", "measured.json"}
+    for layer in (one for one in found.layers if one.size > 1000):
+        data = target.blobs[layer.digest]
+        for chunk in index[layer.digest]:
+            at, size = chunk.packed or (0, 0)
+            assert packed.unpack(blob[at : at + size], chunk.length) == data[chunk.offset : chunk.offset + chunk.length]
+
+
+def test_noise_is_not_packed(tmp_path: Path) -> None:
+    target = Memory()
+    _, blob = with_packed(target, files(tmp_path, **{"model.onnx": os.urandom(600_000)}), tmp_path / "packed")
+    found = manifest.parse(target.manifests["1.4.0"], max_bytes=10**9)
+    assert (
+        blob is None and found.packed is None and found.chunks is not None and not list((tmp_path / "packed").iterdir())
+    )
+
+
+def test_what_was_packed_otherwise_stays_as_it_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Memory()
+    listed = files(tmp_path, **{"model.onnx": weights(1)})
+    one, _ = with_packed(target, listed, tmp_path / "packed")
+    before = dict(target.blobs)
+    monkeypatch.setattr(packed, "_LEVEL", 1)
+    again, _ = with_packed(target, listed, tmp_path / "again")
+    assert again.present and again.digest == one.digest and target.blobs == before
