@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import page_release
 from .report import RESULTS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, PLOT = DOCS / "benchmarks.md", DOCS / "benchmarks-main.svg"
+RELEASE_PLOT = DOCS / "benchmarks-release.svg"
 PLACEMENT_PLOT = DOCS / "benchmarks-placement.svg"
 
 AIMS = {
@@ -357,7 +359,12 @@ def _text(value: Any) -> str:
 def main() -> int:
     result = json.loads((RESULTS / "main.json").read_text())
     wanted = {PAGE: page(result), PLOT: plot(result)}
-    for name, section in (("placement", placement), ("placement-live", live), ("runtime", runtime)):
+    for name, section in (
+        ("placement", placement),
+        ("placement-live", live),
+        ("runtime", runtime),
+        ("release", page_release.section),
+    ):
         measured = RESULTS / f"{name}.json"
         if measured.exists():
             wanted[PAGE] += section(json.loads(measured.read_text()))
@@ -365,6 +372,8 @@ def main() -> int:
         wanted[PLACEMENT_PLOT] = placement_plot(json.loads((RESULTS / "placement.json").read_text()))
     if (RESULTS / "runtime.json").exists():
         wanted[RUNTIME_PLOT] = runtime_plot(json.loads((RESULTS / "runtime.json").read_text()))
+    if (RESULTS / "release.json").exists():
+        wanted[RELEASE_PLOT] = page_release.plot(json.loads((RESULTS / "release.json").read_text()))
     if "--check" in sys.argv:
         stale = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
         if stale:

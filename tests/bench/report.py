@@ -47,3 +47,15 @@ def write(name: str, *, versions: dict[str, Any], figures: dict[str, Any], notes
     content = {"machine": machine(), "versions": versions, "figures": figures, "notes": notes or {}}
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     return path
+
+
+def merge(name: str, *, versions: dict[str, Any], figures: dict[str, Any], notes: dict[str, str] | None = None) -> Path:
+    """Puts figures into results/NAME.json beside those of its other parts, which may be measured at other times."""
+    path = RESULTS / f"{name}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    return write(
+        name,
+        versions={**known.get("versions", {}), **versions},
+        figures={**known.get("figures", {}), **figures},
+        notes={**{key: one for key, one in known.get("notes", {}).items() if key not in figures}, **(notes or {})},
+    )

@@ -1,0 +1,171 @@
+"""How long a version takes to three sites, and a bad one to be gone again, on the embedded cluster with real pods, while
+clients ask through the job's Service at every node.
+
+commit_to_all_s          from `kubectl apply` of the new version until the runtimes of all sites serve it; waves, no bake
+bad_gate_to_back_s       from when the first site answers with a version that disagrees with the one before, until no
+                         runtime has it any more
+..._less_interval_s      the same less one interval of the gate, which nobody can do without
+failed_requests          of all clients, in both
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import Binaries, Cluster, Progress
+from tests.cluster.binaries import exclusive
+from tests.cluster.paths import clusters_root
+from tests.demo import run
+from tests.demo.kube import Object, wait
+from tests.demo.models import prepare
+from tests.demo.stage import install
+from tests.e2e.space import Space, space
+from tests.e2e.test_gates import Clients
+from tests.unit.runtime import onnx_models
+
+from . import report
+
+CLUSTER = "edgeward-test"
+"""that of the end-to-end tests: a run of those waits for this one"""
+NAMESPACE = NAME = "judged"
+INTERVAL = 3.0
+"""seconds between two looks of the gate"""
+ROUNDS = 3
+
+
+def factor(version: str) -> float:
+    """The good ones agree with each other within 1%."""
+    return 2.0 if version.startswith("bad") else 1.0 + int(version) / 10_000
+
+
+def content(version: str) -> bytes:
+    return onnx_models.constant_times(factor(version))
+
+
+def serving(pod: Object) -> dict[str, bool]:
+    """The versions that a runtime names, and whether each answers requests."""
+    url = f"http://{pod['status']['podIP']}:8080/edgeward/v1/status"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return {model["version"]: model["serving"] for model in json.load(answer)["models"]}
+
+
+def ready(own: Space) -> str:
+    found = own.stage.kubectl.get("mr", NAME, "-n", NAMESPACE)
+    if found.get("status", {}).get("observedGeneration") != found["metadata"]["generation"]:
+        return ""
+    return next((item["reason"] for item in found["status"]["conditions"] if item["type"] == "Ready"), "")
+
+
+def release(own: Space, version: str, **spec: object) -> None:
+    own.release(NAME, f"{version}.onnx", onnx_models.digest(content(version)), version=version, **spec)
+
+
+def until(check: Callable[[], Any], seconds: float, what: str) -> float:
+    """When it held, by the clock of this process; looked at often, without kubectl."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if check():
+                return time.monotonic()
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise TimeoutError(f"not within {seconds:g} s: {what}")
+
+
+@contextmanager
+def sites(versions: list[str]) -> Iterator[tuple[Space, Cluster]]:
+    say = Progress()
+    Binaries(say=say).ensure("control-plane", "node", "helm", "metrics-server")
+    cluster = Cluster(CLUSTER, metrics_server=True, say=say)
+    with exclusive(clusters_root(cluster.cache) / f".{CLUSTER}.session"), tempfile.TemporaryDirectory() as folder:
+        cluster.down()
+        try:
+            cluster.up()
+            stage = run.embedded_stage(cluster, prepare(cluster.cache, say=say), say)
+            install(stage)
+            files = {f"{version}.onnx": content(version) for version in versions}
+            with space(stage, cluster, Path(folder), NAMESPACE, files) as own:
+                yield own, cluster
+        finally:
+            cluster.down()
+
+
+def measure() -> dict[str, Any]:
+    good = [str(number) for number in range(1, ROUNDS + 2)]
+    bad = [f"bad-{number}" for number in range(ROUNDS)]
+    forth: list[float] = []
+    back: list[float] = []
+    waves = [{"name": "first", "sites": {"count": 1}}, {"name": "all"}]
+    canary = [{"name": "first", "sites": {"count": 1}, "traffic": "50%", "mirror": 100, "bake": "10m"}, {"name": "all"}]
+    gate = {"name": "agreement", "builtin": "Agreement", "min": "0.95", "minSamples": 10, "interval": f"{INTERVAL:g}s"}
+    with sites([*good, *bad]) as (own, cluster):
+        release(own, good[0], rollout={"waves": waves})
+        own.job(
+            NAME,
+            model={"name": NAME},
+            replicas=1,
+            replicaScope="PerSite",
+            placement={"tiers": ["edge", "fog", "cloud"]},
+            expose={"type": "NodePort"},
+        )
+        wait("version 1 released", lambda: ready(own) == "Released", seconds=180)
+        pods = own.pods(NAME)
+        port = own.stage.kubectl.get("service", NAME, "-n", NAMESPACE)["spec"]["ports"][0]["nodePort"]
+        nodes = [cluster.plan.node(pod["spec"]["nodeName"]).address for pod in pods]
+        asking = Clients(
+            [f"http://{address}:{port}/v2/models/{NAME}/infer" for address in nodes],
+            factors={version: factor(version) for version in (*good, *bad)},
+        )
+        with asking:
+            for version in good[1:]:
+                begun = time.monotonic()
+                release(own, version, rollout={"waves": waves})
+                forth.append(
+                    until(lambda version=version: all(serving(pod).get(version) for pod in pods), 120, version) - begun
+                )
+                wait(f"{version} released", lambda: ready(own) == "Released", seconds=60)
+                print(f"version {version} at {len(pods)} sites after {forth[-1]:.2f} s", flush=True)
+            for version in bad:
+                release(own, version, rollout={"waves": canary}, gates=[gate])
+                seen = until(
+                    lambda version=version: any(serving(pod).get(version) for pod in pods), 120, f"{version} serves"
+                )
+                gone = until(
+                    lambda version=version: not any(version in serving(pod) for pod in pods), 180, f"{version} is gone"
+                )
+                back.append(gone - seen)
+                wait("rolled back", lambda: ready(own) == "RolledBack", seconds=60)
+                print(f"{version} gone after {back[-1]:.2f} s", flush=True)
+    for problem in asking.problems[:5]:
+        print(problem, flush=True)
+    middle = len(back) // 2
+    return {
+        "commit_to_all_s": round(sorted(forth)[len(forth) // 2], 2),
+        "commit_to_all_rounds_s": [round(one, 2) for one in forth],
+        "bad_gate_to_back_s": round(sorted(back)[middle], 2),
+        "bad_gate_to_back_less_interval_s": round(sorted(back)[middle] - INTERVAL, 2),
+        "bad_gate_to_back_rounds_s": [round(one, 2) for one in back],
+        "gate_interval_s": INTERVAL,
+        "live_sites": len(pods),
+        "requests": len(asking.versions) + len(asking.problems),
+        "failed_requests": len(asking.problems),
+    }
+
+
+def main() -> int:
+    path = report.merge("release", versions={}, figures=measure())
+    print(path.read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
