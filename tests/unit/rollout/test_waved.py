@@ -39,7 +39,8 @@ class Town:
 
     def step(self, *, command: str = "") -> ReleaseStep:
         release = replace(self.release, sites=tuple(self.models.values()), command=command)
-        jobs = (Job("shop", "signs", "u", model_name="m", model_digest=V2.digest),)
+        target = self.release.target or V2
+        jobs = (Job("shop", "signs", "u", model_name="m", model_digest=target.digest),)
         (said,) = step(Fleet(now=self.now, sites=tuple(self.sites), jobs=jobs, releases=(release,))).releases
         self.release = replace(
             self.release,
