@@ -178,6 +178,9 @@ class Follower:
             return Followed(asked=asked, found=current, problem=f"Unauthorized: {error}")
         except Cancelled:
             return Followed(asked=asked, found=current, problem="Unreachable: the operator stops")
+        except Exception as error:  # what nobody foresaw of one registry must not end the others
+            log.exception("following %s failed", asked.repository)
+            return Followed(asked=asked, found=current, problem=f"LookFailed: {type(error).__name__}")
         return Followed(asked=asked, found=self._taken(found, asked, current), passed_over=found.passed_over[:3])
 
     def _newest(

@@ -85,8 +85,9 @@ def newest(
     current: TrackedVersion | None,
     verified: Verified,
 ) -> Found:
-    """current: what was taken before. It stays although its tag is gone, as long as its signature holds: nothing older
-    than what was taken is ever taken for want of a tag. Raises Refusal when the registry does not answer."""
+    """current: what was taken before. It stays although its tag is gone or names something that nobody signed, as long as its
+    own signature holds: whoever may write to the registry cannot lead a release back to an older version. Raises Refusal
+    when the registry does not answer."""
     tags = repository.tags()
     passed_over: list[str] = []
     candidates = wanted.newest_first(tags)
@@ -103,15 +104,17 @@ def newest(
     if current is None or not _newer(current.version, than=found.version):
         return found
     mark = constraint.version(current.version)
-    if mark is None or not wanted.matches(mark) or (current.version in tags and current.version != found.version):
-        return found  # its tag is there, and what it points to was just passed over
+    if mark is None or not wanted.matches(mark):
+        return found
     if _required(signature) and verified.holds(repository, current.artifact.digest, signature):
         return found
     return Found(
         version=current.version,
         digest=current.artifact.digest,
         variants=current.variants,
-        passed_over=(f"{current.version}: its tag is gone, what it named stays", *found.passed_over),
+        passed_over=found.passed_over
+        if current.version in tags
+        else (f"{current.version}: its tag is gone", *found.passed_over),
     )
 
 
