@@ -32,6 +32,7 @@ from edgeward.placement.settings import PlanSettings
 from edgeward.rollout.model import Question
 
 from .aside import aside
+from .held import held_back
 from .observe import Facts, Observed, Seen, decide, observe
 from .pace import Pace
 from .planner import Planner, PlannerSettings
@@ -159,7 +160,8 @@ class Hub:
     async def _pass(self) -> Observed:
         facts, observed, published = await self._think()
         self._ask(tuple(one for release in observed.rollout.releases for one in release.questions))
-        await self._publish(published)
+        unsaid = await self._reporter.remember(observed, facts)
+        await self._publish(held_back(published, unsaid, jobs=facts.jobs, present=facts.assignments))
         await self._reporter.report(observed, facts)
         await self._sweep.once()
         self.last = observed

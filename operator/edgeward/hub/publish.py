@@ -78,11 +78,13 @@ def publish(
     present: Iterable[Assignment],
     namespace: str,
     pods: Mapping[str, JobPodStep] | None = None,
+    spares: Mapping[tuple[str, str], str] | None = None,
 ) -> Published:
     """What differs between the Assignments that there are and those that the plan wants.
 
     jobs: the readable InferenceJobs by key. A job that is not in it, or that has a problem, keeps what it has.
     pods: by job, how its pods are to be made at each site; as its spec says where that says nothing.
+    spares: by job and site, a node for one replica more while those that are there have no room to change beside.
     """
     by_job: dict[str, list[Assignment]] = {}
     for assignment in present:
@@ -111,6 +113,7 @@ def publish(
                 partial(_offload, job, jobs=jobs, plan=plan, sites=sites),
                 capture.allowed(fleet, job.namespace),
                 (pods or {}).get(job_plan.key),
+                {site: node for (key, site), node in (spares or {}).items() if key == job_plan.key},
             )
         except ValueError as error:  # what does not fit an Assignment keeps back this job alone
             failed.append((job_plan.key, str(error)))
@@ -132,13 +135,14 @@ def _of_job(
     offload_at: Callable[[str], AssignedOffload | None],
     redaction: Redaction,
     pods: JobPodStep | None,
+    spares: Mapping[str, str],
 ) -> tuple[list[Write], list[str]]:
     writes: list[Write] = []
     empty: list[str] = []
     keep_spec = known.problem is not None
     asked = wanted_pods(job.spec)
     tiers = {item.site: item.tier for item in plan.placements}
-    for site, nodes in _nodes(plan, current).items():
+    for site, nodes in _nodes(plan, current, known, spares).items():
         there = next((item for item in current if item.spec.site == site), None)
         if there is not None and there.deleting:
             continue
@@ -192,8 +196,13 @@ def _offload(
     return offload.assigned(job, jobs[f"{job.namespace}/{asked.job}"])
 
 
-def _nodes(plan: JobPlan, current: Iterable[Assignment]) -> dict[str, tuple[AssignedNode, ...]]:
-    """By site: what the plan wants there, and what has to stay until that is Ready."""
+def _nodes(
+    plan: JobPlan, current: Iterable[Assignment], job: Job, spares: Mapping[str, str]
+) -> dict[str, tuple[AssignedNode, ...]]:
+    """By site: what the plan wants there, and what has to stay until that is Ready, or until pods that change beside it
+    have changed."""
+    changing = {one.site for one in job.pods.sites if one.changing} if job.pods is not None else set()
+    unfit = {one.node for one in job.exclusions} | {one.node for one in job.placed if one.lost_since is not None}
     wanted = {(item.site, item.node): item for item in plan.placements}
     ready: dict[tuple[str, str], int] = {}
     held: dict[tuple[str, str], int] = {}
@@ -209,12 +218,16 @@ def _nodes(plan: JobPlan, current: Iterable[Assignment]) -> dict[str, tuple[Assi
     settled = starting == 0 and plan.missing == 0
     gives_way = {(item.site, item.node): item.patient for item in plan.gives_way}
     result: dict[str, tuple[AssignedNode, ...]] = dict.fromkeys(sites, ())
-    for at in sorted(wanted.keys() | held.keys()):
+    for at in sorted(wanted.keys() | held.keys() | set(spares.items())):
         item = wanted.get(at)
         replicas = item.replicas if item else 0
         surplus = max(held.get(at, 0) - replicas, 0)
         # A replica that does not serve loses nobody anything by going.
         leaving = 0 if settled else min(surplus, max(ready.get(at, 0) - replicas, 0))
+        if at[0] in changing and not replicas and held.get(at, 0) and at[1] not in unfit:
+            leaving = max(leaving, 1)  # it stands in for those that change
+        elif at[1] == spares.get(at[0]) and not replicas:
+            leaving = 1
         if at in gives_way:
             # A higher priority tier waits for this room: only a replacement that is on its way holds it up, and not long.
             leaving = min(leaving, starting) if gives_way[at] else 0

@@ -20,10 +20,11 @@ from edgeward import __version__
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import KubeObject, Model, to_dict
 from edgeward.api.inferencejob import InferenceJob
+from edgeward.api.modelrelease import ModelReleaseStatus
 from edgeward.cluster.cache import Cache
 from edgeward.cluster.events import Recorder
 from edgeward.cluster.resources import INFERENCE_JOBS, MODEL_RELEASES, SITES, Object, Resource, key_of
-from edgeward.fleet.model import Job
+from edgeward.fleet.model import Job, Release
 from edgeward.placement.model import JobPlan
 
 from .narrate import tell_jobs, tell_releases
@@ -109,10 +110,43 @@ class Reporter:
         # Edited meanwhile: the status will be decided anew.
         return due.told if due is not None and due.base == raw["metadata"]["resourceVersion"] else raw
 
+    # Before anybody is told ----------------------------------------------------------------------------------------
+
+    async def remember(self, observed: Observed, facts: Facts) -> frozenset[str]:
+        """The statuses of the releases. What a rollout decided is written before a site is told of it: whoever leads next
+        must not try again what was just taken back. Returns the releases of which it could not be written."""
+        turned = []
+        for release in observed.fleet.releases:
+            try:
+                if self._release(release, observed, facts):
+                    turned.append(release.key)
+            except Exception:  # what is odd about one release must not keep the others back
+                self.failed += 1
+                log.exception("the status of release %s could not be made", release.key)
+        written = await asyncio.gather(*(self._write(MODEL_RELEASES, key) for key in turned))
+        return frozenset(key for key, done in zip(turned, written, strict=True) if not done)
+
+    def _release(self, release: Release, observed: Observed, facts: Facts) -> bool:
+        """Decide the status of a release. True when it must not wait."""
+        raw, readable = self._cache[MODEL_RELEASES].get(release.key), facts.releases.get(release.key)
+        step, now = observed.rollout.release(release.key), observed.fleet.now
+        if raw is None or step is None:
+            return False
+        if readable is None:
+            told = self._as_told(MODEL_RELEASES, raw)
+            self._decide(MODEL_RELEASES, raw, unreadable_status(told.get("status") or {}, release, now=now))
+            return False
+        problem = f"{release.problem.reason} {release.problem.message}" if release.problem else ""
+        said = release_status(readable, problem, step, now=now)
+        if not self._decide(MODEL_RELEASES, raw, to_dict(said), known=readable):
+            return False
+        self._tell(tell_releases(self._recorder, raw, readable.status, said))
+        return _remembers(readable.status, said) or _turned(readable.status, said)
+
     # After a pass ------------------------------------------------------------------------------------------------
 
     async def report(self, observed: Observed, facts: Facts) -> None:
-        fleet, plan, rollout = observed.fleet, observed.plan, observed.rollout
+        fleet, plan = observed.fleet, observed.plan
         by_job: dict[str, list[Assignment]] = {}
         for item in facts.assignments:
             by_job.setdefault(f"{item.spec.job.namespace}/{item.spec.job.name}", []).append(item)
@@ -130,24 +164,6 @@ class Reporter:
             except Exception:  # what is odd about one job must not keep the others' statuses back
                 self.failed += 1
                 log.exception("the status of job %s could not be made", job.key)
-        for release in fleet.releases:
-            raw, readable, step = (
-                self._cache[MODEL_RELEASES].get(release.key),
-                facts.releases.get(release.key),
-                rollout.release(release.key),
-            )
-            if raw is None or step is None:
-                continue
-            if readable is None:
-                told = self._as_told(MODEL_RELEASES, raw)
-                self._decide(MODEL_RELEASES, raw, unreadable_status(told.get("status") or {}, release, now=fleet.now))
-                continue
-            problem = f"{release.problem.reason} {release.problem.message}" if release.problem else ""
-            said = release_status(readable, problem, step, now=fleet.now)
-            if self._decide(MODEL_RELEASES, raw, to_dict(said), known=readable):
-                self._tell(tell_releases(self._recorder, raw, readable.status, said))
-                if _remembers(readable.status, said):
-                    first.append((MODEL_RELEASES, release.key))
         for name, site in facts.sites.items():
             await breath.take()
             raw = self._cache[SITES].get(name)
@@ -223,23 +239,24 @@ class Reporter:
                 if rest:
                     await asyncio.sleep(rest * (time.monotonic() - begun))
 
-    async def _write(self, resource: Resource, key: str) -> None:
+    async def _write(self, resource: Resource, key: str) -> bool:
+        """Whether it is written, by whomever."""
         what = resource, key
         self._row.pop(what, None)
         # One after the other: a second one that did not know of the first would come too late.
         async with self._locks.setdefault(what, asyncio.Lock()):
-            await self._write_due(resource, key)
+            return await self._write_due(resource, key)
 
-    async def _write_due(self, resource: Resource, key: str) -> None:
+    async def _write_due(self, resource: Resource, key: str) -> bool:
         what = resource, key
         due, raw = self._due.get(what), self._cache[resource].get(key)
         if due is None:
-            return
+            return True
         meta = raw["metadata"] if raw is not None else {}
         if meta.get("resourceVersion") != due.base:
             # Edited meanwhile, or gone; whoever did that has marked another pass.
             del self._due[what]
-            return
+            return False
         body: Object = {"metadata": {"name": meta["name"], "resourceVersion": due.base}, "status": due.status}
         if "namespace" in meta:
             body["metadata"]["namespace"] = meta["namespace"]
@@ -252,11 +269,22 @@ class Reporter:
         after = self._cache[resource].get(key)
         if written and newer is not None and newer is not due and after is not None and newer.base == due.base:
             newer.base = after["metadata"]["resourceVersion"]
+        return written
 
 
 def _remembers(before: Model, after: Model) -> bool:
     """Whether a status has something new that the next plan decides by."""
     return any(getattr(before, name, None) != getattr(after, name, None) for name in REMEMBERED)
+
+
+def _turned(before: ModelReleaseStatus, after: ModelReleaseStatus) -> bool:
+    """Whether a rollout took a step that the next one builds on. What it waits for is only told."""
+    ways = [said.model_copy(update={"waits_for": ""}) if said else None for said in (before.rollout, after.rollout)]
+    return (
+        ways[0] != ways[1]
+        or before.refused != after.refused
+        or [one.digest for one in before.history] != [one.digest for one in after.history]
+    )
 
 
 def _facts(
