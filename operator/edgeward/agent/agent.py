@@ -40,6 +40,7 @@ from edgeward.fleet.names import (
     LABEL_ASSIGNMENT,
     LABEL_JOB,
     LABEL_MANAGED_BY,
+    LABEL_PULL,
     LABEL_SITE,
     LABEL_TIER,
     MANAGED_BY,
@@ -47,7 +48,7 @@ from edgeward.fleet.names import (
 )
 from edgeward.fleet.sites import membership
 
-from . import activation, memory
+from . import activation, memory, podtemplate, surge
 from .disruption import protection, users_budgets
 from .fallback import Fallbacks
 from .memory import fallen, with_refused
@@ -56,9 +57,10 @@ from .policy import forbidden
 from .queue import KeyQueue
 from .removal import Removal
 from .render import Child, children, config_name, config_revision, peers_name, placement_name, told_models
-from .report import stamped, status
+from .report import is_ready, node_of, stamped, status
 from .runtimes import Runtimes
 from .settings import MANAGER, AgentSettings
+from .surge import Way
 from .wanted import without
 from .watches import Asks, Watches, looked
 
@@ -98,6 +100,8 @@ class _Applied:
     """empty when its pods are as wanted, else what is in the way, in words for the user"""
     held: bool = False
     """something that the pods need was refused, and with it all that comes after"""
+    ways: Mapping[str, Way] = field(default_factory=dict)
+    """how pods change, by node"""
     stands: bool = False
     """a Deployment was refused: its pods serve on as they were, and so does what stands before them"""
 
@@ -165,8 +169,11 @@ class Agent:
         if resource is ASSIGNMENTS:
             self.queue.mark(meta["name"])
         elif resource is PODS:
-            name = (meta.get("labels") or {}).get(LABEL_ASSIGNMENT)
-            if name:
+            labels = meta.get("labels") or {}
+            name = labels.get(LABEL_ASSIGNMENT)
+            if LABEL_PULL in labels:
+                self.queue.mark(labels[LABEL_PULL])
+            elif name:
                 # Only a budget depends on the pods that there are, and it is seen to behind.
                 self.behind.mark(name)
         elif resource is NODES:
@@ -255,6 +262,8 @@ class Agent:
                 return  # its pods come first, and this after them
             await self._remember(assignment)
             await self._report(assignment, raw, applied.forbidden or await self._apply_rest(assignment, applied))
+            if not applied.forbidden and self._ways(assignment) != applied.ways:
+                self.queue.mark(name)
             self.reconciled += 1
 
     def _come_back_for(self, assignment: Assignment) -> None:
@@ -320,7 +329,7 @@ class Agent:
 
     # What an Assignment wants ------------------------------------------------------------------------------------
 
-    def _children(self, assignment: Assignment) -> list[Child]:
+    def _children(self, assignment: Assignment, ways: Mapping[str, Way]) -> list[Child]:
         namespace = assignment.spec.job.namespace
         gone = fallen(self._remembered(assignment))
         if gone:
@@ -340,21 +349,59 @@ class Agent:
             ],
             site_service=self._has_site_service(assignment) or self._sites_here() > 1,
             users_budget=bool(self._users_budgets(assignment)),
+            ways=ways,
         )
 
+    def _ways(self, assignment: Assignment) -> dict[str, Way]:
+        """By node, how its pods change, where that is not by a surge. What only time will tell is looked at again then."""
+        found: dict[str, Way] = {}
+        now, spec = self._clock(), assignment.spec
+        recreate = spec.effective.update == "Recreate"
+        pods: dict[str, list[Object]] = {}
+        for pod in self._pods(assignment.name):
+            pods.setdefault(node_of(pod), []).append(pod)
+        spare = {node.name for node in spec.nodes if node.leaving and not node.replicas}
+        serving = {name for name in spare if any(is_ready(pod) for pod in pods.get(name, ()))}
+        at = {
+            node.name: self._cache[DEPLOYMENTS].get(f"{spec.job.namespace}/{placement_name(assignment, node.name)}")
+            for node in spec.nodes
+            if not is_pool(node.name)  # whose autoscaler makes room
+        }
+        gaps = sum(surge.is_in_place(one) for one in at.values() if one is not None)
+        for node in (one for one in spec.nodes if one.name in at):
+            taken, due = surge.way(
+                present=at[node.name],
+                revision=podtemplate.revision(assignment, node),
+                pods=pods.get(node.name, ()),
+                pulls=self._cache[PODS].labelled(LABEL_PULL, assignment.name) if recreate else (),
+                recreate=recreate and not spare,
+                spare=bool(serving - {node.name}),
+                turn=gaps < max(len(serving), 1),
+                now=now,
+                patience=self._settings.surge_patience,
+            )
+            if taken is not Way.SURGE:
+                found[node.name] = taken
+                present = at[node.name]
+                gaps += taken is Way.IN_PLACE and present is not None and not surge.is_in_place(present)
+            if due is not None:
+                self.queue.mark_later(assignment.name, max(due - now, 0.0) + 0.05)
+        return found
+
     async def _apply_pods(self, assignment: Assignment) -> _Applied:
-        wanted = self._children(assignment)
+        ways = self._ways(assignment)
+        wanted = self._children(assignment, ways)
         # Claims first: a scheduler that finds none puts the pod back for seconds. The models take less time to write
         # than a pod takes to need them.
         claims, _ = await self._apply_all(assignment, wanted, VOLUME_CLAIMS)
         if claims:
-            return _Applied(assignment.generation, problem=claims, held=True)
+            return _Applied(assignment.generation, problem=claims, held=True, ways=ways)
         problem, refused = await self._apply_all(assignment, wanted, CONFIG_MAPS, DEPLOYMENTS)
-        return _Applied(assignment.generation, problem=problem, stands=DEPLOYMENTS in refused)
+        return _Applied(assignment.generation, problem=problem, stands=DEPLOYMENTS in refused, ways=ways)
 
     async def _apply_rest(self, assignment: Assignment, applied: _Applied) -> str:
         """Empty when all is in place, else what is in the way, in words for the user."""
-        wanted, problem = self._children(assignment), ""
+        wanted, problem = self._children(assignment, applied.ways), ""
         if not applied.held:
             problem, _ = await self._apply_all(assignment, wanted, SERVICES, DISRUPTION_BUDGETS)
         await self._drop_unwanted(assignment, {child.name for child in wanted}, only_deployments=applied.stands)

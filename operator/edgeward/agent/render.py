@@ -43,9 +43,10 @@ from edgeward.fleet.names import (
 from edgeward.fleet.redaction import DEFAULT, Redaction, strictest
 from edgeward.placement.formulas import priority_tier
 
-from . import activation, podtemplate, sharing
+from . import activation, podtemplate, sharing, surge
 from .activation import Part
 from .settings import AgentSettings
+from .surge import Way
 from .wanted import kept
 
 _GRPC = {"name": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}
@@ -105,6 +106,7 @@ def children(
     deployments: Iterable[Object | None] = (),
     site_service: bool = False,
     users_budget: bool = False,
+    ways: Mapping[str, Way] | None = None,
 ) -> list[Child]:
     """All that the Assignment wants, in the order in which it is to be applied.
 
@@ -113,7 +115,8 @@ def children(
     StorageClass of the model store. deployments: those that are there now; each keeps the store that it was made with,
     since another would restart its pods. site_service:
     whether the cluster holds several sites, so that the job gets a Service per site too. users_budget: whether a
-    PodDisruptionBudget of the user's covers the pods; two over one pod would refuse every eviction.
+    PodDisruptionBudget of the user's covers the pods; two over one pod would refuse every eviction. ways: how the pods of
+    a node change, where that is not by a surge.
     """
     spec = assignment.spec
     present = {str(item["metadata"]["name"]): item for item in deployments if item is not None}
@@ -137,20 +140,22 @@ def children(
         wanted.append(Child(SERVICES, {"metadata": meta, "spec": sharing.spec(assignment)}))
     if not users_budget:
         wanted += _budget(assignment)
-    wanted += [
-        Child(
-            DEPLOYMENTS,
-            _deployment(
-                assignment,
-                node,
-                _tier(assignment, tiers.get(node.name, "")),
-                settings,
-                stores[node.name],
-                present.get(placement_name(assignment, node.name)),
-            ),
+    for node in spec.nodes:
+        way = (ways or {}).get(node.name, Way.SURGE)
+        deployment = _deployment(
+            assignment,
+            node,
+            _tier(assignment, tiers.get(node.name, "")),
+            settings,
+            stores[node.name],
+            present.get(placement_name(assignment, node.name)),
+            way,
         )
-        for node in spec.nodes
-    ]
+        wanted.append(Child(DEPLOYMENTS, deployment))
+        if way is Way.PULL:
+            revision = podtemplate.revision(assignment, node)
+            pulls = surge.pulling(deployment, assignment=assignment.metadata.name, revision=revision)
+            wanted.append(Child(DEPLOYMENTS, pulls))
     return [_sealed(child) for child in wanted]
 
 
@@ -397,6 +402,7 @@ def _deployment(
     settings: AgentSettings,
     persistent: bool,
     present: Object | None,
+    way: Way,
 ) -> Object:
     """A Deployment keeps the template that was rendered when the facts came that its pods are made from: what a newer
     Edgeward renders from the same facts is for the next change of them, and restarts no pod."""
@@ -423,7 +429,7 @@ def _deployment(
             "replicas": node.replicas + node.leaving,
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": {LABEL_PLACEMENT: name}},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "strategy": surge.IN_PLACE if way is Way.IN_PLACE else surge.SURGE,
             "template": template,
         },
     }

@@ -14,6 +14,8 @@ from edgeward.cluster.resources import Object
 from edgeward.fleet.failures import BROKEN_CONTAINER
 from edgeward.fleet.names import ANNOTATION_NODE, is_pool
 
+from .surge import is_through, lacks_room
+
 LONGEST_MESSAGE = 1024
 LONGEST_WORD = 128
 LONGEST_NAME = 63
@@ -135,19 +137,17 @@ def _updating(pods: list[Object], runtimes: Mapping[str, Object], deployment: Ob
     """A change of the pods that is not through while the pods from before it serve on; empty when there is none.
 
     Under a reason of its own, with the obstacle as its message: the node takes the job, it is the change that fails,
-    and would fail on any other node. Fields of a Deployment's status are left out when they are 0.
+    and would fail on any other node. A want of room for the new pod beside the old has its own word: nothing failed.
     """
     state = deployment.get("status", {}) if deployment else {}
-    if deployment is None or "observedGeneration" not in state:
+    if deployment is None or "observedGeneration" not in state or is_through(deployment):
         return {}
-    updated = state.get("updatedReplicas", 0)
-    seen = state["observedGeneration"] >= deployment["metadata"].get("generation", 0)
-    # The Deployment keeps a pod from before for each updated one that is not ready: maxUnavailable is 0.
-    if seen and updated >= deployment["spec"].get("replicas", 1) and state.get("replicas", 0) <= updated:
-        return {}
-    obstacle = (_obstacle(_of_newest(pods), runtimes) if updated else None) or _not_created(deployment)
+    new = _of_newest(pods) if state.get("updatedReplicas") else []
+    obstacle = (_obstacle(new, runtimes) if new else None) or _not_created(deployment)
     if obstacle is None:
         return {"reason": "PodUpdating"}
+    if obstacle["reason"] == "Unschedulable" and lacks_room(obstacle["message"]):
+        return {**obstacle, "reason": "NoRoomToSurge"}
     return _says("PodUpdating", ": ".join(filter(None, (obstacle["reason"], obstacle["message"]))), None)
 
 

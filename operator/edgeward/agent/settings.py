@@ -21,6 +21,8 @@ class AgentSettings:
     store_size: str = "2Gi"
     redaction: Redaction = "Raw"
     """the most that runtimes of this cluster keep of requests, whatever the hub says"""
+    surge_patience: float = 60.0
+    """seconds that a new pod may wait for room beside the old one before another way is taken"""
     settled_poll: float = 15.0
     """seconds between two looks at a runtime that serves what it should"""
     unsettled_poll: float = 1.0

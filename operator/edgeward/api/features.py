@@ -79,7 +79,7 @@ INFERENCE_JOB_ROWS: tuple[Row, ...] = (
     _protects("spec.disconnect.stopLocalAfter", "replicas that must stop would serve on"),
     _ignored("spec.disconnect.reconcile", "says which of two good replicas stays"),
     _works("spec.expose", "makes the Service"),
-    _ignored("spec.update", "pod changes surge, which never stops a replica first"),
+    _works("spec.update", "whether pods may be changed with a gap where nothing else is possible"),
     _works("spec.modelSwap", "a version that does not fit beside the old one is refused, or takes its place in a gap"),
     _works("spec.offload", "hard and overflowing requests go to another job's Service, within the residency"),
     _works("spec.capture", "a ring on disk beside the models, by the strictest redaction of job, namespace and site"),

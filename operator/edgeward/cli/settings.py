@@ -220,6 +220,7 @@ class OperatorSettings(_Section):
             namespace=self.namespace,
             runtime_image=self.runtime.image,
             image_pull_policy=self.runtime.pull_policy,
+            surge_patience=self.timing.refused_after,
             store_class=self.store.storage_class_name,
             store_size=self.store.size,
             redaction=self.runtime.redaction,

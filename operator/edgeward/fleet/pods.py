@@ -57,6 +57,15 @@ def _site(assignment: Assignment, *, now: float, patience: float) -> SitePods:
         replicas=sum(node.replicas for node in spec.nodes),
         ready=status.ready_replicas,
         updated=carried_out and through and bool(here),
+        crowded=tuple(
+            report.name
+            for report in here
+            if report is not None
+            and report.reason == "NoRoomToSurge"
+            and (since := time_of(report.since)) is not None
+            and now - since >= patience
+        ),
+        changing=any(report is not None and report.reason in CHANGING for report in here),
         broken=broken[0] if broken and carried_out else "",
     )
 

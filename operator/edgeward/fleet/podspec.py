@@ -85,6 +85,10 @@ class SitePods:
     ready: int = 0
     updated: bool = False
     """every replica is of the told spec, and ready"""
+    crowded: tuple[str, ...] = ()
+    """nodes where a new pod has found no room beside the old one for longer than one waits for that"""
+    changing: bool = False
+    """pods from before serve while a change of them is not through"""
     broken: str = ""
     """why pods of the told spec do not come up, longer than one waits for that; empty when they do"""
 

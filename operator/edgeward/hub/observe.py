@@ -25,6 +25,7 @@ from edgeward.fleet.traffic import Measured
 from edgeward.placement.model import Guidance, Plan
 from edgeward.placement.plan import plan as make_plan
 from edgeward.placement.settings import PlanSettings
+from edgeward.placement.spare import spares
 from edgeward.rollout import pods as rollout_pods
 from edgeward.rollout.pods import JobPodStep
 from edgeward.rollout.step import RolloutStep
@@ -128,7 +129,14 @@ def decide(
     pods = rollout_pods.step(facts.fleet, rollout)
     plan = make_plan(facts.fleet, settings, guidance=guidance)
     published = publish(
-        facts.fleet, plan, rollout, jobs=facts.jobs, present=facts.assignments, namespace=namespace, pods=pods
+        facts.fleet,
+        plan,
+        rollout,
+        jobs=facts.jobs,
+        present=facts.assignments,
+        namespace=namespace,
+        pods=pods,
+        spares=spares(facts.fleet, settings),
     )
     return Observed(facts.fleet, plan, rollout, pods, facts.seconds + time.perf_counter() - begun), published
 

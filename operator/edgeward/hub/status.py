@@ -205,7 +205,11 @@ def judge(
         return Verdict(
             Reason.PODS_STARTING, f"{ready}/{plan.wanted} replicas serve" + (f"; {detail}" if detail else "")
         )
-    changing = _obstacles([item for item in current if item.spec.site not in offline], only="PodUpdating")
+    connected = [item for item in current if item.spec.site not in offline]
+    full = _obstacles(connected, only="NoRoomToSurge")
+    if full:
+        return Verdict(Reason.NO_ROOM_TO_SURGE, f"{ready}/{plan.wanted} replicas serve; {'; '.join(full[:3])}")
+    changing = _obstacles(connected, only="PodUpdating")
     if changing:
         return Verdict(Reason.PODS_STARTING, f"{ready}/{plan.wanted} replicas serve; {'; '.join(changing[:3])}")
     sites = _sites(plan, current, fleet)
