@@ -79,6 +79,8 @@ class Reporter:
         self._turn = asyncio.Lock()
         self._locks: WeakValueDictionary[tuple[Resource, str], asyncio.Lock] = WeakValueDictionary()
         """by object"""
+        self._turned: set[str] = set()
+        """jobs whose status of this pass is decided already"""
         self._telling: set[asyncio.Task[None]] = set()
         """Events on their way"""
         self.failed = 0
@@ -112,9 +114,10 @@ class Reporter:
 
     # Before anybody is told ----------------------------------------------------------------------------------------
 
-    async def remember(self, observed: Observed, facts: Facts) -> frozenset[str]:
-        """The statuses of the releases. What a rollout decided is written before a site is told of it: whoever leads next
-        must not try again what was just taken back. Returns the releases of which it could not be written."""
+    async def remember(self, observed: Observed, facts: Facts) -> frozenset[tuple[Resource, str]]:
+        """The statuses of the releases, and of the jobs whose pods go out. What a rollout decided is written before a site
+        is told of it: whoever leads next must not try again what was just taken back. Returns the keys of those of which
+        it could not be written, as they are in held_back."""
         turned = []
         for release in observed.fleet.releases:
             try:
@@ -123,8 +126,25 @@ class Reporter:
             except Exception:  # what is odd about one release must not keep the others back
                 self.failed += 1
                 log.exception("the status of release %s could not be made", release.key)
-        written = await asyncio.gather(*(self._write(MODEL_RELEASES, key) for key in turned))
-        return frozenset(key for key, done in zip(turned, written, strict=True) if not done)
+        what = [(MODEL_RELEASES, key) for key in turned]
+        what += [(INFERENCE_JOBS, key) for key in self._turned_jobs(observed, facts)]
+        written = await asyncio.gather(*(self._write(*one) for one in what))
+        return frozenset(one for one, done in zip(what, written, strict=True) if not done)
+
+    def _turned_jobs(self, observed: Observed, facts: Facts) -> list[str]:
+        """Jobs whose status is decided and tells of another turn of a change of their pods."""
+        self._turned.clear()
+        for key, step in observed.pods.items():
+            job = facts.jobs.get(key)
+            if job is not None and dict(step.remembered) != (job.status.pod_rollout or {}):
+                self._turned.add(key)
+        if not self._turned:
+            return []
+        by_job = _by_job(facts)
+        for job in observed.fleet.jobs:
+            if job.key in self._turned:
+                self._tried(job, observed, facts, by_job.get(job.key, []))
+        return sorted(self._turned)
 
     def _release(self, release: Release, observed: Observed, facts: Facts) -> bool:
         """Decide the status of a release. True when it must not wait."""
@@ -147,23 +167,13 @@ class Reporter:
 
     async def report(self, observed: Observed, facts: Facts) -> None:
         fleet, plan = observed.fleet, observed.plan
-        by_job: dict[str, list[Assignment]] = {}
-        for item in facts.assignments:
-            by_job.setdefault(f"{item.spec.job.namespace}/{item.spec.job.name}", []).append(item)
-        first: list[tuple[Resource, str]] = []
         breath = Breath()
+        first: list[tuple[Resource, str]] = []
+        by_job = _by_job(facts)
         for job in fleet.jobs:
             await breath.take()
-            raw, job_plan = self._cache[INFERENCE_JOBS].get(job.key), plan.job(job.key)
-            if raw is None or job_plan is None:
-                continue
-            try:
-                mine = by_job.get(job.key, [])
-                if self._job(observed, raw, job, facts.jobs.get(job.key), job_plan, mine):
-                    first.append((INFERENCE_JOBS, job.key))
-            except Exception:  # what is odd about one job must not keep the others' statuses back
-                self.failed += 1
-                log.exception("the status of job %s could not be made", job.key)
+            if job.key not in self._turned and self._tried(job, observed, facts, by_job.get(job.key, [])):
+                first.append((INFERENCE_JOBS, job.key))
         for name, site in facts.sites.items():
             await breath.take()
             raw = self._cache[SITES].get(name)
@@ -174,6 +184,17 @@ class Reporter:
         await asyncio.gather(*(self._write(*what) for what in first))
         if self._row:
             self._wake.set()
+
+    def _tried(self, job: Job, observed: Observed, facts: Facts, mine: list[Assignment]) -> bool:
+        raw, job_plan = self._cache[INFERENCE_JOBS].get(job.key), observed.plan.job(job.key)
+        if raw is None or job_plan is None:
+            return False
+        try:
+            return self._job(observed, raw, job, facts.jobs.get(job.key), job_plan, mine)
+        except Exception:  # what is odd about one job must not keep the others' statuses back
+            self.failed += 1
+            log.exception("the status of job %s could not be made", job.key)
+            return False
 
     def _job(
         self,
@@ -272,6 +293,13 @@ class Reporter:
         return written
 
 
+def _by_job(facts: Facts) -> dict[str, list[Assignment]]:
+    found: dict[str, list[Assignment]] = {}
+    for item in facts.assignments:
+        found.setdefault(f"{item.spec.job.namespace}/{item.spec.job.name}", []).append(item)
+    return found
+
+
 def _remembers(before: Model, after: Model) -> bool:
     """Whether a status has something new that the next plan decides by."""
     return any(getattr(before, name, None) != getattr(after, name, None) for name in REMEMBERED)
@@ -283,6 +311,7 @@ def _turned(before: ModelReleaseStatus, after: ModelReleaseStatus) -> bool:
     return (
         ways[0] != ways[1]
         or before.refused != after.refused
+        or before.tracked != after.tracked
         or [one.digest for one in before.history] != [one.digest for one in after.history]
     )
 
