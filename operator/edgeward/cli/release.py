@@ -76,7 +76,7 @@ async def _status(client: Client, namespace: str, name: str, *, watch: bool, out
 async def _tell(client: Client, namespace: str, name: str, verb: str) -> int:
     """Sets the annotation and waits until the operator has recorded its token."""
     found = await _get(client, namespace, name)
-    if found.spec.rollout is None:
+    if found.spec.rollout is None and verb != "retry":
         raise CommandError(
             f"{namespace}/{name} has no spec.rollout: its versions go everywhere at once",
             remedy="add spec.rollout.waves, or hold it with spec.paused: true",
