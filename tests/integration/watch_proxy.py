@@ -1,4 +1,4 @@
-"""A proxy in front of the API server that can hold watches open and drop their bytes, as a bad link does."""
+"""A proxy in front of the API server that can hold watches open and drop their bytes, as a bad link does, or be cut."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class WatchProxy:
         host, _, port = plane.server.removeprefix("https://").partition(":")
         self._target = (host, int(port))
         self.holding = False
+        self._cut = False
+        self._pumps: set[asyncio.Future[None]] = set()
         self.dropped = 0
         """bytes thrown away so far"""
         self.port = free_port()
@@ -48,6 +50,14 @@ class WatchProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
+    def cut(self) -> None:
+        """Ends every connection, and lets none begin."""
+        self._cut = True
+        self._loop.call_soon_threadsafe(lambda: [pump.cancel() for pump in self._pumps])
+
+    def mend(self) -> None:
+        self._cut = False
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         serving = asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._inward)
@@ -61,6 +71,9 @@ class WatchProxy:
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._cut:
+            writer.close()
+            return
         try:
             there, back = await asyncio.open_connection(*self._target, ssl=self._outward)
         except OSError:
@@ -85,9 +98,11 @@ class WatchProxy:
                 await writer.drain()
 
         pumps = [asyncio.ensure_future(ask()), asyncio.ensure_future(answer())]
+        self._pumps |= {*pumps}
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._pumps -= {*pumps}
             for task in pumps:
                 task.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
