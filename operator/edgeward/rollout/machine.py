@@ -209,7 +209,8 @@ class _Step:
             self.waits_for = self._window(late) or f"{len(late)} of {len(mine)} sites of wave {wave.name}"
         elif good:
             if wave.bake or self.facts.strategy.gates:
-                self.progress = replace(self.progress, phase=Phase.BAKING, baking_since=self.facts.now)
+                looks = tuple(gates.rested(look) for look in self.progress.looks)
+                self.progress = replace(self.progress, phase=Phase.BAKING, baking_since=self.facts.now, looks=looks)
                 self.turns.append("Baking")
             else:
                 self._next_wave()
@@ -287,7 +288,6 @@ class _Step:
             wave=self.progress.wave + 1,
             members=(),
             baking_since=None,
-            looks=tuple(gates.rested(look) for look in self.progress.looks),
         )
         self.turns.append("WavePassed")
 

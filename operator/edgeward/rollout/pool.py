@@ -168,8 +168,10 @@ def _same(one: str, other: str) -> bool:
     return one == other or parse_time(one) == parse_time(other)
 
 
-def _needed(parts: Iterable[tuple[Part, T]]) -> list[tuple[Part, T]]:
-    return [(one, said) for one, said in parts if one.needed]
+def _needed(parts: Sequence[tuple[Part, Sequence[T]]]) -> list[tuple[Part, Sequence[T]]]:
+    """Those that are waited for. Where none is, as all are away or have gone back by themselves, what they said before
+    is all there will be."""
+    return [(one, said) for one, said in parts if one.needed] or [(one, said) for one, said in parts if said]
 
 
 def _oldest(reports: Iterable[tuple[str, Sequence[float]]]) -> tuple[float, str]:

@@ -232,7 +232,11 @@ def test_what_was_seen_stays_to_be_read_and_counts_for_nothing_in_the_next_wave(
         world.now += 10
         world.look(1.0)
         decision = world.operator()
-    (look,) = decision.progress.looks
+    assert decision.progress.looks[0].outcome is Outcome.PASSED
+    for site in world.sites.values():
+        site.change()
+    (look,) = world.operator().progress.looks
+    assert world.progress.phase is Phase.BAKING
     assert (look.looks, look.passes, look.outcome) == (0, 0, Outcome.WAITING) and look.checks
     assert look.checks[0].outcome is Outcome.PASSED and look.value == 1.0
 

@@ -92,7 +92,9 @@ def test_a_site_that_is_away_counts_with_what_it_said_and_is_not_waited_for() ->
     sample = counted(ERRORS, parts, (), since=SINCE)
     assert (sample.at, sample.value) == (AT, 0.1)
     nobody = counted(ERRORS, [replace(one, needed=False) for one in parts], (), since=SINCE)
-    assert nobody.at == 0 and nobody.late == "no site that is connected serves it"
+    assert nobody.at == AT - 50, "no newer than what all of them said"
+    silent = counted(ERRORS, [part("a", needed=False)], (), since=SINCE)
+    assert silent.at == 0 and silent.late == "no site that is connected serves it"
 
 
 def test_counts_of_an_earlier_wave_or_without_a_time_are_no_report() -> None:
