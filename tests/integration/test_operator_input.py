@@ -143,9 +143,9 @@ def test_a_field_that_protects_something_and_does_not_work_yet(
 
 
 def test_a_field_that_does_not_work_yet_and_protects_nothing(world: World, operator: Operator, namespace: str) -> None:
-    world.job(namespace, "hopeful", update="Recreate")
+    world.job(namespace, "hopeful", overrides=[{"siteSelector": {}, "replicas": 1}])
     ignored = world.await_condition(namespace, "hopeful", "FeaturesIgnored", "True")
-    assert "spec.update" in ignored["message"]
+    assert "spec.overrides" in ignored["message"]
     world.await_ready(namespace, "hopeful")
 
 

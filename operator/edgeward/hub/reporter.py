@@ -26,6 +26,7 @@ from edgeward.cluster.events import Recorder
 from edgeward.cluster.resources import INFERENCE_JOBS, MODEL_RELEASES, SITES, Object, Resource, key_of
 from edgeward.fleet.model import Job, Release
 from edgeward.placement.model import JobPlan
+from edgeward.rollout import podmemory
 
 from .narrate import tell_jobs, tell_releases
 from .observe import Facts, Observed
@@ -135,8 +136,8 @@ class Reporter:
         """Jobs whose status is decided and tells of another turn of a change of their pods."""
         self._turned.clear()
         for key, step in observed.pods.items():
-            job = facts.jobs.get(key)
-            if job is not None and dict(step.remembered) != (job.status.pod_rollout or {}):
+            readable = facts.jobs.get(key)
+            if readable is not None and podmemory.turned(readable.status.pod_rollout or {}, step.remembered):
                 self._turned.add(key)
         if not self._turned:
             return []

@@ -84,6 +84,14 @@ def done(spec: PodSpec, *, now: float) -> Mapping[str, Any]:
     return told(Decision(progress=progress, told={}, stable=spec.identity, refused=()), spec)
 
 
+def turned(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether a change took a step that the next one builds on. What it waits for is only told, and what a job began with
+    is known as well from what its sites run."""
+    if not before and after.get("phase") == Phase.DONE:
+        return False
+    return {**before, "waitsFor": ""} != {**after, "waitsFor": ""}
+
+
 def on_its_way(job: Job) -> str:
     """The change of pods that the rollout of the job's model has to wait for, for a person; empty when there is none."""
     memory = recalled(job.pods.remembered) if job.pods is not None else None

@@ -21,7 +21,6 @@ ASKING: dict[type[BaseModel], dict[str, Any]] = {
     InferenceJobSpec: {
         "spec.disconnect.stopLocalAfter": "1h",
         "spec.disconnect.reconcile": "KeepOriginal",
-        "spec.update": "Recreate",
         "spec.overrides": [ANY_SITE],
     },
     ModelReleaseSpec: {},
@@ -37,6 +36,7 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
         "model": {"name": "m", "version": "1"},
         "replicas": 3,
         "replicaScope": "Total",
+        "update": "Recreate",
         "scaling": {"minReplicas": 0, "maxReplicas": 3},
         "priority": {"importance": 5},
         "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}},
@@ -207,10 +207,9 @@ def test_several_are_named_in_the_order_of_the_table() -> None:
         {
             "model": {"name": "m"},
             "overrides": [{"siteSelector": {}, "replicas": 2}],
-            "update": "Recreate",
-            "disconnect": {"stopLocalAfter": "1h"},
+            "disconnect": {"stopLocalAfter": "1h", "reconcile": "KeepOriginal"},
         },
     )
     assert unavailable(spec) == Features(
-        protecting=("spec.disconnect.stopLocalAfter",), ignored=("spec.update", "spec.overrides")
+        protecting=("spec.disconnect.stopLocalAfter",), ignored=("spec.disconnect.reconcile", "spec.overrides")
     )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import parse
 from edgeward.api.conditions import ConditionType, Reason, find
+from edgeward.api.inferencejob import InferenceJob
+from edgeward.cluster.resources import INFERENCE_JOBS
 from edgeward.fleet.podspec import PodSpec
 from edgeward.hub import pod_change
+from edgeward.hub.held import held_back
 from edgeward.rollout import pods as rollout_pods
 from edgeward.rollout.pods import JobPodStep
 from edgeward.rollout.step import step
@@ -116,3 +121,17 @@ def test_without_a_word_on_pods_an_assignment_says_what_the_job_does() -> None:
     world = World(job=job(podTemplate={"spec": {"a": 1}}))
     (write,) = world.publish(plan_of({"a1": 1})).writes
     assert write.body["spec"]["podTemplate"] == {"spec": {"a": 1}}
+
+
+def test_no_site_is_told_of_pods_that_the_job_does_not_remember_yet() -> None:
+    world = World(job=job(podTemplate={"spec": {"a": 1}}))
+    world.hub(plan_of({"a1": 1}))
+    world.job["spec"]["podTemplate"] = {"spec": {"a": 2}}
+    known = {"shop/signs": parse(InferenceJob, world.job)}
+    present = [parse(Assignment, item) for item in world.assignments.values()]
+    changed, moved = world.publish(plan_of({"a1": 1})), world.publish(plan_of({"a1": 1, "b1": 1}))
+    unsaid = frozenset({(INFERENCE_JOBS, "shop/signs")})
+    assert len(changed.writes) == 1
+    assert held_back(changed, unsaid, jobs=known, present=present).writes == ()
+    assert len(held_back(moved, unsaid, jobs=known, present=present).writes) == 1, "a new site has to be told something"
+    assert held_back(changed, frozenset(), jobs=known, present=present) == changed
