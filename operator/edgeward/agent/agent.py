@@ -277,7 +277,9 @@ class Agent:
 
     # What must not be tried again ---------------------------------------------------------------------------------
 
-    def _judged(self, raw: Object, pods: Sequence[Object], answers: Mapping[str, Object]) -> float | None:
+    def _judged(
+        self, raw: Object, pods: Sequence[Object], answers: Mapping[str, Object], judge: bool = True
+    ) -> float | None:
         """A look at the runtimes of an Assignment: the site may go back because of it. When it wants the next one."""
         name = raw["metadata"]["name"]
         assignment = _read(raw)
@@ -285,7 +287,7 @@ class Agent:
             return None
         known = self._remembered(assignment)
         seen = [looked(pod, answers) for pod in pods]
-        found = self._fallbacks.look(assignment, seen, known, at=self._clock())
+        found = self._fallbacks.look(assignment, seen, known, at=self._clock(), judge=judge)
         for one in found:
             log.warning("assignment %s: back from %s by itself: %s", name, one.version, one.reason)
         if found:

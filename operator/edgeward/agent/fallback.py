@@ -69,11 +69,18 @@ class Fallbacks:
         return min(found, default=None)
 
     def look(
-        self, assignment: Assignment, pods: Sequence[Looked], known: Iterable[RefusedHere], *, at: float
+        self,
+        assignment: Assignment,
+        pods: Sequence[Looked],
+        known: Iterable[RefusedHere],
+        *,
+        at: float,
+        judge: bool = True,
     ) -> list[RefusedHere]:
         """A look at all pods of an Assignment: the versions that the site goes back from because of it.
 
-        known: what the site remembers already; what it went back from is not asked about again.
+        known: what the site remembers already; what it went back from is not asked about again. judge: whether its gates
+        are asked at this look.
         """
         site = self._sites.setdefault(assignment.name, _Site())
         wanted = [model.digest for model in assignment.spec.models if model.role != "Previous"]
@@ -96,7 +103,7 @@ class Fallbacks:
             trial.tally.look(pods, at=at, wanted=wanted)
             if trial.serves_since is None and any(_serves(one, pair.new) for one in pods):
                 trial.serves_since = float(int(at))
-            reason = "" if trial.over else _judged(trial, assignment.spec.site, at=at)
+            reason = "" if trial.over or not judge else _judged(trial, assignment.spec.site, at=at)
             if reason:
                 trial.over = True
                 verdicts.append(refused(pair.new, step=GATE, reason=reason, at=format_time(at)))

@@ -50,10 +50,11 @@ class Runtimes:
         news: Callable[[str], None],
         clock: Callable[[], float],
         watches: Watches,
-        judged: Callable[[Object, Sequence[Object], Mapping[str, Object]], float | None] = lambda *_: None,
+        judged: Callable[[Object, Sequence[Object], Mapping[str, Object], bool], float | None] = lambda *_: None,
     ) -> None:
         """news: told of an Assignment whose runtimes said something new. watches, judged: told of every look (the
-        Assignment, all its pods, the answers by uid); judged says when it wants the next one."""
+        Assignment, all its pods, the answers by uid); judged, and whether it is to come to a verdict at this one, says
+        when it wants the next one."""
         self._cache = cache
         self._settings = settings
         self._news = news
@@ -104,8 +105,9 @@ class Runtimes:
         every = self._cache[PODS].labelled(LABEL_ASSIGNMENT, name)
         pods = [pod for pod in every if "deletionTimestamp" not in pod["metadata"] and not has_ended(pod)]
         answers = await self._scraper.ask([pod for pod in pods if self._can_answer(pod)])
-        self._watches.look(raw, every, answers)
-        asked_for = self._judged(raw, every, answers)
+        # While the hub watches, the site judges by what it reports: then both see the same, and the hub knows why.
+        reports = self._watches.look(raw, every, answers)
+        asked_for = self._judged(raw, every, answers, reports)
         # A runtime that does not answer this once keeps its last word; the pod's own Ready says whether it lives.
         alive = {pod["metadata"]["uid"] for pod in pods}
         answers = {**{uid: said for uid, said in looked.answers.items() if uid in alive}, **answers}

@@ -75,15 +75,16 @@ class Watches:
         for name in list(self._watched):
             self.forget(name)
 
-    def look(self, raw: Object, pods: Iterable[Object], answers: Mapping[str, Object]) -> None:
-        """A look at the runtimes of an Assignment. pods: all that it has; answers: of this look, by uid."""
+    def look(self, raw: Object, pods: Iterable[Object], answers: Mapping[str, Object]) -> bool:
+        """A look at the runtimes of an Assignment. pods: all that it has; answers: of this look, by uid. Whether it is
+        what is reported, or nobody watches."""
         name = raw["metadata"]["name"]
         watch = _watch(raw)
         if watch is None:
             if raw["spec"].get("watch"):
                 log.error("assignment %s: its watch cannot be read", name)
             self.forget(name)
-            return
+            return True
         watched = self._watched.get(name)
         if watched is None or watched.watch.since != watch.since:
             self.forget(name)
@@ -93,14 +94,16 @@ class Watches:
         if watched.tally is None:
             if now < begin:
                 watched.due = begin
-                return
+                return False
             watched.tally, watched.due = Tally(resumed=_reported(raw, watch)), now + _interval(watch)
         watched.due = min(watched.due, now + _interval(watch))
         watched.tally.look((looked(pod, answers) for pod in pods), at=now, wanted=wanted)
-        if now >= watched.due:
-            watched.due = now + _interval(watch)
-            if watched.telling is None or watched.telling.done():
-                watched.telling = asyncio.create_task(self._tell(name, watched, watched.tally, wanted))
+        if now < watched.due:
+            return False
+        watched.due = now + _interval(watch)
+        if watched.telling is None or watched.telling.done():
+            watched.telling = asyncio.create_task(self._tell(name, watched, watched.tally, wanted))
+        return True
 
     def status(self, assignment: Assignment) -> dict[str, Any]:
         """What belongs into the status of it besides the rest; nothing while nobody watches."""

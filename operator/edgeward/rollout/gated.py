@@ -57,24 +57,31 @@ def _gate(asked: AskedGate, warm_up: float) -> Gate:
 
 
 def local_gates(release: Release) -> tuple[LocalGate, ...]:
-    """What a site checks by itself, also while it is cut off. A comparison needs the other sites, and a release that goes
-    back only when somebody says so does not go back site by site either."""
+    """What a site checks by itself, also while it is cut off; it compares with what the old version did there. A release
+    that goes back only when somebody says so does not go back site by site either. The hub looks first, whose verdict
+    holds for all sites and is told by gate and value: a site begins two intervals later."""
     if not release.automatic_rollback:
         return ()
     return tuple(
         LocalGate(
             name=one.name,
             builtin=one.builtin,
+            compare=one.compare or "Absolute",
             max=one.max,
             min=one.min,
-            initial_delay=one.initial_delay,
+            initial_delay=_after_the_hub(one),
             interval=one.interval,
             min_samples=one.min_samples or 0,
             failure_limit=one.failure_limit or 0,
         )
         for one in release.gates
-        if one.builtin is not None and one.compare != "Baseline"
+        if one.builtin is not None
     )
+
+
+def _after_the_hub(asked: AskedGate) -> str:
+    delay, interval = (seconds(text) if text else 0.0 for text in (asked.initial_delay, asked.interval))
+    return format_duration(delay + 2 * (interval or INTERVAL))
 
 
 # -- what is watched ----------------------------------------------------------------------------------------------------
