@@ -160,8 +160,8 @@ def test_a_new_version_brings_its_checks_and_the_way_back() -> None:
     desk = Desk(gates=[ERRORS, {**ERRORS, "name": "compared", "compare": "Baseline"}, OWN])
     desk.passes(2)
     new, before = desk.spec("a")["models"]
-    (gate,) = new["localGates"]
-    assert (gate["name"], gate["builtin"], gate["max"]) == ("errors", "ErrorRate", "0.05")
+    told = [(gate["name"], gate["builtin"], gate["max"], gate["compare"]) for gate in new["localGates"]]
+    assert told == [("errors", "ErrorRate", "0.05", "Absolute"), ("compared", "ErrorRate", "0.05", "Baseline")]
     assert (before["role"], before["version"], before["digest"]) == ("Previous", "0.9", OTHER)
     assert before["sources"] == OLD["sources"]
     (old,) = desk.spec("b")["models"]
