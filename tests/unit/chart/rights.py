@@ -116,7 +116,7 @@ def _of(
     here = (name, function.name)
     if here in LATER:
         return set()
-    if owner in ("self._client", "self.client", "client"):
+    if owner in ("self._client", "self._hub", "self.client", "client"):
         if method == "request":
             kinds = tuple(kind for constant, kind in CONSTANTS.items() if _mentions(function, constant))
             verb = REQUESTS[ast.literal_eval(call.args[0])]
