@@ -139,9 +139,13 @@ def measure() -> dict[str, Any]:
                 seen = until(
                     lambda version=version: any(serving(pod).get(version) for pod in pods), 120, f"{version} serves"
                 )
-                gone = until(
-                    lambda version=version: not any(version in serving(pod) for pod in pods), 180, f"{version} is gone"
-                )
+                try:
+                    gone = until(
+                        lambda version=version: not any(version in serving(pod) for pod in pods), 90, f"{version} gone"
+                    )
+                except TimeoutError:
+                    print(own.stage.kubectl.run("get", "mr,assignments", "-A", "-o", "yaml"), flush=True)
+                    raise
                 back.append(gone - seen)
                 wait("rolled back", lambda: ready(own) == "RolledBack", seconds=60)
                 print(f"{version} gone after {back[-1]:.2f} s", flush=True)
