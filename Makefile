@@ -125,6 +125,13 @@ bench-runtime: venv ## the runtime's figures, MLServer's and KServe's beside the
 	$(STEP) "bench runtime" env $(RUN) -m tests.bench.bench_runtime
 	$(STEP) "benchmark page" env $(RUN) -m tests.bench.page
 
+.PHONY: bench-release
+bench-release: venv ## a release's bytes and seconds, and 500 sites that come and go, into tests/bench/results/release.json; as root, for the shaped link
+	$(STEP) "Debian packages" env $(RUN) -m tests.cluster packages node $(PLANE_PACKAGES)
+	$(STEP) "programs for the bench" env $(RUN) -m tests.cluster build control-plane kwok
+	$(STEP) "bench release" env $(RUN) -m tests.bench.bench_release
+	$(STEP) "benchmark page" env $(RUN) -m tests.bench.page
+
 .PHONY: clean
 clean: ## remove what was built inside the tree
 	rm -rf $(VENV) build dist *.egg-info edge-runtime/*.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -18,7 +18,7 @@ from .progress import ClusterError, silent
 USER, PASSWORD = "reader", "let-me-in"
 # bcrypt of PASSWORD, the only kind that the registry takes; few rounds, since each request pays for them.
 _HTPASSWD = f"{USER}:$2b$04$8wUO7p2rgB1FdXX2l4Y5nu6LhYM0ED42ecZpUB9/Zu0RqGMPYswJ2\n"
-_LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
+_LISTENING = re.compile(r"listening on (\d+\.\d+\.\d+\.\d+:\d+)")
 
 
 class Registry:
@@ -26,6 +26,7 @@ class Registry:
     password         asks every client for USER and PASSWORD
     tokens           asks for tokens instead: realm, service, issuer and rootcertbundle, as its configuration has them
     certificate, key PEM files; None = plain http
+    address          that it listens on
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class Registry:
         tokens: Mapping[str, str] | None = None,
         certificate: Path | None = None,
         key: Path | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         ensure_packages(silent, "docker-registry")
         self.data = directory / "data"
-        http: dict[str, object] = {"addr": "127.0.0.1:0"}
+        http: dict[str, object] = {"addr": f"{address}:0"}
         if certificate is not None:
             http["tls"] = {"certificate": str(certificate), "key": str(key)}
         # JSON is YAML as well.
@@ -57,7 +59,7 @@ class Registry:
         self._file = directory / "registry.json"
         self._file.write_text(json.dumps(configuration))
         self._process: subprocess.Popen[str] | None = None
-        self.host = ""  # 127.0.0.1:PORT while it runs
+        self.host = ""  # ADDRESS:PORT while it runs
 
     def __enter__(self) -> Self:
         self.start()

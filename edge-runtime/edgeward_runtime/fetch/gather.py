@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 TOGETHER = 1 << 20  # bytes, below which a second connection is not worth it
 _LOOK = 0.1  # seconds between two looks of one that has nothing to do
+_OF_THE_STORE = ("DiskFull", "StoreUnwritable")
 _CUTS = 3  # connections in a row that may break without bringing anything, while another source goes on
 
 
@@ -224,7 +225,7 @@ class _Gathering:
             self._no_parts = True
             log.warning("source gives no parts", extra={"source": refusals.shown(worker.source.raw.address)})
         except Refusal as refusal:
-            if refusal.reason in ("DiskFull", "StoreUnwritable"):
+            if refusal.reason in _OF_THE_STORE:
                 raise
             shown = refusals.shown(worker.source.raw.address)
             log.warning("source failed", extra={"source": shown, "reason": refusal.reason, "error": refusal.message})
@@ -322,6 +323,7 @@ class _Worker:
                 if len(carry) < length:
                     break
                 if not self._chunk(chunk, carry):
+                    carry = bytearray()
                     return False
                 number, carry = number + 1, bytearray()
                 if chunk.offset + chunk.length >= self._all.end(self):
@@ -333,8 +335,14 @@ class _Worker:
 
         try:
             self._read(self.source.packed, at, stop, until, arrived, cancelled)
+        except (Refusal, NoParts) as error:
+            if isinstance(error, Refusal) and error.reason in _OF_THE_STORE:
+                raise
+            # The file itself may be there all the same.
+            self._use_packed = False
+            log.warning("no packed chunks", extra={"source": self.source.label, "error": str(error)})
         finally:
-            if carry and self._use_packed:
+            if carry:
                 self._all.carried[number] = carry
 
     def _place(self, number: int) -> tuple[int, int]:

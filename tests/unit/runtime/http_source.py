@@ -73,18 +73,28 @@ def serving() -> Iterator[Source]:
                 self.end_headers()
                 return
             offset = source.answers_from if offset and source.answers_from is not None else offset
-            self.send_response(206 if offset else 200)
-            if offset:
-                self.send_header("Content-Range", f"bytes {offset}-{len(content) - 1}/{len(content)}")
+            end = self.end(path, len(content))
+            part = bool(offset) or end < len(content)
+            self.send_response(206 if part else 200)
+            if part:
+                self.send_header("Content-Range", f"bytes {offset}-{end - 1}/{len(content)}")
             if path in source.etags:
                 self.send_header("ETag", source.etags[path])
             for name, value in source.answer_headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content) - offset))
+            self.send_header("Content-Length", str(end - offset))
             self.end_headers()
-            stop = len(content) if source.cut_after is None else min(offset + source.cut_after, len(content))
+            stop = end if source.cut_after is None else min(offset + source.cut_after, end)
             with contextlib.suppress(OSError):
                 self.write(content, offset, stop)
+
+        def do_HEAD(self) -> None:
+            content = source.files.get(self.path.partition("?")[0])
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
+            if source.ranges:
+                self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
 
         def do_POST(self) -> None:
             source.requests.append(self.path)
@@ -108,6 +118,12 @@ def serving() -> Iterator[Source]:
                 return 0
             mark = self.headers.get("If-Range")
             return 0 if mark is not None and mark != source.etags.get(path) else int(asked[6:].partition("-")[0])
+
+        def end(self, path: str, size: int) -> int:
+            last = self.headers.get("Range", "").partition("-")[2]
+            mark = self.headers.get("If-Range")
+            allowed = source.ranges and (mark is None or mark == source.etags.get(path))
+            return min(int(last) + 1, size) if allowed and last.isdigit() else size
 
         def write(self, content: bytes, start: int, stop: int) -> None:
             while start < stop:
