@@ -103,8 +103,8 @@ class World:
             decision = self.operator()
         return decision
 
-    def look(self, value: float | None, *, error: str = "", samples: int = 1000) -> None:
-        sample = Sample(at=self.now, value=value, baseline=1.0, samples=samples, error=error)
+    def look(self, value: float | None, *, error: str = "", samples: int = 1000, age: float = 0.0) -> None:
+        sample = Sample(at=self.now - age, value=value, baseline=1.0, samples=samples, error=error)
         self.verdicts = {(gate.name, ""): sample for gate in self.strategy.gates}
 
     def serving(self) -> Mapping[str, int]:

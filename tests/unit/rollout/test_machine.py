@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeward.rollout.machine import advance
-from edgeward.rollout.model import Command, Gate, Hold, Outcome, Phase, Refused, Sample, Strategy, Wave
+from edgeward.rollout.model import Command, Decision, Facts, Gate, Hold, Outcome, Phase, Refused, Sample, Strategy, Wave
 
 from .simulation import ERRORS, Site, World, town
 
@@ -469,7 +469,12 @@ strategies = st.builds(
         ]
     ),
     gates=st.sampled_from(
-        [(), (ERRORS,), (replace(ERRORS, failure_limit=1), Gate(name="late", min=0.5, initial_delay=30))]
+        [
+            (),
+            (ERRORS,),
+            (replace(ERRORS, failure_limit=1), Gate(name="late", min=0.5, initial_delay=30)),
+            (replace(ERRORS, count=0, baseline=True), Gate(name="strict", min=0.5, no_data_fails=True, interval=5.0)),
+        ]
     ),
     max_unavailable=st.sampled_from([None, 1, 2]),
     concurrent=st.sampled_from([None, 1, 2]),
@@ -487,6 +492,8 @@ events = st.one_of(
     st.tuples(st.just("dies"), st.integers(0, 6)),
     st.tuples(st.just("clock"), st.floats(-30, 120)),
     st.tuples(st.just("look"), st.sampled_from([1.0, 9.0, None, 0.2])),
+    st.tuples(st.just("late"), st.floats(0, 200)),
+    st.tuples(st.just("error"), st.none()),
     st.tuples(st.just("version"), st.sampled_from(["v1", "v2", "v3"])),
     st.tuples(st.just("command"), st.sampled_from(["pause", "promote", "abort", "retry"])),
     st.tuples(st.just("forgets"), st.none()),
@@ -513,6 +520,10 @@ def happen(world: World, kind: str, what: Any, number: int) -> None:
             world.now += what
         case "look":
             world.look(what)
+        case "late":
+            world.look(1.0, age=what)
+        case "error":
+            world.look(None, error="nobody answers")
         case "version":
             world.target = what
         case "command":
@@ -521,10 +532,34 @@ def happen(world: World, kind: str, what: Any, number: int) -> None:
             world.progress = None
 
 
+def gates_hold(facts: Facts, decision: Decision) -> None:
+    """No wave is left but through its gates, each by a look of this wave that passed; and what nobody could see is neither
+    a pass nor a way back."""
+    before, after = facts.progress, decision.progress
+    if before is None or before.target != after.target:
+        return
+    commanded = after.token != before.token
+    gates = [gate for gate in facts.strategy.gates if decision.stable is not None or not gate.baseline]
+    if after.wave > before.wave and not commanded:
+        assert after.wave == before.wave + 1 or not gates
+        looks = {one.gate: one for one in after.looks}
+        for gate in gates:
+            look = looks[gate.name]
+            assert look.outcome is Outcome.PASSED and look.looks >= max(gate.count, 1)
+            assert look.passes >= gate.passes_needed and look.failures <= gate.failure_limit
+            assert look.at >= (before.baking_since or facts.now) + gate.initial_delay
+    if after.why.startswith("gate") and after.why != before.why:
+        blamed = next(one for one in after.looks if after.why.startswith(f"gate {one.gate}"))
+        limit = next(gate for gate in facts.strategy.gates if gate.name == blamed.gate)
+        seen = [one for one in blamed.checks if one.outcome is Outcome.FAILED]
+        assert seen or limit.no_data_fails
+
+
 def check(world: World) -> None:
     """What holds after every whole step of the operator."""
     facts = world.facts()
     decision = advance(facts)
+    gates_hold(facts, decision)
     world.progress, world.stable, world.refused = decision.progress, decision.stable, decision.refused
     before = {one.name: one for one in facts.members}
     gone = {one.version for one in decision.refused}
