@@ -194,6 +194,7 @@ class Operator:
         timing: Mapping[str, float] | None = None,
         metrics: Mapping[str, Any] | None = None,
         solver: Mapping[str, float] | None = None,
+        runtime: Mapping[str, Any] | None = None,
         kubeconfig: Path | None = None,
     ) -> None:
         self._plane = plane
@@ -209,6 +210,7 @@ class Operator:
             "metrics": {**figures, **(metrics or {})},
             "timing": {**SHORT, **(timing or {})},
             "solver": dict(solver or {}),
+            "runtime": dict(runtime or {}),
         }
         self._config = plane.directory / f"{name}.json"
         self._config.write_text(json.dumps(config))
