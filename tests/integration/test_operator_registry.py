@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from edgeward.api.modelrelease import VariantMatch
+from edgeward.api.modelrelease import Track, VariantMatch
 from edgeward.fleet.model import Followed
+from edgeward.fleet.pins import asked_key
 from edgeward.hub.following import Follower
 from edgeward.registry.repository import Models, Reach, Refusal
 from tests.cluster.registry import PASSWORD, USER, Registry
@@ -45,6 +46,7 @@ class Stage:
     def __init__(self, *plain: str, timeout: float = 10.0) -> None:
         self.releases: list[dict[str, Any]] = []
         self.client = FakeClient()
+        self.pins: list[tuple[str, Track]] = []
         self.now = 0.0
         self.heard = 0
         self._loop = asyncio.Runner()
@@ -53,6 +55,7 @@ class Stage:
             releases=lambda: self.releases,
             reach=Reach(plain_http=frozenset(plain), timeout=timeout, total=timeout),
             changed=self._hear,
+            pins=lambda: self.pins,
             monotonic=lambda: self.now,
             wall=lambda: 1_800_000_000.0 + self.now,
         )
@@ -206,3 +209,34 @@ def test_tags_page_by_page(registry: Registry, monkeypatch: pytest.MonkeyPatch) 
     assert sorted(models.tags()) == [f"1.{number}.0" for number in range(5)]
     with pytest.raises(Refusal, match="NotFound"):
         Models(f"oci://{registry.host}/models/none", reach=Reach(plain_http=frozenset({registry.host}))).tags()
+
+
+def test_what_a_job_is_pinned_to(registry: Registry) -> None:
+    stage = Stage(registry.host)
+    old = push(registry.host, "models/m", FILES, version="0.9.0")
+    small = push(registry.host, "models/m", OTHER, version="0.9.0_arch-arm64")
+    by_tag = Track.model_validate({"repository": old.source, "constraint": "0.9.0"})
+    by_digest = Track.model_validate({"repository": old.source, "constraint": small.digest})
+    missing = Track.model_validate({"repository": old.source, "constraint": "0.8.0"})
+    signed = {"policy": "Require", "keys": [pair().public]}
+    unsigned = Track.model_validate({"repository": old.source, "constraint": "0.9.0", "signature": signed})
+    stage.pins = [("models", by_tag), ("models", by_digest), ("models", missing), ("other", unsigned)]
+    looked = stage.look()
+    found = looked[asked_key("models", by_tag)].found
+    assert found is not None
+    assert (found.version, found.artifact.digest) == ("0.9.0", old.digest)
+    assert [one.artifact.digest for one in found.variants] == [small.digest]
+    found = looked[asked_key("models", by_digest)].found
+    assert found is not None
+    assert (found.version, found.artifact.digest, found.variants) == ("0.9.0_arch-arm64", small.digest, ())
+    assert looked[asked_key("models", missing)].problem.startswith("NotFound")
+    assert looked[asked_key("other", unsigned)].problem.startswith("SignatureMissing")
+    # What is found stays what it is; what is not is asked for again.
+    push(registry.host, "models/m", OTHER, version="0.9.0")
+    late = push(registry.host, "models/m", FILES, version="0.8.0")
+    looked = stage.look(later=600.0)
+    kept, came = looked[asked_key("models", by_tag)].found, looked[asked_key("models", missing)].found
+    assert kept is not None and came is not None
+    assert (kept.artifact.digest, came.artifact.digest) == (old.digest, late.digest)
+    stage.pins = []
+    assert stage.look() == {}

@@ -56,7 +56,7 @@ def _ignored(path: str, why: str) -> Row:
 
 
 INFERENCE_JOB_ROWS: tuple[Row, ...] = (
-    _works("spec.model", "a pin that differs from the release is NoRunnableModel, which the planner says"),
+    _works("spec.model", "pins resolve through history, site reports and the registry; NoRunnableModel until then"),
     _works("spec.replicas", "counts over the fleet, or at each site"),
     _works("spec.replicaScope", "PerSite: each site that the job may use has its own"),
     _works("spec.scaling", "sizes the job by measured arrivals"),

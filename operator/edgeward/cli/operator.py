@@ -118,6 +118,7 @@ async def run(settings: OperatorSettings, *, kubeconfig: str | None = None) -> N
         follower = Follower(
             client=client,
             releases=lambda: cache[MODEL_RELEASES].all(),
+            pins=lambda: ((job.namespace, job.asks) for job in (hub.last.fleet.jobs if hub.last else ()) if job.asks),
             reach=settings.registries.reach(),
             changed=hub.mark,
         )

@@ -46,7 +46,8 @@ def build(
     reader: Reader | None = None,
 ) -> Fleet:
     """A Fleet of everything. `live` is by node name; a node that is not in it is unknown, not idle. `heard`: see
-    read_sites. `followed`: the last looks at repositories by namespace/name of the release.
+    read_sites. `followed`: the last looks at repositories by namespace/name of the release, and
+    at what jobs are pinned to by pins.asked_key().
 
     reader: one that is kept from call to call saves reading what has not changed; the result is the same.
     """
@@ -101,6 +102,7 @@ def build(
                     now=now,
                     settings=settings,
                     reader=reader,
+                    looked=followed or {},
                 )
                 for raw in job_list
             ),

@@ -18,6 +18,7 @@ from .lessons import lesson
 from .limits import Limits
 from .model import (
     Exclusion,
+    Followed,
     Job,
     Moves,
     Nomination,
@@ -28,6 +29,7 @@ from .model import (
     Release,
     Toleration,
 )
+from .pins import Pin, pinned
 from .pods import read_pods
 from .pools import Pooled
 from .reading import Reader, not_yet, time_of
@@ -48,6 +50,7 @@ def read_job(
     now: float,
     settings: BuildSettings,
     reader: Reader,
+    looked: Mapping[str, Followed],
 ) -> Job:
     meta = raw["metadata"]
     key = f"{meta['namespace']}/{meta['name']}"
@@ -56,7 +59,7 @@ def read_job(
     try:
         read = reader.read(InferenceJob, raw)
         problem = not_yet(reader.features(raw, read.spec).protecting) or limits.problem(read) or _unclear(read)
-        job = _readable(read, assignments, placed, releases, problem=problem, now=now, settings=settings)
+        job = _readable(read, assignments, placed, releases, problem=problem, now=now, settings=settings, looked=looked)
         return replace(job, problem=job.problem or broken.get(key))
     except ApiError as error:
         path, text = error.problems[0]
@@ -86,10 +89,13 @@ def _readable(
     problem: Problem | None,
     now: float,
     settings: BuildSettings,
+    looked: Mapping[str, Followed],
 ) -> Job:
     spec, status = job.spec, job.status
     release = releases.get(f"{job.namespace}/{spec.model.name}")
     data = spec.data
+    names_one = spec.model.version is not None or spec.model.digest is not None
+    pin = pinned(spec.model, release, looked) if names_one else Pin()
     return Job(
         namespace=job.namespace,
         name=job.name,
@@ -129,7 +135,11 @@ def _readable(
         nomination=_nomination(job),
         preempted=_preempted(job),
         model_name=spec.model.name,
-        model_digest=_wanted_digest(job, release, assignments),
+        model_digest=_wanted_digest(job, release, assignments, pin),
+        pin=pin.version,
+        pinned=names_one,
+        pin_message=pin.message,
+        asks=pin.asks,
         problem=problem,
         placed=placed,
         exclusions=exclusions(
@@ -190,19 +200,17 @@ def _explained(job: InferenceJob, placed: tuple[Placed, ...]) -> bool:
     return job.status.explanation is not None and said == {item.node for item in placed if item.replicas}
 
 
-def _wanted_digest(job: InferenceJob, release: Release | None, assignments: list[Assignment]) -> str:
-    """What the job is meant to run: its release's target when the pin allows it, else what it has been told before."""
-    pin = job.spec.model
+def _wanted_digest(job: InferenceJob, release: Release | None, assignments: list[Assignment], pin: Pin) -> str:
+    """What the job is meant to run: what it is pinned to, or its release's target, else what it has been told before."""
+    name, version, digest = job.spec.model.name, job.spec.model.version, job.spec.model.digest
+    if pin.version is not None:
+        return pin.version.digest
     target = release.target if release and not release.problem else None
-    if (
-        target
-        and (not pin.version or pin.version == target.version)
-        and (not pin.digest or pin.digest == target.digest)
-    ):
+    if target and not version and not digest:
         return target.digest
     for assignment in assignments:
         for model in assignment.spec.models:
-            if pin.name == model.name and pin.digest in (None, model.digest) and pin.version in (None, model.version):
+            if name == model.name and digest in (None, model.digest) and version in (None, model.version):
                 return model.digest
     return ""
 

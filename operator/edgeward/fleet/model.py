@@ -462,6 +462,14 @@ class Job:
     model_name: str = ""
     model_digest: str = ""
     """what the job is meant to run; empty when the release does not say yet"""
+    pin: ModelVersion | None = None
+    """the version that the job names for itself; None when it names none, or when nobody knows it"""
+    pinned: bool = False
+    """whether it names one: then it takes no part in rollouts"""
+    pin_message: str = ""
+    """why nobody knows it"""
+    asks: Track | None = None
+    """what the registry is to be asked to know it: its constraint is the tag or the digest"""
     problem: Problem | None = None
     """set when the job must not be placed; what it has stays where it is"""
     placed: tuple[Placed, ...] = ()

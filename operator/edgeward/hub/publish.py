@@ -152,7 +152,7 @@ def _of_job(
             continue
         ground = grounds.at(site, [node.name for node in nodes if node.replicas])
         has = frozenset(model.digest for model in there.spec.models) if there is not None else frozenset()
-        first = _first_model(job, known.model_digest, current, rollout)
+        first = known.pin or _first_model(job, known.model_digest, current, rollout)
         # A site that is new, or whose job names another model by now, has been told nothing of it yet.
         new = there is None or all(model.name != job.spec.model.name for model in there.spec.models)
         step = None if new else rollout.site(plan.key, site)
@@ -160,7 +160,7 @@ def _of_job(
         whole = first if new else step.version if step is not None else None
         if whole is not None and whole.variants:
             told = lowered(whole, ground, has=has)  # for the nodes that it has from now on
-        avoid = _avoided(rollout.release(f"{job.namespace}/{job.spec.model.name}"), there)
+        avoid = () if known.pinned else _avoided(rollout.release(f"{job.namespace}/{job.spec.model.name}"), there)
         nodes = tuple(_with_pool(node, known, sites.get(site), there) for node in nodes)
         most = capture.allowed_at(sites.get(site), redaction, there)
         canary = _canary(step) if step is not None else ()

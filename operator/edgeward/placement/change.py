@@ -16,6 +16,7 @@ FROM_SPEC = frozenset(
         *("node_selector", "tolerations", "architectures", "request_bytes", "response_bytes", "source_selector"),
         *("lost_after", "replace_lost", "per_site", "residency", "slo_latency", "slo_throughput", "max_drain"),
         *("min_bandwidth", "max_per_site", "min_sites", "scaling", "model_name", "model_digest", "problem"),
+        *("pin", "pinned", "pin_message", "asks"),
     }
 )
 """what a job's spec says; all else of a Job is what is known of the job that is there"""

@@ -307,7 +307,7 @@ def _say_missing(decision: Decision, ledger: Ledger) -> None:
     by_site = {need.site: need.count for need in decision.needs if need.site is not None and need.count}
     if not job.model_digest:
         decision.reason = Rejection.NO_RUNNABLE_MODEL.value
-        decision.message = f"model {job.model_name or '(none)'} has no version to run yet"
+        decision.message = job.pin_message or f"model {job.model_name or '(none)'} has no version to run yet"
     elif by_site:
         decision.reason, decision.message = missing_by_site(ask, ledger, decision.static, by_site)
     else:

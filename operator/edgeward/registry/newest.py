@@ -43,6 +43,11 @@ class Named(Protocol):
     @property
     def digest(self) -> str: ...
 
+    @property
+    def version(self) -> str:
+        """As its manifest says, "" if it does not."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -116,6 +121,18 @@ def newest(
         if current.version in tags
         else (f"{current.version}: its tag is gone", *found.passed_over),
     )
+
+
+def exact(repository: Repository, reference: str, signature: Signature | None, *, verified: Verified) -> Found:
+    """One version by its tag, with its variants, or one artifact by its digest. Raises Refusal when it is not to be had."""
+    named = repository.model(reference)
+    why = verified.holds(repository, named.digest, signature) if _required(signature) else ""
+    if why:
+        raise Refusal(step="Signature", reason=why, message=f"{reference} is not signed as asked", permanent=False)
+    if reference.startswith("sha256:"):
+        return Found(version=named.version or f"sha256-{named.digest[7:19]}", digest=named.digest)
+    variants, without = _variants(repository, reference, repository.tags(), signature, verified)
+    return Found(version=reference, digest=named.digest, variants=variants, passed_over=tuple(without))
 
 
 def _newer(version: str, *, than: str) -> bool:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeward_runtime.artifact import manifest
@@ -24,6 +24,8 @@ __all__ = ["Cancelled", "Models", "Pointed", "Reach", "Refusal"]
 _PAGE = 1000  # tags asked for at a time; a registry may give fewer
 _MAX_PAGES = 100
 _MAX_BYTES = 4 << 20  # of a page
+_VERSION = "org.opencontainers.image.version"
+_PLAIN = re.compile(r"[A-Za-z0-9]([-+._A-Za-z0-9]{0,61}[A-Za-z0-9])?")  # what a release takes for a version
 _NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
 
 
@@ -46,7 +48,8 @@ class Pointed:
     """What a tag or a digest names."""
 
     digest: str
-    content: bytes = field(repr=False)
+    version: str = ""
+    """as the manifest says"""
 
 
 class Models:
@@ -102,8 +105,8 @@ class Models:
         digest, content = found
         if reference.startswith("sha256:") and digest != reference:
             raise refusals.mismatch(self.address, f"gives {digest} for {reference}")
-        manifest.parse(content, max_bytes=2**63)
-        return Pointed(digest=digest, content=content)
+        said = manifest.parse(content, max_bytes=2**63).annotations.get(_VERSION, "")
+        return Pointed(digest=digest, version=said if _PLAIN.fullmatch(said) else "")
 
     def check_signed(self, digest: str, by: Sequence[str]) -> None:
         """Returns if one of the keys (public, PEM) has signed it; else Refusal SignatureMissing, SignatureInvalid or

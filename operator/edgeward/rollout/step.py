@@ -154,7 +154,7 @@ def step(fleet: Fleet) -> RolloutStep:
 
 def _wants_target(job: Job | None, release: Release) -> bool:
     """A job with a problem may want it: what its spec says cannot be told, so it is not called done."""
-    if job is None:
+    if job is None or job.pinned:
         return False
     target = _target(release)
     return job.problem is not None or target is None or job.model_digest == target.digest
@@ -273,7 +273,9 @@ def _unknown_zone(name: str) -> str:
 
 def _takes_part(job: Job | None, release: Release) -> bool:
     target = _target(release)
-    return job is not None and job.problem is None and target is not None and job.model_digest == target.digest
+    if job is None or job.pinned or job.problem is not None:
+        return False
+    return target is not None and job.model_digest == target.digest
 
 
 def _release(
@@ -341,7 +343,11 @@ def _site(
     problem = job.problem if job else None
     # A job whose pin does not match the target keeps what it was told; see edgeward.fleet.build. So does one with a
     # problem: its Assignments are left alone.
-    if target is not None and not held and not problem and job is not None and job.model_digest == target.digest:
+    if job is not None and job.pinned:
+        # What it names, whatever the release does; what it has while nobody knows what it names.
+        if job.pin is not None and not problem:
+            told, version = lowered(job.pin, ground, has=at_site(models)), job.pin
+    elif target is not None and not held and not problem and job is not None and job.model_digest == target.digest:
         told, version = lowered(target, ground, has=at_site(models)), target
     return _state(models, release, connected, told=told, version=version, ground=ground, problem=problem)
 

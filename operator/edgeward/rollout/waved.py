@@ -15,6 +15,7 @@ from edgeward.api.modelrelease import (
 from edgeward.api.modelrelease import Wave as AskedWave
 from edgeward.fleet import windows
 from edgeward.fleet.model import Fleet, ModelVersion, Release, Site, SiteModels
+from edgeward.fleet.pins import finished
 from edgeward.rollout import gated, recall
 from edgeward.rollout.model import (
     Command,
@@ -155,23 +156,9 @@ def _wave(asked: AskedWave) -> Wave:
 def _stable(release: Release, known: Mapping[str, ModelVersion]) -> str | None:
     """The last version that finished. Before the history knows it: the one that status calls current."""
     if release.history:
-        return _finished(release, release.history[0]).identity
+        return finished(release, release.history[0]).identity
     current = release.current
     return current.identity if current is not None and current.identity in known else None
-
-
-def _finished(release: Release, one: ReleasedVersion) -> ModelVersion:
-    return ModelVersion(
-        name=release.name,
-        version=one.version,
-        digest=one.digest,
-        sources=tuple(one.sources),
-        parameters=dict(one.parameters),
-        signature=one.signature,
-        pull_secret=one.pull_secret or "",
-        pace=release.target.pace if release.target else "",
-        variants=tuple(one.variants),
-    )
 
 
 def versions(release: Release, grounds: Grounds) -> Mapping[str, ModelVersion]:
@@ -179,7 +166,7 @@ def versions(release: Release, grounds: Grounds) -> Mapping[str, ModelVersion]:
     where nobody remembers the version that it is of, it counts as one."""
     found = {} if release.target is None else {release.target.identity: release.target}
     for one in release.history:
-        version = _finished(release, one)
+        version = finished(release, one)
         found.setdefault(version.identity, version)
     for models in release.sites:
         for told in (models.told, models.beside):
@@ -339,7 +326,7 @@ def way_back(
     gone = {one.version for one in decision.refused} | {told.identity}
     if told.identity == decision.progress.target and decision.stable not in (None, *gone):
         return known.get(decision.stable or "")
-    past = [_finished(release, one) for one in release.history]
+    past = [finished(release, one) for one in release.history]
     at = next((number for number, one in enumerate(past) if one.identity == told.identity), -1)
     return next((one for one in past[at + 1 :] if one.identity not in gone), None)
 
@@ -347,7 +334,7 @@ def way_back(
 def history(stable: ModelVersion | None, release: Release, *, now: float) -> tuple[ReleasedVersion, ...]:
     """The versions that finished, the newest first. `stable`: the one that has finished by now."""
     before = release.history
-    if stable is None or not stable.sources or (before and _finished(release, before[0]).identity == stable.identity):
+    if stable is None or not stable.sources or (before and finished(release, before[0]).identity == stable.identity):
         return before
     newest = ReleasedVersion(
         version=stable.version,

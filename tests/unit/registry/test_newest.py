@@ -22,6 +22,7 @@ def digest(text: str) -> str:
 @dataclass(frozen=True)
 class Named:
     digest: str
+    version: str = ""
 
 
 @dataclass
