@@ -107,7 +107,7 @@ class Runtimes:
         answers = await self._scraper.ask([pod for pod in pods if self._can_answer(pod)])
         # While the hub watches, the site judges by what it reports: then both see the same, and the hub knows why.
         reports = self._watches.look(raw, every, answers)
-        asked_for = self._judged(raw, every, answers, reports)
+        asked_for = self._judged(raw, every, answers, reports) or 0.0
         # A runtime that does not answer this once keeps its last word; the pod's own Ready says whether it lives.
         alive = {pod["metadata"]["uid"] for pod in pods}
         answers = {**{uid: said for uid, said in looked.answers.items() if uid in alive}, **answers}
@@ -117,7 +117,9 @@ class Runtimes:
         news = _said(answers) != _said(looked.answers) or (waited and moved != looked.moved)
         longest, shortest = self._settings.settled_poll, self._settings.unsettled_poll
         looked.pause = longest if settled else shortest if news else min(max(looked.pause * 1.5, shortest), longest)
-        looked.next = min(self._clock() + looked.pause, self._watches.due(name) or math.inf, asked_for or math.inf)
+        looked.next = min(self._clock() + looked.pause, self._watches.due(name) or math.inf)
+        if self._clock() < asked_for:  # one that has passed waits for something else
+            looked.next = min(looked.next, asked_for)
         looked.answers = answers
         if news:
             looked.moved, looked.moved_at = moved, self._clock()
