@@ -282,12 +282,18 @@ class Agent:
     ) -> float | None:
         """A look at the runtimes of an Assignment: the site may go back because of it. When it wants the next one."""
         name = raw["metadata"]["name"]
+        seen = [looked(pod, answers) for pod in pods]
+        models = raw["spec"].get("models") or []
+        if not any(model.get("localGates") for model in models):
+            self._fallbacks.note(name, [model["digest"] for model in models], seen, at=self._clock())
+            return None
         assignment = _read(raw)
         if assignment is None:
             return None
         known = self._remembered(assignment)
-        seen = [looked(pod, answers) for pod in pods]
-        found = self._fallbacks.look(assignment, seen, known, at=self._clock(), judge=judge)
+        config = self._cache[CONFIG_MAPS].get(f"{assignment.spec.job.namespace}/{config_name(assignment)}")
+        waiting = activation.waiting(assignment, told=told_models(config))
+        found = self._fallbacks.look(assignment, seen, known, at=self._clock(), judge=judge, waiting=waiting)
         for one in found:
             log.warning("assignment %s: back from %s by itself: %s", name, one.version, one.reason)
         if found:
@@ -326,16 +332,24 @@ class Agent:
                     entries[key] = now
             if entries:
                 body = memory.written(config, site=spec.site, namespace=self._settings.namespace, entries=entries)
-                self._cache[CONFIG_MAPS].put(await self._client.apply(CONFIG_MAPS, body, manager=MANAGER))
+                try:
+                    self._cache[CONFIG_MAPS].put(await self._client.apply(CONFIG_MAPS, body, manager=MANAGER))
+                except ApiError as error:
+                    if not error.invalid:
+                        raise
+                    # What serves must not wait for what is remembered; the gates of this process hold all the same.
+                    log.error("the memory of site %s cannot be written: %s", spec.site, error)
+                    return
         known.gates = known.gates[len(gates) :]
 
     # What an Assignment wants ------------------------------------------------------------------------------------
 
     def _children(self, assignment: Assignment, ways: Mapping[str, Way]) -> list[Child]:
         namespace = assignment.spec.job.namespace
-        gone = fallen(self._remembered(assignment))
+        config = self._cache[CONFIG_MAPS].get(f"{namespace}/{config_name(assignment)}")
+        gone = fallen((*self._remembered(assignment), *self._of(assignment.name).gates))
         if gone:
-            models = without(assignment.spec.models, gone)
+            models = without(assignment.spec.models, gone, present=told_models(config))
             spec = assignment.spec.model_copy(update={"models": models})
             assignment = assignment.model_copy(update={"spec": spec})
         return children(
@@ -343,7 +357,7 @@ class Agent:
             tiers=self._tiers(assignment),
             settings=self._settings,
             persistent=bool(self._persistent),
-            config=self._cache[CONFIG_MAPS].get(f"{namespace}/{config_name(assignment)}"),
+            config=config,
             now=self._clock(),
             deployments=[
                 self._cache[DEPLOYMENTS].get(f"{namespace}/{placement_name(assignment, node.name)}")

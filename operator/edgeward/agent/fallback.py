@@ -8,7 +8,7 @@ is started again in the middle asks anew. Its verdict is kept in the site's memo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from edgeward.api.assignment import AssignedModel, Assignment, Counters, LocalGate, RefusedHere
@@ -60,13 +60,22 @@ class Fallbacks:
         """When the runtimes of an Assignment should be looked at again (Unix seconds); None: no gate asks."""
         site = self._sites.get(name)
         found = [
-            (trial.begun if look is None or not look.checks else look.at) + gate.interval
+            look.at + gate.interval
+            if look is not None and look.checks
+            else (trial.serves_since or trial.begun) + max(gate.initial_delay, gate.interval)
             for trial in (site.trials.values() if site else ())
             if not trial.over
             for gate in map(_gate, trial.pair.new.local_gates)
             for look in (trial.looks.get(gate.name),)
         ]
         return min(found, default=None)
+
+    def note(self, name: str, wanted: Sequence[str], pods: Sequence[Looked], *, at: float) -> None:
+        """A look at all pods of an Assignment without gates: what the version does now, a later one may be held to. wanted:
+        digests."""
+        site = self._sites.setdefault(name, _Site())
+        site.trials.clear()
+        site.tally.look(pods, at=at, wanted=wanted)
 
     def look(
         self,
@@ -76,11 +85,13 @@ class Fallbacks:
         *,
         at: float,
         judge: bool = True,
+        waiting: Collection[str] = (),
     ) -> list[RefusedHere]:
         """A look at all pods of an Assignment: the versions that the site goes back from because of it.
 
         known: what the site remembers already; what it went back from is not asked about again. judge: whether its gates
-        are asked at this look.
+        are asked at this look. waiting: identities of versions that wait on the disks for their moment: they have done
+        nothing yet that they could be judged by.
         """
         site = self._sites.setdefault(assignment.name, _Site())
         wanted = [model.digest for model in assignment.spec.models if model.role != "Previous"]
@@ -89,7 +100,10 @@ class Fallbacks:
         present = {
             pair.new.name: pair
             for pair in pairs(assignment.spec.models)
-            if pair.back is not None and pair.new.local_gates and identity(pair.new) not in gone
+            if pair.back is not None
+            and pair.new.local_gates
+            and identity(pair.new) not in gone
+            and identity(pair.new) not in waiting
         }
         for name in site.trials.keys() - present.keys():
             del site.trials[name]

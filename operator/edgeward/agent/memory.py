@@ -31,6 +31,8 @@ MOST = 10
 GATE = "Gate"
 OF_THE_SITE = ("Load", "Schema", "Golden", "Warm", "Mirror")
 """steps whose refusal says something of the version; the others want for its bytes or a signature, and are tried again"""
+LONGEST_REASON = 300
+"""characters, so that the memory of some hundred models fits into one object"""
 _DIGEST = len("sha256:") + 64
 
 
@@ -163,7 +165,7 @@ def _of_release(avoid: Iterable[AvoidedVersion], told: Iterable[AssignedModel]) 
             digest=one.identity[:_DIGEST],
             version=one.version,
             scope="Release",
-            reason=one.reason,
+            reason=one.reason[:LONGEST_REASON],
             attempt=one.attempt,
             at=one.at,
         )
@@ -193,7 +195,7 @@ def refused(model: AssignedModel, *, step: str, reason: str, at: str) -> Refused
         version=model.version,
         scope="Site",
         step=step,
-        reason=reason[:1024],
+        reason=reason[:LONGEST_REASON],
         attempt=model.attempt,
         at=at,
     )

@@ -7,8 +7,9 @@ only stay on their disks, so that the way back needs no network.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from edgeward.api.assignment import AssignedModel
 from edgeward.fleet.model import ModelVersion
@@ -45,18 +46,50 @@ def pairs(models: Iterable[AssignedModel]) -> list[Pair]:
     return found
 
 
-def without(models: Iterable[AssignedModel], fallen: Collection[str]) -> tuple[AssignedModel, ...]:
-    """The models with the way back in the place of each new one that the site went back from. fallen: identities."""
+def without(
+    models: Iterable[AssignedModel], fallen: Collection[str], *, present: Iterable[Mapping[str, Any]] = ()
+) -> tuple[AssignedModel, ...]:
+    """The models with the way back in the place of each new one that the site went back from.
+
+    fallen: identities. present: the entries of the models.json that there is now. Where the hub names no way back any more
+    (the version has finished elsewhere), or one that the site went back from as well, the pods keep what they serve.
+    """
     result = tuple(models)
+    here = list(present)
     for pair in pairs(result):
-        if pair.back is None or identity(pair.new) not in fallen:
+        if identity(pair.new) not in fallen:
+            continue
+        named = [pair.back] if pair.back is not None and identity(pair.back) not in fallen else []
+        served = [one for one in map(_read, here) if one is not None and one.name == pair.new.name]
+        back = next((one for one in (*named, *served) if identity(one) not in fallen), pair.back)
+        if back is None:
             continue
         others = [one for one in result if one.name != pair.new.name]
-        back = pair.back.model_copy(
+        back = back.model_copy(
             update={"role": STABLE, "traffic": None, "mirror": None, "activation": None, "local_gates": ()}
         )
         result = (*others, back)
     return result
+
+
+def _read(entry: Mapping[str, Any]) -> AssignedModel | None:
+    """What stands in a models.json as Stable, as the hub once told it; None for anything else."""
+    if entry.get("role", STABLE) != STABLE:
+        return None
+    try:
+        return AssignedModel.model_validate(
+            {
+                "name": entry["name"],
+                "version": entry["version"],
+                "digest": entry["digest"],
+                "sources": entry["sources"],
+                "parameters": entry.get("parameters", {}),
+                "attempt": entry.get("attempt", 0),
+                **({"signature": entry["signature"]} if "signature" in entry else {}),
+            }
+        )
+    except (KeyError, ValueError):
+        return None
 
 
 def kept(models: Iterable[AssignedModel]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from edgeward.agent.agent import Agent
+from edgeward.api.assignment import RefusedHere
 from edgeward.cluster.client import ApiError
 from edgeward.cluster.resources import ASSIGNMENTS, CONFIG_MAPS, NODES, PODS, Object, Resource
 from tests.unit.fleet.objects import Raw, assignment, node
@@ -163,5 +164,51 @@ def test_it_goes_back_while_the_hub_is_away_and_says_so_when_it_is_there() -> No
         agent._cache[ASSIGNMENTS].put(api.raw)
         await agent.reconcile(NAME)
         assert served(api) == [("2", "Stable", 1)]
+
+    asyncio.run(story())
+
+
+def test_a_memory_that_cannot_be_written_holds_up_nothing() -> None:
+    async def story() -> None:
+        api = Kept(assigned(localGates=[GATE]))
+        agent = the_agent(api)
+        await both(agent)
+        whole = api.apply
+
+        async def apply(resource: Resource, body: Object, **more: Any) -> Object:
+            if "edgeward-memory" in body["metadata"]["name"]:
+                raise ApiError(422, "RequestEntityTooLarge", "too long")
+            return await whole(resource, body, **more)
+
+        api.apply = apply  # type: ignore[method-assign]
+        (model,) = [one for one in agent._cache[ASSIGNMENTS].all()[0]["spec"]["models"] if one["version"] == "2"]
+        verdict = {"identity": model["digest"], "digest": model["digest"], "version": "2", "scope": "Site", "at": AT}
+        agent._of(NAME).gates.append(RefusedHere.model_validate({**verdict, "step": "Gate", "reason": "gate errors"}))
+        await agent.reconcile(NAME)
+        assert served(api) == [("1", "Stable", 0)] and memory_of(api) == []
+        api.apply = whole  # type: ignore[method-assign]
+        await both(agent)
+        assert [one["step"] for one in memory_of(api)] == ["Gate"] and agent._of(NAME).gates == []
+
+    asyncio.run(story())
+
+
+def test_once_the_version_has_finished_elsewhere_the_site_that_went_back_stays_there() -> None:
+    async def story() -> None:
+        api = Kept(assigned(localGates=[GATE]))
+        agent = the_agent(api)
+        await both(agent)
+        verdict = {"identity": NEW, "digest": NEW, "version": "2", "scope": "Site", "at": AT}
+        agent._of(NAME).gates.append(RefusedHere.model_validate({**verdict, "step": "Gate", "reason": "gate errors"}))
+        await both(agent)
+        assert served(api) == [("1", "Stable", 0)]
+        finished = assigned(version="600")
+        finished["spec"]["models"] = finished["spec"]["models"][:1]
+        api.raw = finished
+        agent._cache[ASSIGNMENTS].put(finished)
+        config = next(one for key, one in api.bodies.items() if "models.json" in (one.get("data") or {}))
+        assert agent._cache[CONFIG_MAPS].get(f"shop/{config['metadata']['name']}") is not None
+        await both(agent)
+        assert served(api) == [("1", "Stable", 0)]
 
     asyncio.run(story())

@@ -35,11 +35,12 @@ class Site:
         self.wanted = assigned(*gates, **more)
         self.known: tuple[RefusedHere, ...] = ()
         self.now = 1_800_000_000.0
+        self.waiting: set[str] = set()
 
     def look(self, *pods: Looked, after: float = 10.0) -> list[str]:
         """Why it goes back at this look."""
         self.now += after
-        found = self.fallbacks.look(self.wanted, pods, self.known, at=self.now)
+        found = self.fallbacks.look(self.wanted, pods, self.known, at=self.now, waiting=self.waiting)
         self.known = memory.after(self.known, self.wanted, "m", said=(), gates=found)
         return [one.reason for one in found]
 
@@ -62,6 +63,17 @@ def test_errors_of_the_new_version_take_the_site_back_once(back: str) -> None:
     assert site.look(serving(200, 90, old=50)) == ["gate errors: 0.45, allowed is at most 0.1"]
     assert site.look(serving(300, 190, old=50)) == []
     assert memory.fallen(site.known) == {NEW}
+
+
+def test_restarts_while_the_new_version_waits_for_its_moment_are_not_its_own() -> None:
+    site = Site(CRASHES)
+    site.waiting = {NEW}
+    for restarts in (0, 3, 6):
+        assert site.look(a_pod(said=None, restarts=restarts)) == []
+    site.waiting = set()
+    assert site.look(serving(0, restarts=6)) == []
+    assert site.look(serving(0, restarts=7)) == []
+    assert site.look(serving(0, restarts=9)) != []
 
 
 def test_what_the_old_version_did_is_not_held_against_the_new_one() -> None:
@@ -141,6 +153,24 @@ def test_the_next_look_is_asked_for_in_time() -> None:
     assert site.fallbacks.due("signs-edge") is None
 
 
+def test_where_it_is_not_to_judge_it_counts_all_the_same() -> None:
+    """While the hub watches, only at the looks that are reported."""
+    site = Site(ERRORS)
+    site.look(loading())
+    for number in (50, 100):
+        said = serving(number, number)
+        site.now += 10
+        assert site.fallbacks.look(site.wanted, [said], (), at=site.now, judge=False) == []
+    assert site.look(serving(100, 100)) == ["gate errors: 1, allowed is at most 0.1"]
+
+
+def test_the_first_look_is_asked_for_after_the_warm_up() -> None:
+    site = Site({**ERRORS, "initialDelay": "60s"})
+    site.look(loading())
+    site.look(serving(1))
+    assert site.fallbacks.due("signs-edge") == site.now + 60
+
+
 def test_the_way_back_takes_the_place_of_the_new_one_and_its_bytes_stay() -> None:
     for back in ("Previous", "Stable"):
         models = assigned(ERRORS, back=back).spec.models
@@ -151,3 +181,21 @@ def test_the_way_back_takes_the_place_of_the_new_one_and_its_bytes_stay() -> Non
     assert kept(assigned(ERRORS, back="Stable").spec.models) == ()
     alone = assigned(ERRORS, back="").spec.models
     assert without(alone, {NEW}) == alone, "nothing else could serve"
+
+
+def test_where_the_hub_names_no_way_back_any_more_the_pods_keep_what_they_serve() -> None:
+    """The version has finished elsewhere: this site must not begin with what it went back from."""
+    signature = {"policy": "Require", "keys": ["a key"]}
+    entry = {"name": "m", "version": "1", "digest": OLD, "sources": ["https://m/1"], "signature": signature}
+    alone = assigned(back="").spec.models
+    (only,) = without(alone, {NEW}, present=[entry])
+    assert (only.version, only.digest, only.sources) == ("1", OLD, ("https://m/1",))
+    assert only.signature is not None and only.signature.keys == ("a key",)
+    for useless in ({**entry, "role": "Staged"}, {**entry, "name": "n"}, {**entry, "digest": NEW}, {"name": "m"}):
+        assert without(alone, {NEW}, present=[useless]) == alone
+    # Both that the hub names were refused here: what serves is neither.
+    third = {**entry, "version": "0", "digest": "sha256:" + "c" * 64}
+    (kept_on,) = without(assigned(ERRORS).spec.models, {NEW, OLD}, present=[third])
+    assert kept_on.version == "0"
+    (better_than_none,) = without(assigned(ERRORS).spec.models, {NEW, OLD}, present=[])
+    assert better_than_none.digest == OLD
