@@ -14,6 +14,8 @@ from edgeward.api.assignment import AssignedModel, Assignment, ModelStatus
 from edgeward.fleet import windows
 from edgeward.fleet.model import parameters_hash
 
+from .wanted import identity
+
 STAGED = "Staged"
 
 
@@ -57,6 +59,18 @@ def parts(assignment: Assignment, *, told: Iterable[Mapping[str, Any]], now: flo
             result.append(Part(before, "Stable"))
         result.append(_waiting(model, present))
     return Parts(tuple(result), next=min(moments, default=None))
+
+
+def waiting(assignment: Assignment, *, told: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Identities of the versions that have not begun: no pod was told to load them."""
+    present = list(told)
+    return frozenset(
+        identity(model)
+        for model in assignment.spec.models
+        if model.activation is not None
+        and present
+        and not any(one.get("role") != STAGED and _is(model, one) for one in present)
+    )
 
 
 def _waiting(model: AssignedModel, present: Sequence[Mapping[str, Any]]) -> Part:

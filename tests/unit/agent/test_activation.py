@@ -99,6 +99,14 @@ def test_other_parameters_alone_wait_as_well():
     ]
 
 
+def test_what_waits_has_done_nothing_that_it_could_be_judged_by():
+    assignment = told(models=list(WAITS))
+    assert activation.waiting(assignment, told=document(OLD, now=AT - 1)["models"]) == {NEW["digest"]}
+    assert activation.waiting(assignment, told=document(*WAITS, now=AT - 1)["models"]) == {NEW["digest"]}
+    assert not activation.waiting(assignment, told=document(*WAITS, now=AT)["models"])
+    assert not activation.waiting(told(models=[OLD]), told=document(OLD, now=AT)["models"])
+
+
 def test_without_its_config_map_a_site_goes_by_what_its_pods_serve():
     assignment = told(models=list(WAITS))
     served = {"name": "m", "version": "1.2", "digest": NEW["digest"], "serving": True, "parameters": ""}
