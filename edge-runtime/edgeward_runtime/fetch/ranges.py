@@ -21,7 +21,6 @@ _LONG_ENOUGH = 2.0  # seconds that a part should take: of that, the time of a re
 _MEASURE = 2.0  # seconds that both are watched, before the slower one rests
 _SETTLE = 0.5  # seconds until what it had asked for is out of the pipe
 _REST = 1.5  # seconds that it rests altogether
-_GAIN = 1.1  # both have to be that much faster than one alone
 _AT_ONCE = 2
 _MEMORY = 3.0  # seconds that a rate looks back
 
@@ -51,9 +50,10 @@ class _Source:
 
 @dataclass(slots=True)
 class _Probe:
-    """Who rests, and what the other had given when it was alone; `together` in bytes/s."""
+    """Who rests, and what the other had given when it was alone. Bytes/s while both played: the other's, and both."""
 
     resting: Who
+    beside: float
     together: float
     begun: float
     alone_from: tuple[float, int] | None = None
@@ -70,7 +70,7 @@ class Ranges:
     _sources: dict[Who, _Source] = field(init=False, default_factory=dict)
     _benched: Who | None = field(init=False, default=None)
     _probe: _Probe | None = field(init=False, default=None)
-    _watched: tuple[float, int] | None = field(init=False, default=None)
+    _watched: tuple[float, dict[Who, int]] | None = field(init=False, default=None)  # since when, and what they had given
 
     def __post_init__(self) -> None:
         self._free = sorted((start, end) for start, end in self.missing if start < end)
@@ -174,16 +174,20 @@ class Ranges:
         both = [self._sources[one] for one in pair]
         if not all(one.part is not None and one.recent for one in both):
             return
-        total = sum(one.total for one in both)
         if self._watched is None:
-            self._watched = now, total
-            return
+            # Both have begun; what their first bytes waited for is past a little later.
+            self._watched = now + _SETTLE, {}
         since, before = self._watched
+        if not before:
+            if now >= since:
+                self._watched = now, {one: self._sources[one].total for one in pair}
+            return
         left = sum(end - start for start, end in self._free)
-        together = (total - before) / max(now - since, 1e-9)
+        rates = {one: (self._sources[one].total - before[one]) / max(now - since, 1e-9) for one in pair}
+        together = sum(rates.values())
         if now - since < _MEASURE or left < together * 4 * _REST:
             return  # near the end it would not pay any more
-        self._probe = _Probe(resting=pair[0], together=together, begun=now)
+        self._probe = _Probe(resting=pair[0], beside=rates[pair[1]], together=together, begun=now)
         resting = self._sources[pair[0]].part
         if resting is not None:
             # It may end where it is, or with the chunk that it is in.
@@ -203,7 +207,8 @@ class Ranges:
         if now - probe.begun < _REST or now <= since:
             return
         alone = (given - before) / (now - since)
-        self.shared = alone * _GAIN >= probe.together
+        # On a link of its own it gives what it gave, on a shared one all that both did.
+        self.shared = alone > (probe.beside + probe.together) / 2
         if self.shared:
             self._benched = probe.resting
         self._probe = None
