@@ -179,7 +179,8 @@ def _of_job(
         )
         if known.problem is None:
             models = guarded(wanted.models, step, there, assigned=_assigned)
-            watch = step.watch if step is not None else None
+            # Never both: a change of pods and the model's rollout do not interleave.
+            watch = (step.watch if step is not None else None) or (pods.watch.get(site) if pods is not None else None)
             wanted = wanted.model_copy(update={"avoid": avoid, "models": models, "watch": watch})
         if there is not None and _same(there.spec, wanted):
             continue

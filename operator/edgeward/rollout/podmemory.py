@@ -11,8 +11,10 @@ from pydantic import ValidationError
 
 from edgeward.api.common import format_time, parse_time, to_dict
 from edgeward.api.inferencejob import Priority, Resources, Toleration
+from edgeward.api.modelrelease import GateStatus
 from edgeward.fleet.model import Job
 from edgeward.fleet.podspec import PodSpec
+from edgeward.rollout import gated
 from edgeward.rollout.model import Decision, Hold, Phase, Progress, Refused
 
 MOST_REFUSED = 3
@@ -42,6 +44,7 @@ def recalled(said: Mapping[str, Any]) -> Memory | None:
                 token=str(said.get("token", "")),
                 attempt=int(said.get("attempt", 0)),
                 why=str(said.get("why", "")),
+                looks=gated.looks(GateStatus.model_validate(one) for one in said.get("gates", ())),
             ),
             waits_for=str(said.get("waitsFor", "")),
             finished=_spec(spec) if spec is not None else None,
@@ -69,6 +72,7 @@ def told(decision: Decision, finished: PodSpec | None) -> Mapping[str, Any]:
         "attempt": progress.attempt,
         "why": progress.why[:1024],
         "waitsFor": decision.waits_for[:1024],
+        "gates": [to_dict(one) for one in gated.statuses(progress)],
         "finished": _told(finished) if finished is not None else None,
         "refused": [
             {"target": one.version, "reason": one.reason[:512], "at": format_time(one.at), "attempt": one.attempt}
@@ -89,7 +93,8 @@ def turned(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     is known as well from what its sites run."""
     if not before and after.get("phase") == Phase.DONE:
         return False
-    return {**before, "waitsFor": ""} != {**after, "waitsFor": ""}
+    measured = {"waitsFor": "", "gates": []}
+    return {**before, **measured} != {**after, **measured}
 
 
 def on_its_way(job: Job) -> str:

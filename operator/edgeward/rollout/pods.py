@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgeward.api.assignment import Watch
 from edgeward.fleet import windows
 from edgeward.fleet.model import Fleet, Job, Release, Site
 from edgeward.fleet.podspec import JobPods, PodSpec
-from edgeward.rollout import podmemory, waved
+from edgeward.rollout import podgates, podmemory, waved
 from edgeward.rollout.machine import advance
 from edgeward.rollout.model import Facts, Member, Phase, Strategy
 from edgeward.rollout.podmemory import Memory
@@ -29,6 +30,8 @@ class JobPodStep:
     """for status.podRollout; empty: nothing"""
     waits_for: str = ""
     """what a site waits for, of a job whose change is not everywhere; empty when nothing is held back"""
+    watch: Mapping[str, Watch] = field(default_factory=dict)
+    """by site, what is to be reported while a wave bakes"""
     paused: bool = False
     """spec.paused of its release holds it"""
 
@@ -66,7 +69,10 @@ def _of_job(
     if memory is not None and memory.finished is not None:
         known[memory.finished.identity] = memory.finished
     known[wanted.identity] = wanted
-    decision = advance(_facts(job, pods, release, memory, sites, now, rollout))
+    before = memory.progress if memory is not None else None
+    round_ = podgates.round_of(job.key, pods.sites, release, before, target=wanted.identity)
+    decision = advance(_facts(job, pods, release, memory, sites, now, rollout, round_))
+    round_ = podgates.round_of(job.key, pods.sites, release, decision.progress, target=wanted.identity)
     stable = known.get(decision.stable) if decision.stable is not None else None
     told = {name: known[said.version] for name, said in decision.told.items() if said.version is not None}
     on_its_way = decision.progress.phase is not Phase.DONE
@@ -75,6 +81,7 @@ def _of_job(
         first=stable or wanted,
         remembered=podmemory.told(decision, stable),
         waits_for=(decision.waits_for or decision.progress.why) if on_its_way else "",
+        watch=podgates.watches(round_),
         paused=on_its_way and release.paused,
     )
 
@@ -108,9 +115,12 @@ def _facts(
     sites: Mapping[str, Site],
     now: float,
     rollout: RolloutStep,
+    round_: podgates.PodRound,
 ) -> Facts:
     assert release.rollout is not None
-    asked = waved.strategy(release.rollout, gates=(), automatic=release.automatic_rollback, paused=release.paused)
+    asked = waved.strategy(
+        release.rollout, gates=round_.gates, automatic=release.automatic_rollback, paused=release.paused
+    )
     members = tuple(
         Member(
             name=one.site,
@@ -133,6 +143,7 @@ def _facts(
         strategy=_of_pods(asked),
         members=members,
         progress=memory.progress if memory is not None else None,
+        samples=podgates.samples(round_, memory.progress if memory is not None else None, sites, pods.sites),
         refused=memory.refused if memory is not None else (),
         command=waved.command(pods.command),
         comes_after=_model_on_its_way(release, rollout),
@@ -140,9 +151,8 @@ def _facts(
 
 
 def _of_pods(asked: Strategy) -> Strategy:
-    """Old and new pods answer side by side while a site changes, so there is no share of the traffic to choose; and they
-    serve the same digest, by which the samples of the gates are told apart."""
-    return replace(asked, waves=tuple(replace(one, traffic=None, mirror=0) for one in asked.waves), gates=())
+    """Old and new pods answer side by side while a site changes: there is no share of the traffic to choose."""
+    return replace(asked, waves=tuple(replace(one, traffic=None, mirror=0) for one in asked.waves))
 
 
 def _model_on_its_way(release: Release, rollout: RolloutStep) -> str:

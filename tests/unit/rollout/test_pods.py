@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from edgeward.api.assignment import Counters
+from edgeward.api.common import format_time
 from edgeward.api.inferencejob import Resources
-from edgeward.api.modelrelease import Rollout, RolloutStatus, Window
+from edgeward.api.modelrelease import Gate, Rollout, RolloutStatus, Window
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, Site, SiteModels
 from edgeward.fleet.podspec import JobPods, PodSpec, SitePods
 from edgeward.rollout import podmemory, pods
@@ -40,6 +42,7 @@ class Town:
         self.now = 1000.0
         self.command = ""
         self.problem: Problem | None = None
+        self.counters: dict[str, tuple[Counters, ...]] = {}
 
     def fleet(self) -> Fleet:
         asked = JobPods(
@@ -53,7 +56,15 @@ class Town:
         releases = ()
         if self.release is not None:
             served = tuple(
-                SiteModels("shop/signs", name, told, (ServedModel(told.digest, told.version, serving=True),), 1, 1)
+                SiteModels(
+                    "shop/signs",
+                    name,
+                    told,
+                    (ServedModel(told.digest, told.version, serving=True),),
+                    1,
+                    1,
+                    counters=self.counters.get(name, ()),
+                )
                 for name, told in self.models.items()
             )
             releases = (replace(self.release, sites=served),)
@@ -281,3 +292,84 @@ def test_the_models_rollout_waits_for_a_change_of_pods_that_has_begun() -> None:
         town.step()
         town.now += 61
     assert town.versions() == {"2"}
+
+
+GATES = (
+    Gate(name="errors", builtin="ErrorRate", compare="Baseline", max="1.5", interval="30s", min_samples=10),
+    Gate(name="alike", builtin="Agreement", min="0.9"),
+    Gate(name="asked", query="up", max="1"),
+)
+
+
+class Watched(Town):
+    """Each site that is watched reports what it was told to, with so many errors of 100 requests."""
+
+    def report(self, said: JobPodStep, **errors: int) -> None:
+        for name, watch in said.watch.items():
+            counted = Counters(
+                digest=V1.digest, requests=100, errors=errors.get(name, 1), since=watch.since, at=format_time(self.now)
+            )
+            self.counters[name] = (counted,)
+
+
+def baking(**errors: int) -> tuple[Watched, JobPodStep]:
+    town = Watched(gates=GATES)
+    town.begun()
+    town.step()
+    town.change()
+    said = town.step()
+    assert (town.phase, len(town.told())) == ("Baking", 1)
+    town.now += 40
+    town.report(said, **{name: errors.get("new" if name in town.told() else "old", 1) for name in "abcd"})
+    return town, said
+
+
+def test_the_waves_sites_are_held_against_those_whose_turn_has_not_come() -> None:
+    town, said = baking()
+    assert set(said.watch) == set("abcd"), "the others tell what the old pods do"
+    town.step()
+    look = town.remembered["gates"][0]
+    assert (look["name"], look["outcome"], look["baseline"], len(town.remembered["gates"])) == (
+        "errors",
+        "Passed",
+        "0.01",
+        1,
+    )
+    town.now += 61
+    town.step()
+    assert len(town.told()) == 2
+    town.change()
+    said = town.step()
+    # Old pods that are gone are held against as they were measured last.
+    for _ in range(6):
+        town.change()
+        town.now += 31
+        town.report(said)
+        said = town.step()
+    assert town.phase == "Done" and said.watch == {}
+
+
+def test_pods_that_answer_worse_are_taken_back() -> None:
+    town, _ = baking(new=9)
+    town.step()
+    assert (town.phase, town.told(OLD)) == ("RolledBack", "abcd")
+    assert "errors" in town.remembered["why"]
+
+
+def test_no_data_is_never_a_pass() -> None:
+    town, _ = baking()
+    town.counters = {}
+    town.now += 5000
+    assert "gate errors" in town.step().waits_for
+    assert len(town.told()) == 1
+
+
+def test_a_gate_that_compares_is_left_out_where_nobody_is_left_to_compare_with() -> None:
+    town = Watched(rollout={"waves": [{"name": "all", "bake": "1m"}]}, gates=GATES)
+    town.begun()
+    town.step()
+    town.change()
+    town.step()
+    town.now += 61
+    assert town.step().waits_for == ""
+    assert town.phase == "Done"
