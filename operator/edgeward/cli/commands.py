@@ -95,6 +95,7 @@ def _plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 _VERBS = {
     "status": "how far it is: waves, sites, what it waits for",
     "history": "the versions that finished",
+    "diff": "what differs between what is wanted, what finished last and what sites serve",
     "pause": "hold the rollout where it is",
     "promote": "go on: end a pause, or the watch over this wave",
     "abort": "take every site back to the version that finished last",
@@ -116,6 +117,7 @@ def _release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         one.add_argument("-n", "--namespace", help="its namespace (default: that of the kubeconfig's context)")
         if verb == "status":
             one.add_argument("-w", "--watch", action="store_true", help="look again every second")
+        if verb in ("status", "diff"):
             _format(one)
         _cluster(one)
         one.set_defaults(runs=("release", "release"))

@@ -17,8 +17,9 @@ from edgeward.cluster.client import ApiError, Client
 from edgeward.cluster.resources import ASSIGNMENTS, MODEL_RELEASES
 from edgeward.fleet.names import ANNOTATION_COMMAND
 from edgeward.fleet.reading import Reader
+from edgeward.fleet.releases import read_release
 
-from . import reach
+from . import reach, release_diff
 from .errors import CommandError, Exit
 from .output import show
 from .release_text import history_of, lines_of
@@ -50,6 +51,8 @@ async def _run(arguments: argparse.Namespace, target: reach.Target, namespace: s
                 found = await _get(client, namespace, name)
                 sys.stdout.write("\n".join(history_of(found, page_for(sys.stdout))) + "\n")
                 return Exit.DONE
+            case "diff":
+                return await _diff(client, namespace, name, output=arguments.output)
             case verb:
                 return await _tell(client, namespace, name, verb)
 
@@ -71,6 +74,17 @@ async def _status(client: Client, namespace: str, name: str, *, watch: bool, out
             return Exit.DONE
         shown = len(lines)
         await asyncio.sleep(_LOOK)
+
+
+async def _diff(client: Client, namespace: str, name: str, *, output: str) -> int:
+    found = await _get(client, namespace, name)
+    raw = found.model_dump(mode="json", by_alias=True, exclude_none=True)
+    diff = release_diff.diff_of(read_release(raw, await _assignments(client), Reader()))
+    if output != "table":
+        show(diff.document(), output)
+    else:
+        sys.stdout.write("\n".join(release_diff.lines_of(diff, page_for(sys.stdout))) + "\n")
+    return Exit.DONE
 
 
 async def _tell(client: Client, namespace: str, name: str, verb: str) -> int:

@@ -26,6 +26,9 @@ def lines_of(release: ModelRelease, page: Page, *, now: float, moved: Sequence[t
     lines = [page.title(f"{release.namespace}/{release.name}  {version}{before}"), *_bar(release, page)]
     said = f"{ready.reason}: {ready.message}" if ready else "the operator has not looked at it yet"
     lines += page.wrap(said, indent="  ", hang="  ")
+    following = find(status.conditions, ConditionType.FOLLOWING)
+    if following is not None and release.spec.track is not None:
+        lines += page.wrap(f"follows {release.spec.track.repository}: {following.message}", indent="  ", hang="  ")
     lines += _waves(release, page, now=now)
     lines += _gates(release, page)
     lines += transfers.lines_of(list(moved), page)
