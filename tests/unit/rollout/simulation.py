@@ -46,6 +46,7 @@ class World:
     command: Command | None = None
     verdicts: dict[tuple[str, str], Sample] = field(default_factory=dict)
     history: list[Decision] = field(default_factory=list)
+    steps: list[tuple[Facts, Decision]] = field(default_factory=list)
 
     def facts(self) -> Facts:
         members = tuple(
@@ -76,8 +77,10 @@ class World:
 
     def operator(self, *, dies_after: int | None = None) -> Decision:
         """One step, written in its order: first what is remembered, then site by site. `dies_after` that many writes."""
-        decision = advance(self.facts())
+        facts = self.facts()
+        decision = advance(facts)
         self.history.append(decision)
+        self.steps.append((facts, decision))
         if dies_after == 0:
             return decision
         self.progress, self.stable, self.refused = decision.progress, decision.stable, decision.refused
