@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
-from edgeward.api.assignment import Assignment, RefusedHere
-from edgeward.api.common import ApiError as InvalidObject
-from edgeward.api.common import format_time, parse, to_dict
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import format_time, to_dict
 from edgeward.cluster.cache import Cache
 from edgeward.cluster.client import ApiError, Client, WriteRefused
 from edgeward.cluster.events import Recorder
@@ -48,21 +47,21 @@ from edgeward.fleet.names import (
 )
 from edgeward.fleet.sites import membership
 
-from . import activation, memory, podtemplate, surge
+from . import activation, podtemplate, surge
 from .disruption import protection, users_budgets
-from .fallback import Fallbacks
-from .memory import fallen, with_refused
+from .memory import with_refused
 from .merge import contains
 from .policy import forbidden
 from .queue import KeyQueue
+from .remembering import Remembering
 from .removal import Removal
 from .render import Child, children, config_name, config_revision, peers_name, placement_name, told_models
 from .report import is_ready, node_of, stamped, status
 from .runtimes import Runtimes
 from .settings import MANAGER, AgentSettings
 from .surge import Way
-from .wanted import without
-from .watches import Asks, Watches, looked
+from .wanted import read_assignment, without
+from .watches import Asks, Watches
 
 log = logging.getLogger(__name__)
 WATCHED = (ASSIGNMENTS, NODES, PODS, DEPLOYMENTS, SERVICES, CONFIG_MAPS, VOLUME_CLAIMS, DISRUPTION_BUDGETS)
@@ -86,8 +85,6 @@ class _Known:
     """by kind and key, what the API server would not have"""
     applied: _Applied | None = None
     """what became of its pods; None when this agent has not seen to them yet"""
-    gates: list[RefusedHere] = field(default_factory=list)
-    """what failed a gate of this site's and is not written into its memory yet"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +141,22 @@ class Agent:
         self.behind = KeyQueue()
         """Assignments of which the rest is to be seen to: what stands before the pods, what is to go, and the report"""
         self.watches = Watches(news=self.behind.mark, clock=clock, prometheus=prometheus)
+        self._remembering = Remembering(
+            client=client,
+            cache=cache,
+            namespace=settings.namespace,
+            answers=lambda name: self.runtimes.answers(name),
+            back=self.queue.mark,
+            clock=lambda: self._clock(),
+        )
         self.runtimes = Runtimes(
             cache=cache,
             settings=settings,
             news=self.behind.mark,
             clock=clock,
             watches=self.watches,
-            judged=self._judged,
+            judged=self._remembering.judged,
         )
-        self._fallbacks = Fallbacks()
-        self._remembering = asyncio.Lock()
-        """the memory of a site is one object for all its Assignments"""
         self._removal = Removal(
             client=client, hub=self._hub, cache=cache, recorder=recorder, namespace=settings.namespace
         )
@@ -236,10 +238,10 @@ class Agent:
                 if await self._removal.remove(raw):
                     self._forget(name)
                 return
-            assignment = _read(raw)
+            assignment = read_assignment(raw)
             if assignment is None:
                 return
-            await self._remember(assignment)
+            await self._remembering.update(assignment)
             refused = "; ".join(forbidden(assignment.spec.pod_template or {}))
             if refused:
                 self._of(name).applied = _Applied(assignment.generation, forbidden=f"PolicyForbids {refused}")
@@ -257,10 +259,10 @@ class Agent:
             if "deletionTimestamp" in raw["metadata"]:
                 self.queue.mark(name)  # a pod may have gone that its end waits for
                 return
-            applied, assignment = self._of(name).applied, _read(raw)
+            applied, assignment = self._of(name).applied, read_assignment(raw)
             if assignment is None or applied is None or applied.generation != assignment.generation:
                 return  # its pods come first, and this after them
-            await self._remember(assignment)
+            await self._remembering.update(assignment)
             await self._report(assignment, raw, applied.forbidden or await self._apply_rest(assignment, applied))
             if not applied.forbidden and self._ways(assignment) != applied.ways:
                 self.queue.mark(name)
@@ -275,79 +277,12 @@ class Agent:
         if moment is not None:
             self.queue.mark_later(assignment.name, min(max(moment - now, 0.0) + _AFTER, _CLOCK_LOOK))
 
-    # What must not be tried again ---------------------------------------------------------------------------------
-
-    def _judged(
-        self, raw: Object, pods: Sequence[Object], answers: Mapping[str, Object], judge: bool = True
-    ) -> float | None:
-        """A look at the runtimes of an Assignment: the site may go back because of it. When it wants the next one."""
-        name = raw["metadata"]["name"]
-        seen = [looked(pod, answers) for pod in pods]
-        models = raw["spec"].get("models") or []
-        if not any(model.get("localGates") for model in models):
-            self._fallbacks.note(name, [model["digest"] for model in models], seen, at=self._clock())
-            return None
-        assignment = _read(raw)
-        if assignment is None:
-            return None
-        known = self._remembered(assignment)
-        config = self._cache[CONFIG_MAPS].get(f"{assignment.spec.job.namespace}/{config_name(assignment)}")
-        waiting = activation.waiting(assignment, told=told_models(config))
-        found = self._fallbacks.look(assignment, seen, known, at=self._clock(), judge=judge, waiting=waiting)
-        for one in found:
-            log.warning("assignment %s: back from %s by itself: %s", name, one.version, one.reason)
-        if found:
-            self._of(name).gates += found
-            self.queue.mark(name)
-        return self._fallbacks.due(name)
-
-    def _memory(self, site: str) -> Object | None:
-        namespace = self._settings.namespace
-        return self._cache[CONFIG_MAPS].get(f"{namespace}/{memory.name_of(site, namespace=namespace)}")
-
-    def _remembered(self, assignment: Assignment) -> tuple[RefusedHere, ...]:
-        """Of the models that it names, the newest first."""
-        config, namespace = self._memory(assignment.spec.site), assignment.spec.job.namespace
-        names = {model.name for model in assignment.spec.models}
-        found = [one for name in names for one in memory.read(config, memory.key_of(namespace, name))]
-        return tuple(sorted(found, key=memory.order, reverse=True)[: memory.MOST])
-
-    async def _remember(self, assignment: Assignment) -> None:
-        """Brings the site's memory up to what is said now: by the hub, by the pods, by this site's own gates."""
-        spec, known = assignment.spec, self._of(assignment.name)
-        newest = config_revision(self._cache[CONFIG_MAPS].get(f"{spec.job.namespace}/{config_name(assignment)}"))
-        said = [
-            answer
-            for answer in self.runtimes.answers(assignment.name).values()
-            if int(answer.get("revision") or 0) >= newest
-        ]
-        gates = list(known.gates)
-        async with self._remembering:
-            config, entries = self._memory(spec.site), {}
-            for name in sorted({model.name for model in spec.models}):
-                key = memory.key_of(spec.job.namespace, name)
-                before = memory.read(config, key)
-                now = memory.after(before, assignment, name, said=said, gates=gates)
-                if now != before:
-                    entries[key] = now
-            if entries:
-                body = memory.written(config, site=spec.site, namespace=self._settings.namespace, entries=entries)
-                try:
-                    self._cache[CONFIG_MAPS].put(await self._client.apply(CONFIG_MAPS, body, manager=MANAGER))
-                except ApiError as error:
-                    if not error.invalid:
-                        raise
-                    # What serves must not wait for what is remembered; the gates of this process hold all the same.
-                    log.error("the memory of site %s cannot be written: %s", spec.site, error)
-                    return
-        known.gates = known.gates[len(gates) :]
-
     # What an Assignment wants ------------------------------------------------------------------------------------
 
     def _children(self, assignment: Assignment, ways: Mapping[str, Way]) -> list[Child]:
         namespace = assignment.spec.job.namespace
         config = self._cache[CONFIG_MAPS].get(f"{namespace}/{config_name(assignment)}")
-        gone = fallen((*self._remembered(assignment), *self._of(assignment.name).gates))
+        gone = self._remembering.gone(assignment)
         if gone:
             models = without(assignment.spec.models, gone, present=told_models(config))
             spec = assignment.spec.model_copy(update={"models": models})
@@ -554,7 +489,7 @@ class Agent:
             conditions=conditions,
         )
         wanted |= self.watches.status(assignment)
-        known = self._remembered(assignment)
+        known = self._remembering.of(assignment)
         wanted["models"] = with_refused(wanted["models"], assignment.spec.models, known)
         if known:
             wanted["refused"] = [to_dict(one) for one in known]
@@ -607,7 +542,7 @@ class Agent:
 
     def _forget(self, name: str) -> None:
         self._known.pop(name, None)
-        self._fallbacks.forget(name)
+        self._remembering.forget(name)
         self.runtimes.forget(name)
 
     def _assignments(self) -> list[Object]:
@@ -649,11 +584,3 @@ class Agent:
             log.warning("assignment %s: %s", name, error)
         else:
             log.error("assignment %s failed", name, exc_info=error)
-
-
-def _read(raw: Object) -> Assignment | None:
-    try:
-        return parse(Assignment, raw)
-    except InvalidObject as error:
-        log.error("assignment %s cannot be read: %s", raw["metadata"]["name"], error)
-        return None

@@ -88,12 +88,15 @@ def after(
     """What is remembered of a model from now on.
 
     known: what was. said: what the runtimes of its pods answered (the contract's status) that have read the newest
-    models.json; an older answer may be about an attempt before. gates: what failed a gate of the site's own just now.
+    models.json; an older answer may be about an attempt before. gates: what failed a gate of the site's own just now, of
+    whatever model.
     """
     told = [one for one in assignment.spec.models if one.name == model and one.role != PREVIOUS]
     answers = [entry for answer in said for entry in answer["models"] if entry["name"] == model]
     found = [one for one in known if not _tried_again(one, told) and not _came_right(one, told, answers)]
-    for one in (*_of_release(assignment.spec.avoid, told), *gates, *_of_pods(told, answers)):
+    here = {identity(model): model.attempt for model in told}
+    own = [one for one in gates if one.attempt >= here.get(one.identity, one.attempt + 1)]
+    for one in (*_of_release(assignment.spec.avoid, told), *own, *_of_pods(told, answers)):
         same = [other for other in found if (other.scope, other.identity) == (one.scope, one.identity)]
         # A gate's word stands over what the pods say later of what they no longer serve.
         if not any(other.attempt >= one.attempt for other in same):

@@ -7,13 +7,17 @@ only stay on their disks, so that the way back needs no network.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeward.api.assignment import AssignedModel
+from edgeward.api.assignment import AssignedModel, Assignment
+from edgeward.api.common import ApiError, parse
+from edgeward.cluster.resources import Object
 from edgeward.fleet.model import ModelVersion
 
+log = logging.getLogger(__name__)
 PREVIOUS, STABLE, CANARY = "Previous", "Stable", "Canary"
 
 
@@ -24,6 +28,15 @@ class Pair:
     new: AssignedModel
     back: AssignedModel | None = None
     """None: there is nothing, so the new one serves whatever it does"""
+
+
+def read_assignment(raw: Object) -> Assignment | None:
+    """None for one that cannot be read, as of a newer hub: the others are seen to."""
+    try:
+        return parse(Assignment, raw)
+    except ApiError as error:
+        log.error("assignment %s cannot be read: %s", raw["metadata"]["name"], error)
+        return None
 
 
 def identity(model: AssignedModel) -> str:

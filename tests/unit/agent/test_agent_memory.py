@@ -95,7 +95,7 @@ def test_a_refusal_is_written_once_reported_and_outlives_assignment_and_agent() 
         await both(agent)
         assert [one for one in api.done if one[0] == "apply"] == [], "nothing new, nothing written"
         # Another Assignment of that name, and another agent: what is remembered is there, and is told again.
-        memory = agent._memory("edge")
+        memory = agent._remembering._memory("edge")
         assert memory is not None
         api.raw = assigned(version="200")
         other = the_agent(api, (CONFIG_MAPS, memory))
@@ -137,7 +137,7 @@ def test_it_goes_back_while_the_hub_is_away_and_says_so_when_it_is_there() -> No
             said = {**answer((OLD, counted(50)), (NEW, counted(requests, errors))), "revision": 99}
             agent.runtimes.of(NAME).answers["uid-p"] = said
             pods = agent._cache[PODS].labelled("edgeward.dev/assignment", NAME)
-            agent._judged(api.raw, pods, {"uid-p": said})
+            agent._remembering.judged(api.raw, pods, {"uid-p": said})
 
         await both(agent)
         assert served(api) == [("2", "Stable", 0)]
@@ -183,12 +183,14 @@ def test_a_memory_that_cannot_be_written_holds_up_nothing() -> None:
         api.apply = apply  # type: ignore[method-assign]
         (model,) = [one for one in agent._cache[ASSIGNMENTS].all()[0]["spec"]["models"] if one["version"] == "2"]
         verdict = {"identity": model["digest"], "digest": model["digest"], "version": "2", "scope": "Site", "at": AT}
-        agent._of(NAME).gates.append(RefusedHere.model_validate({**verdict, "step": "Gate", "reason": "gate errors"}))
+        agent._remembering._gates.setdefault(NAME, []).append(
+            RefusedHere.model_validate({**verdict, "step": "Gate", "reason": "gate errors"})
+        )
         await agent.reconcile(NAME)
         assert served(api) == [("1", "Stable", 0)] and memory_of(api) == []
         api.apply = whole  # type: ignore[method-assign]
         await both(agent)
-        assert [one["step"] for one in memory_of(api)] == ["Gate"] and agent._of(NAME).gates == []
+        assert [one["step"] for one in memory_of(api)] == ["Gate"] and agent._remembering._gates[NAME] == []
 
     asyncio.run(story())
 
@@ -199,7 +201,9 @@ def test_once_the_version_has_finished_elsewhere_the_site_that_went_back_stays_t
         agent = the_agent(api)
         await both(agent)
         verdict = {"identity": NEW, "digest": NEW, "version": "2", "scope": "Site", "at": AT}
-        agent._of(NAME).gates.append(RefusedHere.model_validate({**verdict, "step": "Gate", "reason": "gate errors"}))
+        agent._remembering._gates.setdefault(NAME, []).append(
+            RefusedHere.model_validate({**verdict, "step": "Gate", "reason": "gate errors"})
+        )
         await both(agent)
         assert served(api) == [("1", "Stable", 0)]
         finished = assigned(version="600")

@@ -91,6 +91,14 @@ def test_a_gate_of_the_site_stays_whatever_the_pods_say_then() -> None:
     assert memory.fallen(known) == {NEW}
 
 
+def test_a_gates_word_on_another_model_or_an_attempt_before_is_none_on_this_one() -> None:
+    wanted = told(new(attempt=2), {"name": "n", "version": "5", "digest": OLD})
+    mine, other = wanted.spec.models
+    gate = {"step": "Gate", "reason": "gate errors: 0.3", "at": AT}
+    old = memory.refused(mine, **gate).model_copy(update={"attempt": 1})
+    assert after((), wanted, gates=[memory.refused(other, **gate), old]) == ()
+
+
 def test_at_most_ten_a_model_the_newest() -> None:
     avoid = [
         avoided(identity=f"sha256:{number:064x}", version=str(number), at=f"2027-01-{number + 1:02}T00:00:00Z")
