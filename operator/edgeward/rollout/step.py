@@ -140,7 +140,12 @@ def step(fleet: Fleet) -> RolloutStep:
             _counted(models, release, item, decision.progress.attempt if decision is not None else attempt)
             for models, item in zip(release.sites, steps, strict=True)
         ]
-        steps = [_timed(item, release, sites.get(item.site), decision, now=fleet.now) for item in steps]
+        steps = [
+            item
+            if (job := jobs.get(item.job)) is not None and job.pinned
+            else _timed(item, release, sites.get(item.site), decision, now=fleet.now)
+            for item in steps
+        ]
         told |= {(item.job, item.site): item for item in steps}
         counted = (
             item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeward.api.assignment import Activation
 from edgeward.api.modelrelease import Rollout, Wave
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Release, Site, SiteModels
 from edgeward.rollout.step import step
@@ -36,6 +37,17 @@ def test_they_are_told_what_they_name_at_once_and_are_not_counted() -> None:
             (release,) = found.releases
             assert [one.job for one in release.sites] == ["shop/free"]
             assert release.decision is None or set(release.decision.told) == {"a"}
+
+
+def test_no_window_of_the_release_holds_them() -> None:
+    late = Rollout(waves=WAVES.waves, activation_time="2026-01-01T00:00:00Z")
+    found = step(town(at("a", "free", V1), at("b", "pinned", V1), pin=V2, rollout=late))
+    assert [
+        one.activation for site, job in (("a", "free"), ("b", "pinned")) if (one := found.site(f"shop/{job}", site))
+    ] == [
+        Activation(not_before="2026-01-01T00:00:00Z"),
+        None,
+    ]
 
 
 def test_what_nobody_knows_leaves_them_what_they_have() -> None:
