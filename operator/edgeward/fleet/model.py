@@ -478,8 +478,9 @@ class Job:
     exclusions: tuple[Exclusion, ...] = ()
     proposed: ProposedMove | None = None
     moves: Moves = Moves()
-    pods: JobPods | None = None
-    """how its pods are to be made, and how they are; None when the job cannot be read"""
+    pods: JobPods | None = field(default=None, compare=False)
+    """how its pods are to be made, and how they are; None when the job cannot be read. No part of a snapshot, which goes
+    to other people: a podTemplate may hold what is not for them"""
 
     @property
     def key(self) -> str:
