@@ -257,9 +257,55 @@ class Sites:
         }
 
 
+class Hub:
+    """Begun again when it ends by itself, as a kubelet would: a machine that is busy with other things costs it its Lease."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._port = free_port()
+        config = plane.directory / "hub.json"
+        config.write_text(json.dumps({"port": self._port, "metrics": {"fallback": False}}))
+        command = [sys.executable, "-m", "tests.bench.hub_alone", f"--config={config}"]
+        self._command = [*command, f"--kubeconfig={plane.kubeconfig}"]
+        self.log = plane.directory / "hub.log"
+        self.restarts = -1
+        self._ended = self._last = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def __enter__(self) -> Hub:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        with self.log.open("ab") as log:
+            while not self._stop.is_set():
+                self.restarts += 1
+                process = subprocess.Popen(self._command, stdout=log, stderr=log)
+                while process.poll() is None and not self._stop.wait(2):
+                    self.writes()
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait(20)
+                self._ended, self._last = self._ended + self._last, 0
+
+    def writes(self) -> int:
+        """Of all kinds but its own Lease, by all its processes."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return self._ended + self._last
+        found = re.findall(r'edgeward_api_writes_total\{kind="([^"]*)",verb="[^"]*"\} ([0-9.e+]+)', text)
+        self._last = sum(round(float(count)) for kind, count in found if kind != "Lease")
+        return self._ended + self._last
+
+
 @contextmanager
-def fleet(count: int, seed: int) -> Iterator[tuple[ControlPlane, Sites, int]]:
-    """With the hub's port."""
+def fleet(count: int, seed: int) -> Iterator[tuple[ControlPlane, Sites, Hub]]:
     binaries = Binaries(say=Progress())
     binaries.ensure("control-plane")
     folder = Path(tempfile.mkdtemp(prefix="edgeward-bench-"))
@@ -275,20 +321,12 @@ def fleet(count: int, seed: int) -> Iterator[tuple[ControlPlane, Sites, int]]:
             )
             with Sites(plane.api, count=count, seed=seed) as sites:
                 sites.register()
-                port = free_port()
-                config = folder / "hub.json"
-                config.write_text(json.dumps({"port": port, "metrics": {"fallback": False}}))
-                command = [sys.executable, "-m", "tests.bench.hub_alone", f"--config={config}"]
-                log = (folder / "hub.log").open("ab")
-                hub = subprocess.Popen([*command, f"--kubeconfig={plane.kubeconfig}"], stdout=log, stderr=log)
-                try:
-                    yield plane, sites, port
-                except BaseException:
-                    print((folder / "hub.log").read_text()[-3000:], file=sys.stderr)
-                    raise
-                finally:
-                    hub.terminate()
-                    hub.wait(20)
+                with Hub(plane) as hub:
+                    try:
+                        yield plane, sites, hub
+                    except BaseException:
+                        print(hub.log.read_text()[-3000:], file=sys.stderr)
+                        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -309,13 +347,6 @@ def _apply(api: Api, plural: str, kind: str, name: str, spec: dict[str, Any]) ->
     api.apply(f"{GROUP}/namespaces/{NAMESPACE}/{plural}/{name}", body)
 
 
-def hub_writes(port: int) -> int:
-    """Of all kinds, its own Lease left out."""
-    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30).read().decode()
-    found = re.findall(r'edgeward_api_writes_total\{kind="([^"]*)",verb="[^"]*"\} ([0-9.e+]+)', text)
-    return sum(round(float(count)) for kind, count in found if kind != "Lease")
-
-
 def until(check: Any, seconds: float, what: str) -> float:
     begun = time.monotonic()
     while not check():
@@ -332,7 +363,7 @@ def on(sites: Sites, version: int) -> int:
 def measure(*, count: int = 500, seeds: int = 20, seed: int = 1) -> dict[str, Any]:
     """One version after the other to the same fleet, with other sites away each time."""
     rounds: list[dict[str, Any]] = []
-    with fleet(count, seed) as (plane, sites, port):
+    with fleet(count, seed) as (plane, sites, hub):
         release(plane.api, 1)
         spec = {"model": {"name": MODEL}, "replicas": 1, "replicaScope": "PerSite", "placement": {"tiers": ["edge"]}}
         spec["resources"] = {"requests": {"cpu": "100m", "memory": "64Mi"}}
@@ -343,7 +374,7 @@ def measure(*, count: int = 500, seeds: int = 20, seed: int = 1) -> dict[str, An
         time.sleep(60)  # until those that are away are known to be
         for version in range(2, seeds + 2):
             sites.peak = 0
-            before = sites.writes + hub_writes(port)
+            before = sites.writes + hub.writes()
             release(plane.api, version)
             begun, most = time.monotonic(), count - round(AWAY * count)
             try:
@@ -361,13 +392,13 @@ def measure(*, count: int = 500, seeds: int = 20, seed: int = 1) -> dict[str, An
                 "seconds_to_all_but_those_away": round(near, 1),
                 "lost": count - on(sites, version),
                 "peak": sites.peak,
-                "writes": sites.writes + hub_writes(port) - before,
+                "writes": sites.writes + hub.writes() - before,
             }
             rounds.append(one)
             print(version, one, flush=True)
             sites.moving = True
             time.sleep(45)
-        failures = sites.failures
+        failures, restarts = sites.failures, hub.restarts
     return {
         "converge_sites": count,
         "converge_rounds": len(rounds),
@@ -377,6 +408,7 @@ def measure(*, count: int = 500, seeds: int = 20, seed: int = 1) -> dict[str, An
         "converge_s": [one["seconds"] for one in rounds],
         "converge_connected_s": [one["seconds_to_all_but_those_away"] for one in rounds],
         "converge_write_failures": len(failures),
+        "converge_hub_restarts": restarts,
     }
 
 
