@@ -107,8 +107,8 @@ def measured(builtin: str, entries: Sequence[Counters]) -> tuple[float | None, i
     Drift        mean population stability index, each site's (that of its tensor furthest off) weighted by its rows.
                  Sites report the histogram Drift without bounds: counts = (rows,), sum = index times rows
     Agreement    mean share of rows that agree with the version that answers, over the copies that were mirrored
-    Accuracy     right over right and wrong, of the answers that a label was told for: histogram Accuracy without bounds,
-                 counts = (right and wrong,), sum = right
+    Accuracy     right over right and wrong, of the rows that a label was told for: histogram Accuracy with the bound 0,
+                 counts = (wrong, right), sum = right
     CrashLoop    restarts of its pods a site; samples are sites
     """
     if not entries:
