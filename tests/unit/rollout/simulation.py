@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -21,13 +22,21 @@ class Site:
     """those that it was told and said so of"""
     broken: bool = False
     """no replica is ready, for reasons of its own"""
+    opened: float | None = None
+    """since when its window is open, inf while it is shut; None: it has none"""
+    timed: bool = field(default=False, compare=False)
+    """what it was told last may begin within its window only"""
+    staged: set[str] = field(default_factory=set, compare=False)
+    """versions on its disks that have not begun"""
 
     def change(self) -> None:
         """What the site does when it hears: in place, keeping what serves if the new one is refused."""
         wanted = self.beside or self.told
         if not self.connected or wanted is None:
             return
-        if wanted in self.refuses:
+        if self.timed and self.opened == math.inf and self.serves not in (None, wanted):
+            self.staged.add(wanted)
+        elif wanted in self.refuses:
             self.refused.add(wanted)
         else:
             self.serves = wanted
@@ -60,6 +69,8 @@ class World:
                 if self.target in site.refused and self.target in (site.told, site.beside)
                 else "",
                 available=site.serves is not None and not site.broken,
+                staged=self.target in site.staged and site.serves != self.target,
+                begins=site.opened,
             )
             for name, site in sorted(self.sites.items())
         )
@@ -93,6 +104,7 @@ class World:
     def tell(self, name: str, told: Told) -> None:
         site = self.sites[name]
         site.told, site.beside = told.version, told.beside
+        site.timed = (told.beside or told.version) == self.target
 
     def settle(self, *, steps: int = 60, seconds: float = 10.0, passing: bool = True) -> Decision:
         """Everybody does what he should, and the gates see what they want."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -201,8 +202,26 @@ def test_a_report_that_does_not_come_is_no_data() -> None:
     for _ in range(6):
         world.now += 10
         decision = world.operator()
-    assert decision.progress.phase is Phase.BAKING and "NoData: nobody has reported" in decision.waits_for
+    assert (
+        decision.progress.phase is Phase.BAKING
+        and "NoData: no report in time: nobody has reported" in decision.waits_for
+    )
     assert not decision.progress.looks[0].looks
+
+
+def test_an_operator_that_was_away_does_not_take_the_silence_for_a_failure() -> None:
+    """It used to: with onNoData: Fail, whoever led after a break of two intervals took the version back at once."""
+    world = watched(gated(gates=(replace(ERRORS, no_data_fails=True, count=1),)))
+    world.now += 3600
+    assert world.operator().progress.phase is Phase.BAKING
+    world.now += 12
+    world.look(1.0)
+    assert world.operator().progress.wave == 1
+    world = watched(gated(gates=(replace(ERRORS, no_data_fails=True),)))
+    for _ in range(12):
+        world.now += 10
+        decision = world.operator()
+    assert decision.progress.phase is Phase.ROLLED_BACK and "no report in time" in decision.progress.why
 
 
 def test_each_variant_is_judged_on_its_own() -> None:
@@ -497,6 +516,8 @@ events = st.one_of(
     st.tuples(st.just("version"), st.sampled_from(["v1", "v2", "v3"])),
     st.tuples(st.just("command"), st.sampled_from(["pause", "promote", "abort", "retry"])),
     st.tuples(st.just("forgets"), st.none()),
+    st.tuples(st.just("shuts"), names),
+    st.tuples(st.just("opens"), names),
 )
 
 
@@ -530,6 +551,10 @@ def happen(world: World, kind: str, what: Any, number: int) -> None:
             world.command = Command(verb=what, token=f"token-{number}")
         case "forgets":
             world.progress = None
+        case "shuts":
+            world.sites[what].opened = math.inf
+        case "opens":
+            world.sites[what].opened = world.now
 
 
 def gates_hold(facts: Facts, decision: Decision) -> None:
@@ -592,6 +617,11 @@ def check(world: World) -> None:
         at_risk = [name for name in newly if name not in unavailable and before[name].serves != world.target]
         if at_risk and world.strategy.max_unavailable is not None:
             assert len(unavailable | set(going)) <= world.strategy.max_unavailable
+        if any(before[name].serves != world.target for name in newly) and world.strategy.concurrent is not None:
+            assert sum(1 for name in going if not before[name].staged) <= world.strategy.concurrent
+    late = [one for one in facts.members if one.connected and one.told == world.target and one.staged]
+    if decision.progress.why.startswith("not done within") and "RolledBack" in decision.turns:
+        assert not any(one.begins == math.inf and not one.refused for one in late), "it only waited for its window"
     for name, one in decision.told.items():
         assert one.version is not None or before[name].told is None or decision.stable is None
         world.tell(name, one)
@@ -629,7 +659,7 @@ def test_whatever_happens_its_rules_hold_and_it_ends(
     )
     world.strategy = replace(world.strategy, deadline=None)
     for site in world.sites.values():
-        site.connected, site.broken = True, False
+        site.connected, site.broken, site.opened = True, False, world.now
     decision = world.settle(steps=120, seconds=30.0)
     if decision.progress.hold is Hold.NONE:
         assert decision.progress.phase in (Phase.DONE, Phase.ROLLED_BACK), decision.waits_for
