@@ -122,9 +122,6 @@ class Peers:
             self._since = self._clock()
             self._asked = asked
 
-    def stop(self) -> None:
-        self._seed.stop()
-
     def bring(
         self,
         digest: str,
