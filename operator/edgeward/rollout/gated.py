@@ -104,6 +104,8 @@ class Round:
     """jobs at the wave's sites that were told the target"""
     others: tuple[SiteModels, ...]
     """those that still have the version before"""
+    roles: Mapping[tuple[str, str], bool]
+    """by job and site: whether it is one of `mine`; else one of `others`, or not there"""
 
     @property
     def beside(self) -> bool:
@@ -112,15 +114,15 @@ class Round:
 
     def by_variant(self) -> Mapping[str, tuple[SiteModels, ...]]:
         """The wave's jobs by the digest that they take, "" for the main artifact."""
-        found: dict[str, tuple[SiteModels, ...]] = {}
+        found: dict[str, list[SiteModels]] = {}
         for one in self.mine:
             version = one.beside or one.told
             digest = version.digest if version is not None else self.target.digest
             key = "" if digest == self.target.digest else digest
-            found[key] = (*found.get(key, ()), one)
+            found.setdefault(key, []).append(one)
         if not found or len(found) * len(self.gates) > MOST_LOOKS:
             return {"": self.mine}
-        return dict(sorted(found.items()))
+        return {key: tuple(found[key]) for key in sorted(found)}
 
 
 def round_of(
@@ -142,6 +144,8 @@ def round_of(
     waves = release.rollout.waves if release.rollout is not None else ()
     old = known.get(stable) if stable is not None and stable != target.identity else None
     asked = machine_gates(release.gates)
+    others = tuple(one for one in parts if one.replicas and old is not None and _told(one, old))
+    roles = {(one.job, one.site): False for one in others} | {(one.job, one.site): True for one in mine}
     return Round(
         release=release,
         gates=asked,
@@ -151,7 +155,8 @@ def round_of(
         target=target,
         old=old,
         mine=tuple(mine),
-        others=tuple(one for one in parts if one.replicas and old is not None and _told(one, old)),
+        others=others,
+        roles=roles,
     )
 
 
@@ -166,9 +171,10 @@ def watch(round_: Round | None, one: SiteModels) -> Watch | None:
     if round_ is None:
         return None
     asked = [gate for gate in round_.gates if not gate.at_hub]
-    if one in round_.mine:
+    mine = round_.roles.get((one.job, one.site))
+    if mine:
         queries = tuple(_watched(round_, gate, one) for gate in asked if gate.query and _problem(round_, gate) == "")
-    elif one in round_.others and not round_.beside and any(gate.baseline for gate in asked):
+    elif mine is False and not round_.beside and any(gate.baseline for gate in asked):
         asked = [gate for gate in asked if gate.baseline]
         queries = tuple(
             WatchedQuery(name=gate.name, query=_resolved(round_, gate, (one,), round_.old))
@@ -281,7 +287,7 @@ def _part(round_: Round, one: SiteModels, connected: set[str]) -> pool.Part:
     new = version.digest if version is not None else ""
     refuses = any(said.digest == new and said.refused_step and not said.serving for said in one.served)
     old = frozenset(digests(round_.old)) if round_.old is not None else frozenset()
-    mine = one in round_.mine
+    mine = round_.roles[one.job, one.site]
     return pool.Part(
         site=one.site,
         new=new,

@@ -11,6 +11,7 @@ KEPT = 5
 """looks that are remembered"""
 ERRORS_IN_A_ROW = 5
 """looks that could not be made, after which a gate with onNoData: Fail fails: Argo Rollouts' consecutiveErrorLimit of 4"""
+NO_REPORT = "no report in time"
 GRACE = 15.0
 """seconds beyond one interval that a report may take before the look is one without data"""
 
@@ -63,18 +64,21 @@ def looked(
             return look
         late = sample.late if sample is not None and sample.late else "nobody has reported"
         query = sample.query if sample is not None else ""
-        return _noted(gate, look, Sample(at=now, query=query), (Outcome.NO_DATA, "", late))
+        # An operator that was away itself, or a clock that jumped, finds every report late: one such look is no failure.
+        again = look.outcome is Outcome.NO_DATA and look.message.startswith(NO_REPORT)
+        said = Outcome.NO_DATA, "", f"{NO_REPORT}: {late}"
+        return _noted(gate, look, Sample(at=now, query=query), said, counts=again)
     if look.outcome is not Outcome.WAITING and int(sample.at) == int(look.at):
         return look
     return _noted(gate, look, sample, outcome_of(gate, sample))
 
 
-def _noted(gate: Gate, look: Look, sample: Sample, said: tuple[Outcome, str, str]) -> Look:
+def _noted(gate: Gate, look: Look, sample: Sample, said: tuple[Outcome, str, str], *, counts: bool = True) -> Look:
     outcome, bound, message = said
     silent = outcome in (Outcome.NO_DATA, Outcome.ERROR)
     if silent and not gate.no_data_fails and (look.outcome, look.message) == (outcome, message):
         return look  # it counts for nothing and says nothing new: no reason to write
-    failed = outcome is Outcome.FAILED or (outcome is Outcome.NO_DATA and gate.no_data_fails)
+    failed = counts and (outcome is Outcome.FAILED or (outcome is Outcome.NO_DATA and gate.no_data_fails))
     baseline = sample.baseline if gate.baseline else None
     check = Check(
         at=sample.at, outcome=outcome, value=sample.value, baseline=baseline, bound=bound, samples=sample.samples

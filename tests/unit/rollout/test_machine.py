@@ -509,7 +509,7 @@ events = st.one_of(
     st.tuples(st.just("breaks"), names),
     st.tuples(st.just("operator"), st.none()),
     st.tuples(st.just("dies"), st.integers(0, 6)),
-    st.tuples(st.just("clock"), st.floats(-30, 120)),
+    st.tuples(st.just("clock"), st.floats(-30, 120) | st.just(600.0)),
     st.tuples(st.just("look"), st.sampled_from([1.0, 9.0, None, 0.2])),
     st.tuples(st.just("late"), st.floats(0, 200)),
     st.tuples(st.just("error"), st.none()),
