@@ -195,6 +195,7 @@ class Operator:
         metrics: Mapping[str, Any] | None = None,
         solver: Mapping[str, float] | None = None,
         runtime: Mapping[str, Any] | None = None,
+        registries: Mapping[str, Any] | None = None,
         kubeconfig: Path | None = None,
     ) -> None:
         self._plane = plane
@@ -211,6 +212,7 @@ class Operator:
             "timing": {**SHORT, **(timing or {})},
             "solver": dict(solver or {}),
             "runtime": dict(runtime or {}),
+            "registries": dict(registries or {}),
         }
         self._config = plane.directory / f"{name}.json"
         self._config.write_text(json.dumps(config))

@@ -6,7 +6,7 @@ and what pods report is the digest of one artifact. `lowered` goes from the one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from edgeward.api.common import parse_bytes
@@ -115,17 +115,6 @@ def at_site(models: SiteModels) -> frozenset[str]:
     """Digests that a site was told or serves."""
     told = (one.digest for one in (models.told, models.beside) if one is not None)
     return frozenset((*told, *(one.digest for one in models.served if one.serving)))
-
-
-def keys(version: ModelVersion, parts: Iterable[SiteModels], grounds: Grounds) -> Mapping[str, str]:
-    """By site: the digest of the variant that it takes, "" for the main artifact. A site where several jobs take different
-    ones counts for the main one."""
-    found: dict[str, str] = {}
-    for models in parts:
-        variant = taken(version, grounds.of(models), has=at_site(models))
-        key = variant.artifact.digest if variant is not None else ""
-        found[models.site] = key if found.get(models.site, key) == key else ""
-    return found
 
 
 def described(version: ModelVersion, digest: str) -> str:

@@ -14,7 +14,7 @@ from edgeward.api.modelrelease import Wave as AskedWave
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Node, Release, Resources, ServedModel, Site, SiteModels
 from edgeward.fleet.names import pool_name
 from edgeward.rollout.step import SiteState, step
-from edgeward.rollout.variants import Ground, Grounds, described, digests, keys, lifted, lowered, taken
+from edgeward.rollout.variants import Ground, Grounds, described, digests, lifted, lowered, taken
 
 GIB = 2**30
 ARM = Ground(tier="edge", nodes=(("arm64", 2 * GIB),))
@@ -140,13 +140,9 @@ def test_there_and_back(matches: list[dict[str, str]], ground: Ground) -> None:
     assert chosen is None or (chosen.match.arch is None and chosen.match.max_memory is None)
 
 
-def test_words_and_keys() -> None:
+def test_words() -> None:
     both = version("1", 1, variant(2, tier="edge", arch="arm64"), variant(3))
     assert [described(both, digest(number)) for number in (1, 2, 3)] == ["", "tier=edge,arch=arm64", "any"]
-    parts = [SiteModels("s/a", "x", None, nodes=("arm",)), SiteModels("s/b", "x", None, nodes=("amd",))]
-    one = version("1", 1, variant(2, arch="arm64"))
-    assert keys(one, parts[:1], Grounds(town())) == {"x": digest(2)}
-    assert keys(one, parts, Grounds(town())) == {"x": ""}, "two jobs with different artifacts"
 
 
 def test_a_pool_is_what_makes_a_node_its_own() -> None:
