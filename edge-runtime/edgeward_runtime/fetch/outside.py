@@ -16,7 +16,8 @@ from edgeward_runtime.artifact.chunks import Chunk
 from edgeward_runtime.artifact.manifest import Layer, Manifest
 from edgeward_runtime.errors import Refusal
 from edgeward_runtime.fetch import oci, refusals
-from edgeward_runtime.fetch.gather import TOGETHER, From, Known, gather
+from edgeward_runtime.fetch.gather import TOGETHER, Known, gather
+from edgeward_runtime.fetch.giver import From
 from edgeward_runtime.fetch.reuse import chunks_here
 from edgeward_runtime.fetch.source import NoParts, Source
 from edgeward_runtime.fetch.transfer import Job, Wanted, transfer

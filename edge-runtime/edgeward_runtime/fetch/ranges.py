@@ -18,6 +18,7 @@ LEAST = 256 * 1024  # bytes of a part, but at an end: a request for less would m
 READ = 64 * 1024  # bytes that are read from a connection at a time, at most
 _STEAL = 64 * 1024  # bytes that are worth a request of their own at the end
 _LONG_ENOUGH = 2.0  # seconds that a part should take: of that, the time of a request is little
+_STALLED = 5.0  # seconds without a byte, after which another one may have the part
 _MEASURE = 2.0  # seconds that both are watched, before the slower one rests
 _SETTLE = 0.5  # seconds until what it had asked for is out of the pipe
 _REST = 1.5  # seconds that it rests altogether
@@ -70,14 +71,17 @@ class Ranges:
     _sources: dict[Who, _Source] = field(init=False, default_factory=dict)
     _benched: Who | None = field(init=False, default=None)
     _probe: _Probe | None = field(init=False, default=None)
-    _watched: tuple[float, dict[Who, int]] | None = field(init=False, default=None)  # since when, and what they had given
+    _watched: tuple[float, dict[Who, int]] | None = field(
+        init=False, default=None
+    )  # since when, and what they had given
 
     def __post_init__(self) -> None:
         self._free = sorted((start, end) for start, end in self.missing if start < end)
 
     @property
     def done(self) -> bool:
-        return not self._free and all(source.part is None for source in self._sources.values())
+        parts = [source.part for source in self._sources.values()]
+        return not self._free and all(part is None or part.at >= part.end for part in parts)
 
     def join(self, who: Who) -> None:
         self._sources.setdefault(who, _Source())
@@ -112,7 +116,7 @@ class Ranges:
             end = self._until(who, start, end)
             self._free[0:1] = [(end, self._free[0][1])] if end < self._free[0][1] else []
         else:
-            taken = self._steal(who)
+            taken = self._steal(who, now)
             if taken is None:
                 return None
             start, end = taken
@@ -230,10 +234,17 @@ class Ranges:
     def _alone(self, who: Who) -> bool:
         return not any(one not in (who, self._benched) for one in list(self._sources)[:_AT_ONCE])
 
-    def _steal(self, who: Who) -> tuple[int, int] | None:
+    def _steal(self, who: Who, now: float) -> tuple[int, int] | None:
         others = [(one, source.part) for one, source in self._sources.items() if source.part is not None and one != who]
         if not others:
             return None
+        for one, part in others:
+            last = self._sources[one].last
+            if last is not None and now - last >= _STALLED and part.at < part.end:
+                # It may hang for as long as its timeout says.
+                start, end = part.at, part.end
+                part.end = start
+                return start, end
         victim, part = max(others, key=lambda one: (one[1].end - one[1].at) / max(self.rate(one[0]), 1e-9))
         mine, theirs = self.rate(who), self.rate(victim)
         keeps = theirs / (mine + theirs) if mine + theirs > 0 else 0.5

@@ -21,7 +21,8 @@ from edgeward_runtime.artifact import chunks, packed
 from edgeward_runtime.artifact.chunks import Chunk, Sizes
 from edgeward_runtime.errors import Cancelled, Refusal
 from edgeward_runtime.fetch import Limits, refusals
-from edgeward_runtime.fetch.gather import From, Known, gather
+from edgeward_runtime.fetch.gather import Known, gather
+from edgeward_runtime.fetch.giver import From
 from edgeward_runtime.fetch.pace import Pace
 from edgeward_runtime.fetch.reuse import chunks_here
 from edgeward_runtime.fetch.source import NoParts, Opened, Source
@@ -286,6 +287,38 @@ def test_all_sources_die(tmp_path: Path) -> None:
     job = job_for(store)
     told = brought(Store(tmp_path), [Gives()], Known(), job)
     assert right(store) and job.counts.resumed == 200_000 and told[0].sent == len(CONTENT) - 200_000
+
+
+def test_the_next_file_comes_in_parts_too(tmp_path: Path) -> None:
+    """An artifact's files share what stops the second source."""
+    stop, store = threading.Event(), Store(tmp_path)
+    for seed in (8, 9):
+        data = random.Random(seed).randbytes(2_000_000)
+        told = [Told(f"test://{number}", Gives(content=data), stop) for number in range(2)]
+        with store.locked(name(data), cancelled=bool):
+            wanted = Wanted(digest=name(data), size=len(data))
+            assert gather(wanted, [one.source for one in told], Known(), job_for(store), stop=stop)
+        assert sum(one.sent for one in told) == len(data)
+
+
+def test_a_source_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
+    """Until its timeout it may hold a part of the file: after a while the other one fetches that too."""
+    store, hangs, now = Store(tmp_path), threading.Event(), iter(range(10**9))
+    told = [Told("test://0", Gives(), threading.Event()), Told("test://1", Gives(), threading.Event())]
+
+    @contextlib.contextmanager
+    def hanging(_start: int, _end: int) -> Iterator[Opened]:
+        hangs.wait()
+        raise refusals.unreachable("test://1", "is away")
+        yield  # pragma: no cover
+
+    second = replace(told[1].source, raw=replace(told[1].source.raw, part=hanging))
+    job = replace(job_for(store), clock=lambda: float(next(now)))
+    with store.locked(DIGEST, cancelled=bool):
+        wanted = Wanted(digest=DIGEST, size=len(CONTENT))
+        assert gather(wanted, [told[0].source, second], Known(), job, stop=threading.Event())
+    assert right(store) and told[0].sent == len(CONTENT)
+    hangs.set()
 
 
 # -- all of it at once ------------------------------------------------------------------------------------------------

@@ -157,7 +157,6 @@ def test_a_single_source_gets_each_gap_whole() -> None:
     ranges.back("a")
     assert ranges.take("a", 1.0) == (20 * MB, 50 * MB)
     ranges.took("a", 30 * MB, 2.0)
-    assert not ranges.done
     ranges.back("a")
     assert ranges.take("a", 2.0) is None and ranges.done
 
@@ -169,3 +168,24 @@ def test_what_turns_out_to_be_missing_is_given_too() -> None:
     ranges.add(5, 9)
     ranges.add(9, 12)
     assert ranges.take("a", 0.0) == (5, 12)
+
+
+def test_a_source_that_hangs_holds_up_nobody() -> None:
+    ranges = Ranges(missing=[(0, 600_000)])
+    for one in ("a", "b"):
+        ranges.join(one)
+    first = ranges.take("a", 0.0)
+    second = ranges.take("b", 0.0)
+    assert first is not None and second is not None
+    part, came = first, 0
+    for now in (1.0, 2.0, 3.0, 4.0, 4.9):
+        while part is not None:
+            came += part[1] - part[0]
+            ranges.took("a", part[1] - part[0], now)
+            ranges.back("a")
+            part = ranges.take("a", now)
+        assert not ranges.done, "it may just be slow"
+    part = ranges.take("a", 5.0)
+    assert part is not None and part[0] == second[0] and came + part[1] - part[0] == 600_000
+    ranges.took("a", part[1] - part[0], 6.0)
+    assert ranges.done, "whatever the other one still holds"
