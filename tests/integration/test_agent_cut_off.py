@@ -34,6 +34,7 @@ NAME = "reader-shop"
 PATH = f"/apis/edgeward.dev/v1alpha1/namespaces/edgeward/assignments/{NAME}"
 # As many milliseconds as its input says, so a request tells how slow the second version is; the first takes none.
 FAST, SLOW = onnx_models.constant_times(1.0, width=1), onnx_models.trips()
+CRASHES = {"name": "crashes", "builtin": "CrashLoop", "max": "1", "interval": "1s"}
 GATE = {"name": "slow", "builtin": "LatencyP95", "max": "0.05", "interval": "1s", "minSamples": 20}
 MILLISECONDS = 120.0
 
@@ -82,6 +83,30 @@ class Kubelet:
     def end(self) -> None:
         self._stop.set()
         self._thread.join()
+
+
+class Container:
+    """The runtime of the pod, as a process; and a kubelet that starts it again when it has ended, and counts."""
+
+    def __init__(self, site: ControlPlane, status: dict[str, Any], folder: Path, address: str) -> None:
+        self._api, self._status, self._folder, self._address = site.api, status, folder, address
+        self.restarts = 0
+        self.server = self._start()
+
+    def _start(self) -> Server:
+        return Server(self._folder, port=8080, EDGEWARD_HOST=self._address)
+
+    def crash(self) -> None:
+        self.end()
+        self.restarts += 1
+        (container,) = self._status["containerStatuses"]
+        status = {**self._status, "containerStatuses": [{**container, "restartCount": self.restarts}]}
+        self._api.patch("/api/v1/namespaces/shop/pods/reader-0/status", {"status": status})
+        self.server = self._start()
+
+    def end(self) -> None:
+        self.server.process.kill()
+        self.server.process.wait()
 
 
 class Shop:
@@ -161,24 +186,23 @@ def test_cut_off_it_goes_back_from_its_own_disk_and_reports_later(
     site.api.post("/api/v1/namespaces/shop/pods", pod)
     site.api.patch("/api/v1/namespaces/shop/pods/reader-0/status", {"status": pod_status})
     kubelet = Kubelet(site, tmp_path)
-    server = Server(tmp_path, port=8080, EDGEWARD_HOST=address)
+    container = Container(site, pod_status, tmp_path, address)
     try:
         with serving() as source, WatchProxy(hub, pair) as link:
-            _story(Shop(hub, source), site, server, link)
+            _story(Shop(hub, source), site, container, link)
     finally:
         site.supervisor.stop("site-agent", grace=0)
-        server.process.kill()
-        server.process.wait()
+        container.end()
         kubelet.end()
 
 
-def _story(shop: Shop, site: ControlPlane, server: Server, link: WatchProxy) -> None:
+def _story(shop: Shop, site: ControlPlane, container: Container, link: WatchProxy) -> None:
     old = {"name": "m", "version": "1", "digest": onnx_models.digest(FAST), "sources": [shop.source.url("/1")]}
     new = {"name": "m", "version": "2", "digest": onnx_models.digest(SLOW), "sources": [shop.source.url("/2")]}
 
     def answered() -> str:
         tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [MILLISECONDS]}
-        status, document, _ = server.infer({"inputs": [tensor]})
+        status, document, _ = container.server.infer({"inputs": [tensor]})
         assert status == 200, document
         return str(document["model_version"])
 
@@ -191,7 +215,7 @@ def _story(shop: Shop, site: ControlPlane, server: Server, link: WatchProxy) -> 
     tried = {**new, "localGates": [GATE]}
     shop.tell(tried, {**old, "role": "Previous"})
     eventually(lambda: shop.model("2").get("serving"), seconds=30, what="version 2 serves, and the hub knows")
-    told = json.loads((server.folder / "config" / "models.json").read_text())
+    told = json.loads((container.server.folder / "config" / "models.json").read_text())
     assert told["keep"] == [old["digest"]], "the bytes of the way back stay"
 
     link.cut()
@@ -223,3 +247,25 @@ def _story(shop: Shop, site: ControlPlane, server: Server, link: WatchProxy) -> 
     shop.tell({**tried, "attempt": 1}, {**old, "role": "Previous"})
     eventually(lambda: answered() == "2", what="it is tried again")
     eventually(lambda: not shop.status().get("refused"), what="the site has forgotten")
+
+    # And one whose process ends again and again: the site counts the restarts, and goes back as well.
+    shop.tell({**tried, "attempt": 2, "localGates": [CRASHES]}, {**old, "role": "Previous"})
+    eventually(lambda: shop.status()["appliedRevision"] == shop.revision, what="it is carried out")
+    assert answered() == "2"
+    link.cut()
+    while told_now(container) == "2" and container.restarts < 10:
+        container.crash()
+        time.sleep(2.5)
+    assert told_now(container) == "1" and 2 <= container.restarts < 10, container.restarts
+    container.crash()
+    container.server.until(lambda: container.server.get("/v2/health/ready")[0] == 200)
+    assert answered() == "1"
+    link.mend()
+    eventually(lambda: shop.model("2").get("refused"), seconds=60, what="the hub hears of it")
+    assert "gate crashes" in shop.model("2")["refused"]["message"]
+
+
+def told_now(container: Container) -> str:
+    """The version that the pods are told to serve."""
+    (model,) = json.loads((container.server.folder / "config" / "models.json").read_text())["models"]
+    return str(model["version"])

@@ -18,7 +18,7 @@ from edgeward.rollout import gates, pool
 from edgeward.rollout.model import Gate, Look
 
 from .counters import Looked, Tally
-from .memory import GATE, fallen, refused
+from .memory import GATE, fallen, is_about, refused
 from .wanted import Pair, identity, pairs
 
 CRASH_LOOP = "CrashLoop"
@@ -129,9 +129,7 @@ def _about(pair: Pair) -> tuple[str, int]:
 
 
 def _serves(pod: Looked, model: AssignedModel) -> bool:
-    return pod.answer is not None and any(
-        entry["digest"] == model.digest and entry["serving"] for entry in pod.answer["models"]
-    )
+    return pod.answer is not None and any(is_about(entry, model) and entry["serving"] for entry in pod.answer["models"])
 
 
 def _measured(pair: Pair, tally: Tally) -> dict[str, float]:

@@ -134,7 +134,7 @@ def _identity(entry: Mapping[str, Any]) -> str:
     return f"{entry['digest']}+{entry['parameters']}" if entry.get("parameters") else str(entry["digest"])
 
 
-def _is(entry: Mapping[str, Any], model: AssignedModel) -> bool:
+def is_about(entry: Mapping[str, Any], model: AssignedModel) -> bool:
     """Whether it is about this model; a runtime of before says nothing of parameters."""
     return entry["digest"] == model.digest and ("parameters" not in entry or _identity(entry) == identity(model))
 
@@ -157,7 +157,7 @@ def _came_right(one: RefusedHere, told: Iterable[AssignedModel], answers: Iterab
     model = next((model for model in told if identity(model) == one.identity), None)
     if one.scope != "Site" or one.step == GATE or model is None:
         return False
-    about = [entry for entry in answers if _is(entry, model)]
+    about = [entry for entry in answers if is_about(entry, model)]
     return bool(about) and all(entry["serving"] and not entry.get("refused") for entry in about)
 
 
@@ -180,7 +180,9 @@ def _of_pods(told: Iterable[AssignedModel], answers: Iterable[Object]) -> Iterab
     answers = list(answers)
     for model in told:
         refusals = [
-            entry["refused"] for entry in answers if _is(entry, model) and entry.get("refused") and not entry["serving"]
+            entry["refused"]
+            for entry in answers
+            if is_about(entry, model) and entry.get("refused") and not entry["serving"]
         ]
         first = min(
             (one for one in refusals if one["step"] in OF_THE_SITE),

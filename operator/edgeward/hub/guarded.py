@@ -30,7 +30,7 @@ def guarded(
     )
     if step.activation is not None:
         return _timed(told, new, step.activation, there)
-    if step.previous is None or step.previous.digest == step.told.digest:
+    if step.previous is None or step.previous.identity == step.told.identity:
         return told
     return (*told, assigned(step.previous).model_copy(update={"role": "Previous"}))
 
