@@ -106,11 +106,8 @@ class Round:
     """those that still have the version before"""
     roles: Mapping[tuple[str, str], bool]
     """by job and site: whether it is one of `mine`; else one of `others`, or not there"""
-
-    @property
-    def beside(self) -> bool:
-        """Whether the old version answers at the wave's own sites, too."""
-        return any(one.beside is not None for one in self.mine)
+    beside: bool
+    """whether the old version answers at the wave's own sites, too"""
 
     def by_variant(self) -> Mapping[str, tuple[SiteModels, ...]]:
         """The wave's jobs by the digest that they take, "" for the main artifact."""
@@ -157,6 +154,7 @@ def round_of(
         mine=tuple(mine),
         others=others,
         roles=roles,
+        beside=any(one.beside is not None for one in mine),
     )
 
 
