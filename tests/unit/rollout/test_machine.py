@@ -670,6 +670,26 @@ def test_whatever_happens_its_rules_hold_and_it_ends(
         gates_hold(facts, decided)
 
 
+windowed = st.one_of(
+    st.tuples(st.sampled_from(["shuts", "opens", "changes"]), st.sampled_from(["s00", "s01"])),
+    st.tuples(st.just("operator"), st.none()),
+    st.tuples(st.just("clock"), st.just(600.0)),
+)
+
+
+@given(st.lists(windowed, max_size=20))
+def test_waiting_for_a_window_is_never_too_late(story: list[tuple[str, Any]]) -> None:
+    world = town(2, strategy=Strategy(deadline=500.0))
+    for site in world.sites.values():
+        site.opened = math.inf
+    world.operator()
+    for site in world.sites.values():
+        site.change()
+    for number, (kind, what) in enumerate([("clock", 600.0), *story]):
+        happen(world, kind, what, number)
+        check(world)
+
+
 @given(st.lists(events, max_size=25))
 def test_no_version_that_failed_comes_back_by_itself(story: list[tuple[str, Any]]) -> None:
     world = town(4, strategy=Strategy(waves=WAVES, gates=(ERRORS,)))
