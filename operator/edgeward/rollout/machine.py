@@ -33,6 +33,7 @@ from edgeward.rollout.model import (
 
 _EVERYWHERE = Wave(name="all")
 _SILENT = (Outcome.NO_DATA, Outcome.ERROR)
+_AGREEMENT = "Agreement"
 
 
 def advance(facts: Facts) -> Decision:
@@ -238,7 +239,7 @@ class _Step:
         # A clock that was set back begins the bake anew.
         since = min(progress.baking_since, facts.now) if progress.baking_since is not None else facts.now
         known = {(one.gate, one.variant): one for one in progress.looks}
-        asked = [(gate, variant) for gate in self._gates() for variant in facts.variants]
+        asked = [(gate, variant) for gate in self._gates(wave) for variant in facts.variants]
         looks = [
             gates.looked(
                 gate,
@@ -250,7 +251,9 @@ class _Step:
             )
             for gate, variant in asked
         ]
-        self.progress = progress = replace(progress, looks=tuple(looks), baking_since=since)
+        others = {gate.name for gate in facts.strategy.gates} - {gate.name for gate, _ in asked}
+        still = [look for look in progress.looks if look.gate in others]  # what they said stays to be read
+        self.progress = progress = replace(progress, looks=(*looks, *still), baking_since=since)
         judged = [(gate, look) for (gate, _), look in zip(asked, looks, strict=True)]
         for gate, look in judged:
             if gates.failed(gate, look):
@@ -277,9 +280,16 @@ class _Step:
         else:
             self._next_wave()
 
-    def _gates(self) -> list[Gate]:
-        """The first version of all has none to be compared with."""
-        return [one for one in self.facts.strategy.gates if self.stable is not None or not one.baseline]
+    def _gates(self, wave: Wave) -> list[Gate]:
+        """Those that can be asked of the wave. The first version of all has none to be compared with, nor to agree with;
+        and where some waves make copies, the others are not asked how these agree."""
+        copies = bool(wave.mirror) or not any(one.mirror for one in self.waves)
+        first = self.stable is None
+        return [
+            one
+            for one in self.facts.strategy.gates
+            if (copies and not first if one.builtin == _AGREEMENT else not (first and one.baseline))
+        ]
 
     def _next_wave(self) -> None:
         self.progress = replace(

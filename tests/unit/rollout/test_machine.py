@@ -158,6 +158,36 @@ def test_a_gate_that_fails_takes_everybody_back_to_the_version_that_finished() -
     assert world.serving() == {"v0": 6}, "the spec still asks for v1, and it is not tried again"
 
 
+def test_agreement_is_asked_of_the_waves_that_make_copies_and_not_of_the_first_version() -> None:
+    agreement = replace(
+        ERRORS, name="agreement", builtin="Agreement", max=None, min=0.9, count=1, passes_needed=1, min_samples=0
+    )
+    canary, rest = Wave(name="canary", count=1, bake=60, mirror=100), Wave(name="all", bake=60)
+    world = watched(gated(waves=(canary, rest), gates=(agreement,)))
+
+    def bake() -> Phase:
+        for _ in range(20):
+            world.now += 10
+            for site in world.sites.values():
+                site.change()
+            decision = world.operator()
+        return decision.progress.phase
+
+    assert bake() is Phase.BAKING, "nothing is known of the copies"
+    world.look(1.0)
+    world.now += 10
+    world.operator()
+    world.verdicts = {}
+    assert bake() is Phase.DONE
+    assert world.progress is not None
+    assert [(look.gate, look.value) for look in world.progress.looks] == [("agreement", 1.0)], "it stays to be read"
+    none = watched(gated(waves=(replace(canary, mirror=0), rest), gates=(agreement,)))
+    for _ in range(20):
+        none.now += 10
+        decision = none.operator()
+    assert decision.progress.phase is Phase.BAKING and decision.no_data, "no wave makes copies: it waits, and says so"
+
+
 def watched(world: World) -> World:
     """Until the first wave bakes."""
     for _ in range(2):
