@@ -161,6 +161,17 @@ def tell(stage: Stage, *, seed: int, tally: Tally) -> None:
     if failed or rolled.before != rolled.after:
         raise StoryError("the rollout was not without a trace: see above")
 
+    heading("Version 3 reads every sign wrongly")
+    good, bad = models.sign_reader_2, models.sign_reader_3
+    fell = story.fall_back(stage, "sign-reader", good, bad, urls=urls, tally=tally)
+    show.fell_back(say, fell, good=good.version, bad=bad.version)
+    print(story.table(stage), flush=True)
+    failed, answered = len(fell.seen.failed), fell.seen.answered(bad.version)
+    rows.append((f"version {bad.version}", f"back by itself; {len(fell.seen.questions)} requests, {failed} failed,"
+                 f" {answered} answered by it", f"{fell.seconds:.1f}"))  # fmt: skip
+    if failed or answered or fell.before != fell.after:
+        raise StoryError("the bad version was not without a trace: see above")
+
     heading("The operator is killed")
     survived = survival.kill_operator(stage)
     show.survived(say, survived)

@@ -31,6 +31,7 @@ class Chapter:
     avoided: story.Avoided
     page: story.Answers
     rolled: story.Rolled
+    fell: story.FellBack
     later: story.Answers
     survived: survival.Survived
 
@@ -51,8 +52,10 @@ def told(stage: Stage) -> Chapter:
     story.relieve(stage)
     page = _inside(stage, "page-turner")
     rolled = story.roll_out(stage, "sign-reader", models.sign_reader, models.sign_reader_2, urls=urls, threads=THREADS)
+    good, bad = models.sign_reader_2, models.sign_reader_3
+    fell = story.fall_back(stage, "sign-reader", good, bad, urls=urls)
     later = story.ask_outside(stage, "sign-reader", urls[0])
-    return Chapter(placed, inside, outside, avoided, page, rolled, later, survival.kill_operator(stage))
+    return Chapter(placed, inside, outside, avoided, page, rolled, fell, later, survival.kill_operator(stage))
 
 
 def _inside(stage: Stage, model: str) -> story.Answers:
@@ -254,6 +257,24 @@ def test_version_2_has_other_bytes_and_other_answers_and_reads_the_same(told: Ch
     for before, after in zip(told.outside[0].replies, told.later.replies, strict=True):
         assert after.sure != pytest.approx(before.sure, abs=1e-4)
         assert after.sure == pytest.approx(task.read(here[after.question], models.characters)[1], abs=1e-3)
+
+
+# Version 3 ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_version_that_reads_wrongly_goes_back_by_itself_and_answers_nobody(told: Chapter) -> None:
+    seen = told.fell.seen
+    assert [item.problem for item in seen.failed] == []
+    assert {item.version for item in seen.questions} == {"2.0.0"}
+    assert told.fell.after == told.fell.before
+
+
+def test_it_is_a_gate_that_found_it_out_of_copies_of_what_was_asked(told: Chapter) -> None:
+    gate, release = told.fell.gate, told.fell.release
+    assert (gate["name"], gate["outcome"]) == ("agreement", "Failed")
+    assert float(gate["value"]) < 0.5 and gate["samples"] >= 5 and "0.9" in gate["threshold"]
+    assert all(word in told.fell.said for word in ("agreement", "0.9", "2.0.0")), told.fell.said
+    assert release["spec"]["version"] == "3.0.0" and release["status"]["currentVersion"] == "2.0.0"
 
 
 # The operator is killed --------------------------------------------------------------------------------------------
