@@ -14,7 +14,7 @@ from edgeward.cluster.resources import Object
 from edgeward.fleet.failures import BROKEN_CONTAINER
 from edgeward.fleet.names import ANNOTATION_NODE, is_pool
 
-from .surge import is_through, lacks_room
+from .surge import is_in_place, is_through, lacks_room
 
 LONGEST_MESSAGE = 1024
 LONGEST_WORD = 128
@@ -130,7 +130,19 @@ def _node(
     if ready >= replicas:
         return {**report, **_updating(pods, runtimes, deployment)}
     obstacle = _obstacle(pods, runtimes) or _not_created(deployment)
+    if obstacle is not None and deployment is not None and is_in_place(deployment):
+        obstacle = _of_gap(obstacle, pods)
     return {**report, **(obstacle or {"reason": "Starting"})}
+
+
+def _of_gap(obstacle: dict[str, str], pods: Iterable[Object]) -> dict[str, str] | None:
+    """The obstacle of a pod that takes the place of an old one. It has waited for room as long as the old one stood there,
+    which is nothing that the node could be left out for: it counts from when the old one has gone."""
+    if obstacle["reason"] != "Unschedulable":
+        return obstacle
+    if any("deletionTimestamp" in pod["metadata"] for pod in pods):
+        return None
+    return {key: text for key, text in obstacle.items() if key != "since"}
 
 
 def _updating(pods: list[Object], runtimes: Mapping[str, Object], deployment: Object | None) -> dict[str, str]:

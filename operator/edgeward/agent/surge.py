@@ -47,7 +47,8 @@ def is_through(deployment: Object) -> bool:
 
 def is_in_place(deployment: Object) -> bool:
     """Whether a change that is not through goes on in the old pods' place."""
-    rolling = (deployment["spec"].get("strategy") or {}).get("rollingUpdate") or {}
+    strategy = (deployment.get("spec") or {}).get("strategy") or {}
+    rolling = strategy.get("rollingUpdate") or {}
     return rolling.get("maxUnavailable") == 1 and not is_through(deployment)
 
 

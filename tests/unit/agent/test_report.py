@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgeward.agent.report import is_ready, stamped, status
 from edgeward.agent.scrape import believable
+from edgeward.agent.surge import IN_PLACE
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import parse
 from edgeward.fleet.failures import REFUSALS
@@ -154,6 +155,31 @@ def test_a_change_that_cannot_come_up_beside_the_pod_that_serves_is_told() -> No
     assert change(OLD_POD, never, deployments=deployed(**SURGE)) == ("PodUpdating", "Unschedulable: 0/3 nodes")
     turned_away = of_template(pod("new", phase="Failed", reason="OutOfcpu"), "after", born=T1)
     assert change(OLD_POD, turned_away, deployments=deployed(**SURGE)) == ("PodUpdating", "OutOfcpu")
+
+
+def test_a_want_of_room_beside_the_old_pod_has_its_own_word() -> None:
+    (entry,) = report(OLD_POD, unplaced(), deployments=deployed(**SURGE))["nodes"]
+    assert (entry["reason"], entry["since"]) == ("NoRoomToSurge", T1)
+    assert "NoRoomToSurge" not in REFUSALS
+
+
+def unplaced() -> Raw:
+    never = of_template(pod("new", phase="Pending"), "after", born=T1)
+    full = {"type": "PodScheduled", "status": "False", "message": "1 Insufficient cpu.", "lastTransitionTime": T1}
+    never["status"]["conditions"] = [full]
+    return never
+
+
+def test_a_pod_that_takes_the_place_of_an_old_one_has_not_been_refused_while_that_one_stood_there() -> None:
+    """Its node was left out at once, for a want of room of a minute ago, and the replica went elsewhere for good."""
+    (here,) = deployed(**{**SURGE, "readyReplicas": 0}).values()
+    here["spec"]["strategy"] = IN_PLACE
+    going = {**OLD_POD, "metadata": {**OLD_POD["metadata"], "deletionTimestamp": T1}}
+    assert change(going, unplaced(), deployments={"n1": here}) == ("Starting", "")
+    (entry,) = report(unplaced(), deployments={"n1": here})["nodes"]
+    assert entry["reason"] == "Unschedulable" and entry.get("since") != T1, "it counts from now"
+    broken = of_template(pod("new", **waiting("CrashLoopBackOff", "exit 1")), "after", born=T1)
+    assert change(going, broken, deployments={"n1": here}) == ("CrashLoopBackOff", "exit 1")
 
 
 def test_a_change_that_the_api_makes_no_pod_for_is_told() -> None:
