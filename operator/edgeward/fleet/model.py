@@ -579,6 +579,14 @@ class SiteModels:
     avoids: tuple[RefusedHere, ...] = ()
     """versions that the site remembers not to try again"""
 
+    def waits(self, told: ModelVersion) -> bool:
+        """Whether a version that should serve alone is at the site, and another one answers still: it is on the disks, or a
+        canary that keeps its share until its moment."""
+        mine = [one for one in self.served if one.of(told)]
+        others = any(one.serving and not one.of(told) for one in self.served)
+        alone = self.beside is None
+        return any(one.staged for one in mine) or (alone and others and any(one.serving for one in mine))
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -386,7 +386,7 @@ def _state(
             message=message,
             version=version,
             variant=variant,
-            staged=any(model.of(told) and model.staged for model in models.served) if told is not None else False,
+            staged=told is not None and models.waits(told),
         )
 
     if told is None:

@@ -193,16 +193,23 @@ def _member(
     base = {_identity(one.told, known, ground[one.job]) for one in models}
     wanted = {one.job: lowered(target, ground[one.job], has=at_site(one)) for one in models}
     refusals = [text for one in models for text in _refusals(one, wanted[one.job], attempt)]
+    waits = {
+        one.job: _identity(one.beside or one.told, known, ground[one.job]) == target.identity
+        and one.waits(wanted[one.job])
+        for one in models
+    }
     return Member(
         name=name,
         labels=labels,
         connected=connected,
         told=_one(told, besides=target.identity),
         base=_one(base, besides=target.identity),
-        serves=_one({_serves(one, known, ground[one.job]) for one in models}, besides=target.identity),
+        serves=_one(
+            {_serves(one, known, ground[one.job], waits=waits[one.job]) for one in models}, besides=target.identity
+        ),
         refused=refusals[0] if refusals else "",
         available=all(one.ready > 0 or not one.replicas for one in models),
-        staged=all(any(served.of(wanted[one.job]) and served.staged for served in one.served) for one in models),
+        staged=all(waits.values()),
         begins=begins,
     )
 
@@ -240,11 +247,14 @@ def _identity(told: ModelVersion | None, known: Collection[ModelVersion], ground
     return lifted(told, known, ground).identity if told is not None else None
 
 
-def _serves(models: SiteModels, known: Collection[ModelVersion], ground: Ground) -> str | None:
+def _serves(models: SiteModels, known: Collection[ModelVersion], ground: Ground, *, waits: bool = False) -> str | None:
     """The version that answers. A canary that serves beside the old one counts as the target: it is what is watched.
     What the site went back from by itself does not answer, even where the version before is the same bytes."""
     serving = [served for served in models.served if served.serving]
     told = models.beside or models.told
+    if waits and told is not None:
+        # Also where it has a share of the requests already: it is to have all of them.
+        serving = [one for one in serving if not one.of(told)]
     if told is not None and recall.fell_back(models, told) is not None:
         back = models.told if models.beside is not None else None
         others = {one.identity for one in serving if not one.of(told)}

@@ -201,3 +201,27 @@ def test_parameters_go_back_like_a_version():
 def test_a_runtime_that_does_not_say_its_parameters_is_believed_to_have_them(parameters):
     old = ServedModel(V1.digest, parameters=parameters)
     assert old.of(V1) and old.of(NEW) == (parameters is None)
+
+
+def test_a_canary_that_waits_for_its_window_to_have_all_requests_does_not_serve_yet():
+    waves = [{"name": "canary", "sites": {"count": 1}, "traffic": "10%"}, {"name": "all"}]
+    town = TimedTown({"windows": [{"start": "02:00", "duration": "3h"}], "waves": waves})
+    town.now = NIGHT
+    (canary,) = [one.site for one in town.step().sites if one.beside is not None]
+    town.switch()
+    both = {name: one.served for name, one in town.models.items()}
+    said = town.step()
+    assert said.remembered.wave == 1
+    town.now = NIGHT + 4 * 3600
+    for name, one in town.models.items():
+        if name != canary:
+            town.models[name] = replace(one, served=(ServedModel(V2.digest, "2", serving=True),))
+    town.step()
+    said = town.step()
+    assert said.remembered.waits_for == "the window of 1 site, next opens at 2026-06-12T02:00:00Z"
+    (state,) = [(one.state, one.reason) for one in said.sites if one.site == canary]
+    assert state == (SiteState.PENDING, "WaitingForWindow")
+    assert town.models[canary].served == both[canary]
+    town.now += 20 * 3600
+    town.switch()
+    assert town.step().remembered.phase == "Done"
