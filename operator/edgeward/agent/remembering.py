@@ -99,8 +99,8 @@ class Remembering:
                 try:
                     self._cache[CONFIG_MAPS].put(await self._client.apply(CONFIG_MAPS, body, manager=MANAGER))
                 except ApiError as error:
-                    if not error.invalid:
-                        raise
+                    if error.status in (0, 409, 429) or error.status >= 500:
+                        raise  # and tried again soon
                     # What serves must not wait for what is remembered; the gates of this process hold all the same.
                     log.error("the memory of site %s cannot be written: %s", spec.site, error)
                     return

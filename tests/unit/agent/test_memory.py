@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeward.agent import memory
 from edgeward.agent.wanted import identity
@@ -133,3 +135,47 @@ def test_a_status_shows_the_gate_that_took_the_site_back() -> None:
     assert added["refused"] == {"step": "Gate", "reason": "GateFailed", "message": "gate e: 1", "at": AT}
     assert memory.with_refused([added], wanted.spec.models, known) == [added]
     assert memory.with_refused([serving], wanted.spec.models, ()) == [serving]
+
+
+STEPS = st.sampled_from([*memory.OF_THE_SITE, "Fetch", ""])
+MOMENTS = st.integers(0, 59).map(lambda second: f"2027-01-01T00:00:{second:02}Z")
+DIGESTS = st.sampled_from([f"sha256:{number:064x}" for number in range(14)])
+MODELS = st.builds(lambda digest, attempt: new(digest=digest, attempt=attempt), DIGESTS, st.integers(0, 2))
+AVOIDED = st.builds(
+    lambda one, attempt, at: avoided(identity=one, attempt=attempt, at=at), DIGESTS, st.integers(0, 2), MOMENTS
+)
+SAID = st.builds(
+    lambda step, digest, serving, at: says(step, digest=digest, serving=serving, at=at),
+    STEPS,
+    DIGESTS,
+    st.booleans(),
+    MOMENTS,
+)
+WORDS = st.tuples(
+    st.lists(MODELS, max_size=1),
+    st.lists(AVOIDED, max_size=10, unique_by=lambda one: one["identity"]),
+    st.lists(SAID, max_size=3),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(WORDS, max_size=4))
+def test_whatever_is_said_it_is_bounded_and_said_again_it_changes_nothing(story: list[Any]) -> None:
+    """Else an idle site would write."""
+    known: tuple[RefusedHere, ...] = ()
+    for models, avoid, said in story:
+        wanted = told(*models, avoid=avoid)
+        known = after(known, wanted, *said)
+        assert len(known) <= memory.MOST
+        assert len({(one.scope, one.identity) for one in known}) == len(known)
+        # Of more than ten, one that is displaced may come back in the hub's words; each time with a later moment.
+        for _ in range(memory.MOST):
+            before, known = known, after(known, wanted, *said)
+            if known == before:
+                break
+            assert len(known) == memory.MOST
+        assert known == before
+        told_now = {identity(model): model.attempt for model in wanted.spec.models}
+        assert all(one.attempt >= told_now.get(one.identity, 0) for one in known)
+        key = memory.key_of("shop", "m")
+        assert memory.read(memory.written(None, site="e", namespace="e", entries={key: known}), key) == known
