@@ -52,10 +52,11 @@ def _of_job(
     job: Job, pods: JobPods, release: Release | None, sites: Mapping[str, Site], now: float, rollout: RolloutStep
 ) -> JobPodStep:
     memory, wanted = podmemory.recalled(pods.remembered), pods.wanted
-    if release is None and memory is not None:
+    if memory is not None and (release is None or release.problem is not None):
         # Nobody says any more how it may go out: all is left as it is.
-        first = memory.finished or wanted
-        waits = "its ModelRelease is missing" if any(one.told.identity != wanted.identity for one in pods.sites) else ""
+        first, open_ = memory.finished or wanted, any(one.told.identity != wanted.identity for one in pods.sites)
+        lacking = "its ModelRelease is missing" if release is None else "its ModelRelease says nothing that can be done"
+        waits = f"a word on how it may go out: {lacking}" if open_ else ""
         return JobPodStep(
             told={one.site: one.told for one in pods.sites}, first=first, remembered=pods.remembered, waits_for=waits
         )
@@ -91,18 +92,26 @@ def _all(pods: JobPods) -> Mapping[str, PodSpec]:
 
 
 def _at_once(pods: JobPods, sites: Mapping[str, Site], now: float) -> JobPodStep:
-    """Without spec.rollout: everywhere, but for a site that is outside its windows."""
+    """Without spec.rollout: everywhere, but for a site that is frozen or outside its windows."""
     shut = [
         one
         for one in pods.sites
         if one.told.identity != pods.wanted.identity and one.replicas and not _open(None, sites.get(one.site), now)
     ]
     told = {**_all(pods), **{one.site: one.told for one in shut}}
-    waits = f"the window of {shut[0].site}" + (f" and {len(shut) - 1} more" if shut[1:] else "") if shut else ""
+    waits = (
+        f"site {shut[0].site}, which is frozen or outside its window"
+        + (f" and {len(shut) - 1} more" if shut[1:] else "")
+        if shut
+        else ""
+    )
     return JobPodStep(first=pods.wanted, told=told, waits_for=waits)
 
 
 def _open(release: Release | None, site: Site | None, now: float) -> bool:
+    """Whether the pods at the site may change now: it is not frozen, and within its windows."""
+    if site is not None and site.frozen:
+        return False
     asked = windows.activation(release.rollout if release is not None else None, site)
     return windows.of(asked, now=now).open
 

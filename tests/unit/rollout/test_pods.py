@@ -211,6 +211,9 @@ def test_without_a_strategy_everywhere_at_once() -> None:
 
 def test_a_release_that_is_gone_lets_nothing_begin() -> None:
     town = Town().begun()
+    assert town.release is not None
+    town.release = replace(town.release, rollout=None, target=None, problem=Problem("InvalidSpec", "x"))
+    assert "nothing that can be done" in town.step().waits_for
     town.release = None
     assert "ModelRelease is missing" in town.step().waits_for
     assert (town.told(OLD), town.phase) == ("abcd", "Done")
@@ -247,6 +250,19 @@ def test_outside_its_window_a_site_is_not_told() -> None:
         town.now = 3 * 3600.0 + 60
         assert town.step().waits_for == "" or rollout
         assert town.told() == "abcd"
+
+
+def test_a_frozen_site_is_not_told() -> None:
+    for rollout in (None, WAVES):
+        town = Town(rollout=rollout)
+        town.step()
+        town.wanted = NEW
+        town.sites["b"] = replace(town.sites["b"], frozen=True)
+        for _ in range(12):
+            town.step()
+            town.change()
+            town.now += 61
+        assert town.told() == "acd"
 
 
 def test_a_job_with_a_problem_is_left_alone() -> None:
