@@ -70,8 +70,8 @@ class Registry:
         """Makes `model` the one that answers; the version it replaces is returned and gets no new request."""
         old = self.live.get(model.name)
         self.live[model.name] = model
-        if old is not None and remember:
-            self._remember(old)
+        if old is not None and remember and old.version != model.version:
+            self._remember(old)  # else the new one counts on
         return old
 
     def set_canary(self, model: Model) -> Model | None:
@@ -79,7 +79,7 @@ class Registry:
         (Model.split of the live one)."""
         old = self.canaries.get(model.name)
         self.canaries[model.name] = model
-        if old is not None:
+        if old is not None and old.version != model.version:
             self._remember(old)
         return old
 

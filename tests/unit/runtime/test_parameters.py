@@ -6,7 +6,7 @@ import pytest
 
 from edgeward_runtime.capture.tap import thresholds
 from edgeward_runtime.errors import Refusal
-from tests.unit.runtime.test_manager import V1, World
+from tests.unit.runtime.test_manager import V1, V2, World
 from tests.unit.runtime.test_staged import entry, staged, want
 
 
@@ -51,6 +51,16 @@ def test_ones_that_make_no_sense_are_refused_and_the_old_ones_stay(world):
 def test_another_version_of_the_same_bytes_is_loaded(world):
     want(world, entry("2", V1), revision=2)
     assert world.calls == ["load 2"]
+
+
+def test_however_often_they_change_the_counters_of_versions_before_stay(world):
+    want(world, entry("2", V2), revision=2)
+    for revision in range(3, 23):
+        want(world, entry("2", V2, parameters={"capture": {"drift": revision}}), revision=revision)
+    assert [(model.version, state) for model, state in world.registry.versions()] == [
+        ("2", "Serving"),
+        ("1", "Drained"),
+    ]
 
 
 def test_a_request_that_holds_the_old_ones_ends_with_them(world):
