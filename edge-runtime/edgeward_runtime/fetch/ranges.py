@@ -21,7 +21,9 @@ _LONG_ENOUGH = 2.0  # seconds that a part should take: of that, the time of a re
 _STALLED = 5.0  # seconds without a byte, after which another one may have the part
 _MEASURE = 2.0  # seconds that both are watched, before the slower one rests
 _SETTLE = 0.5  # seconds until what it had asked for is out of the pipe
-_REST = 1.5  # seconds that it rests altogether
+_REST = 3.0  # seconds that it rests altogether: less would be decided by chance
+_WORTH_IT = 8  # times as long as it rests, both have to have before them: it is of no use to those who are done soon
+_SURE = 0.75
 _AT_ONCE = 2
 _MEMORY = 3.0  # seconds that a rate looks back
 
@@ -189,8 +191,8 @@ class Ranges:
         left = sum(end - start for start, end in self._free)
         rates = {one: (self._sources[one].total - before[one]) / max(now - since, 1e-9) for one in pair}
         together = sum(rates.values())
-        if now - since < _MEASURE or left < together * 4 * _REST:
-            return  # near the end it would not pay any more
+        if now - since < _MEASURE or left < together * _WORTH_IT * _REST:
+            return
         self._probe = _Probe(resting=pair[0], beside=rates[pair[1]], together=together, begun=now)
         resting = self._sources[pair[0]].part
         if resting is not None:
@@ -211,8 +213,9 @@ class Ranges:
         if now - probe.begun < _REST or now <= since:
             return
         alone = (given - before) / (now - since)
-        # On a link of its own it gives what it gave, on a shared one all that both did.
-        self.shared = alone > (probe.beside + probe.together) / 2
+        # On a link of its own it gives what it gave, on a shared one all that both did. In doubt both go on: that costs
+        # no time, while one too few does.
+        self.shared = alone > probe.beside + _SURE * (probe.together - probe.beside)
         if self.shared:
             self._benched = probe.resting
         self._probe = None

@@ -101,9 +101,9 @@ def test_two_separate_links_add_up(scale: float, order: str) -> None:
 def test_links_that_stay_separate_for_long(order: str) -> None:
     """The look at whether they are separate costs less than what is allowed."""
     rates = {"a": 1.0 * MB, "b": 5.0 * MB}
-    links = Links(Ranges(missing=[(0, 100 * MB)]), {one: rates[one] for one in order})
-    assert links.run() == pytest.approx(100 / 6, rel=0.05)
-    assert links.whole() == [(0, 100 * MB)] and links.ranges.shared is False
+    links = Links(Ranges(missing=[(0, 300 * MB)]), {one: rates[one] for one in order})
+    assert links.run() == pytest.approx(300 / 6, rel=0.05)
+    assert links.whole() == [(0, 300 * MB)] and links.ranges.shared is False
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
