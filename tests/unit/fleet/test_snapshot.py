@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from fractions import Fraction
 from types import NoneType, UnionType
 from typing import get_args, get_origin, get_type_hints
@@ -26,6 +26,8 @@ from edgeward.api.modelrelease import (
     ReleasedVersion,
     Rollout,
     RolloutStatus,
+    Track,
+    TrackedVersion,
     Variant,
     Window,
 )
@@ -109,6 +111,12 @@ EXAMPLES: dict[type, list[object]] = {
             {"match": {"tier": "edge"}, "artifact": {"uri": "https://m/int8", "digest": f"sha256:{8:064x}"}}
         )
     ],
+    Track: [Track.model_validate({"repository": "oci://r/m", "constraint": "1.x", "pullSecret": "login"})],
+    TrackedVersion: [
+        TrackedVersion.model_validate(
+            {"version": "1.4.0", "artifact": {"uri": "oci://r/m", "digest": f"sha256:{8:064x}"}, "at": TIME}
+        )
+    ],
     RefusedVersion: [RefusedVersion(version="1", identity="d", reason="why", at=TIME)],
     ReleasedVersion: [
         ReleasedVersion(
@@ -119,12 +127,17 @@ EXAMPLES: dict[type, list[object]] = {
 JSON = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=2)
 
 
-def _of(kind: type) -> st.SearchStrategy[object]:
+def _of(kind: type, within: bool = False) -> st.SearchStrategy[object]:
+    """Of the kinds in a Fleet only what has no default is drawn: each is drawn in full by a test of its own, and all in all
+    of them at once is more than can be drawn."""
     hints = get_type_hints(kind)
-    return st.builds(kind, **{item.name: _hint(hints[item.name]) for item in fields(kind)})
+    drawn = [
+        item for item in fields(kind) if not within or (item.default is MISSING and item.default_factory is MISSING)
+    ]
+    return st.builds(kind, **{item.name: _hint(hints[item.name], within=kind is Fleet or within) for item in drawn})
 
 
-def _hint(hint: object) -> st.SearchStrategy[object]:
+def _hint(hint: object, *, within: bool = False) -> st.SearchStrategy[object]:
     origin, inner = get_origin(hint), get_args(hint)
     if hint is object:
         return JSON
@@ -138,17 +151,17 @@ def _hint(hint: object) -> st.SearchStrategy[object]:
     if hint in EXAMPLES:
         return st.sampled_from(EXAMPLES[hint])  # type: ignore[index]
     if origin is UnionType:
-        return st.one_of([st.none() if item is NoneType else _hint(item) for item in inner])
+        return st.one_of([st.none() if item is NoneType else _hint(item, within=within) for item in inner])
     if origin is tuple and inner[1] is Ellipsis:
-        return st.lists(_hint(inner[0]), max_size=2).map(tuple)
+        return st.lists(_hint(inner[0], within=within), max_size=2).map(tuple)
     if origin is tuple:
-        return st.tuples(*(_hint(item) for item in inner))
+        return st.tuples(*(_hint(item, within=within) for item in inner))
     if origin is frozenset:
-        return st.frozensets(_hint(inner[0]), max_size=2)
+        return st.frozensets(_hint(inner[0], within=within), max_size=2)
     if origin is not None:
-        return st.dictionaries(st.text(max_size=3), _hint(inner[1]), max_size=2)
+        return st.dictionaries(st.text(max_size=3), _hint(inner[1], within=within), max_size=2)
     if hint in DATACLASSES.values():
-        return _of(hint)  # type: ignore[arg-type]
+        return _of(hint, within)  # type: ignore[arg-type]
     return st.from_type(hint)  # type: ignore[arg-type]
 
 
