@@ -37,6 +37,9 @@ class Looked:
     moved: dict[str, int] = field(default_factory=dict)
     moved_at: float = 0.0
     """the bytes that were last told of, and when"""
+    settled: bool = False
+    """whether the last look found all done: what comes after is looked at often at first"""
+    soon: bool = False
     pause: float = 0.0
     """seconds until the next look; grows while there is nothing new, so that what never answers costs little"""
 
@@ -83,7 +86,7 @@ class Runtimes:
         """They have something new to say from now on; a settled one is asked seldom."""
         looked = self._looked.get(name)
         if looked is not None:
-            looked.next = 0.0
+            looked.next, looked.soon = 0.0, True
 
     async def watch(self) -> None:
         """Ask the runtimes: often while something is under way, seldom once it is settled."""
@@ -102,6 +105,7 @@ class Runtimes:
     async def ask(self, raw: Object) -> None:
         name = raw["metadata"]["name"]
         looked = self.of(name)
+        looked.soon = False
         every = self._cache[PODS].labelled(LABEL_ASSIGNMENT, name)
         pods = [pod for pod in every if "deletionTimestamp" not in pod["metadata"] and not has_ended(pod)]
         answers = await self._scraper.ask([pod for pod in pods if self._can_answer(pod)])
@@ -116,10 +120,14 @@ class Runtimes:
         waited = settled or self._clock() - looked.moved_at >= MOVES
         news = _said(answers) != _said(looked.answers) or (waited and moved != looked.moved)
         longest, shortest = self._settings.settled_poll, self._settings.unsettled_poll
-        looked.pause = longest if settled else shortest if news else min(max(looked.pause * 1.5, shortest), longest)
+        begins = news or looked.settled
+        looked.pause = longest if settled else shortest if begins else min(max(looked.pause * 1.5, shortest), longest)
+        looked.settled = settled
         looked.next = min(self._clock() + looked.pause, self._watches.due(name) or math.inf)
         if self._clock() < asked_for:  # one that has passed waits for something else
             looked.next = min(looked.next, asked_for)
+        if looked.soon:  # told something new while this look was under way
+            looked.next = 0.0
         looked.answers = answers
         if news:
             looked.moved, looked.moved_at = moved, self._clock()

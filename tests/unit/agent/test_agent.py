@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from edgeward.agent.agent import WATCHED, Agent
 from edgeward.agent.settings import AgentSettings
@@ -208,6 +211,36 @@ def test_counters_are_read_and_are_no_news() -> None:
     assert agent.runtimes.answers(NAME)["uid-up"]["models"][0]["counters"] == {"requests": 7}
     asked(counters={"requests": 9}, state="Warming")
     assert news == [NAME] * 2
+
+
+@pytest.mark.parametrize("while_asking", [False, True])
+def test_a_settled_runtime_that_is_told_something_new_is_asked_often_again(while_asking: bool) -> None:
+    """It takes a second or two to do what it is told: the first look after it says nothing new."""
+    now = [1000.0]
+    agent = an_agent(Api(), told(), (NODES, node()))
+    runtimes = agent.runtimes
+    runtimes._clock = lambda: now[0]
+    agent._cache[PODS].put(a_pod("up"))
+    digest = told()[1]["spec"]["models"][0]["digest"]
+    during: list[Callable[[], None]] = []
+
+    async def ask(_pods: Any) -> dict[str, Object]:
+        for call in during:
+            call()
+        return {"uid-up": {"models": [{"digest": digest, "serving": True, "state": "Serving"}]}}
+
+    runtimes._scraper.ask = ask  # type: ignore[method-assign]
+    asyncio.run(runtimes.ask(told()[1]))
+    assert runtimes.of(NAME).next == now[0] + AgentSettings().settled_poll
+    if while_asking:
+        during.append(lambda: runtimes.look_soon(NAME))
+        asyncio.run(runtimes.ask(told()[1]))
+        assert runtimes.of(NAME).next <= now[0]
+        during.clear()
+    changed = told()[1]
+    changed["spec"]["models"][0]["digest"] = f"sha256:{5:064x}"
+    asyncio.run(runtimes.ask(changed))
+    assert runtimes.of(NAME).next == now[0] + AgentSettings().unsettled_poll
 
 
 def test_bytes_that_come_are_told_now_and_then() -> None:
