@@ -68,7 +68,8 @@ def events(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[Re
     if was is not None and now.wave > was.wave:
         told.append((Reason.WAVE_PASSED, f"wave {was.wave + 1} of the change of the pods passed", False))
     if now.members and (was is None or now.wave != was.wave or not was.members):
-        names = ", ".join(now.members[:5]) + (f" and {len(now.members) - 5} more" if len(now.members) > 5 else "")
+        count = podmemory.size_of_wave(after)
+        names = ", ".join(now.members[:5]) + (f" and {count - 5} more" if count > 5 else "")
         told.append((Reason.WAVE_STARTED, f"wave {now.wave + 1} of the change of the pods began: {names}", False))
     if now.phase is Phase.ROLLED_BACK and (was is None or was.phase is not Phase.ROLLED_BACK):
         told.append((Reason.ROLLED_BACK, _back(now), True))

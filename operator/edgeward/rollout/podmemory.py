@@ -3,7 +3,8 @@ that finished last, since after the last wave no Assignment holds it any more.""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,11 @@ from edgeward.rollout import gated
 from edgeward.rollout.model import Decision, Hold, Phase, Progress, Refused
 
 MOST_REFUSED = 3
+MOST_NAMED = 100
+"""sites of a wave that are remembered by name. Of a larger wave the first few are, for people, and all by a short hash:
+2,000 long names would be 90 KB, and a job's status is to stay below 100"""
+FIRST_FEW = 5
+HASH_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +34,11 @@ class Memory:
     refused: tuple[Refused, ...] = ()
 
 
-def recalled(said: Mapping[str, Any]) -> Memory | None:
-    """None when nothing is remembered, or nothing that this version can read: then what the sites run has the word."""
+def recalled(said: Mapping[str, Any], sites: Iterable[str] = ()) -> Memory | None:
+    """None when nothing is remembered, or nothing that this version can read: then what the sites run has the word.
+
+    sites: that the job has. Without them, only the first few of a large wave are known.
+    """
     try:
         spec = said.get("finished")
         return Memory(
@@ -37,7 +46,7 @@ def recalled(said: Mapping[str, Any]) -> Memory | None:
                 target=str(said["target"]),
                 phase=Phase(said["phase"]),
                 wave=int(said.get("wave", 0)),
-                members=tuple(str(name) for name in said.get("members", ())),
+                members=_members(said, sites),
                 started=parse_time(said["started"]),
                 baking_since=parse_time(said["bakingSince"]) if "bakingSince" in said else None,
                 hold=Hold(said.get("hold", "")),
@@ -64,7 +73,7 @@ def told(decision: Decision, finished: PodSpec | None) -> Mapping[str, Any]:
         "target": progress.target,
         "phase": progress.phase.value,
         "wave": progress.wave,
-        "members": list(progress.members),
+        **_named(progress.members),
         "started": format_time(progress.started),
         "bakingSince": format_time(progress.baking_since) if progress.baking_since is not None else None,
         "hold": progress.hold.value,
@@ -80,6 +89,29 @@ def told(decision: Decision, finished: PodSpec | None) -> Mapping[str, Any]:
         ],
     }
     return {key: value for key, value in said.items() if value not in (None, "", 0, [])}
+
+
+def _named(members: Sequence[str]) -> Mapping[str, Any]:
+    if len(members) <= MOST_NAMED:
+        return {"members": list(members)}
+    return {"members": list(members[:FIRST_FEW]), "memberHashes": "".join(_hash(name) for name in members)}
+
+
+def _members(said: Mapping[str, Any], sites: Iterable[str]) -> tuple[str, ...]:
+    named, hashes = tuple(str(name) for name in said.get("members", ())), str(said.get("memberHashes", ""))
+    if not hashes:
+        return named
+    known = {_hash(name): name for name in sites}
+    parts = (hashes[at : at + HASH_LENGTH] for at in range(0, len(hashes), HASH_LENGTH))
+    return tuple(known[part] for part in parts if part in known) or named
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:HASH_LENGTH]
+
+
+def size_of_wave(said: Mapping[str, Any]) -> int:
+    return len(str(said.get("memberHashes", ""))) // HASH_LENGTH or len(said.get("members", ()))
 
 
 def done(spec: PodSpec, *, now: float) -> Mapping[str, Any]:

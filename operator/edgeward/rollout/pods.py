@@ -51,7 +51,7 @@ def step(fleet: Fleet, rollout: RolloutStep) -> Mapping[str, JobPodStep]:
 def _of_job(
     job: Job, pods: JobPods, release: Release | None, sites: Mapping[str, Site], now: float, rollout: RolloutStep
 ) -> JobPodStep:
-    memory, wanted = podmemory.recalled(pods.remembered), pods.wanted
+    memory, wanted = podmemory.recalled(pods.remembered, [one.site for one in pods.sites]), pods.wanted
     if memory is not None and (release is None or release.problem is not None):
         # Nobody says any more how it may go out: all is left as it is.
         first, open_ = memory.finished or wanted, any(one.told.identity != wanted.identity for one in pods.sites)

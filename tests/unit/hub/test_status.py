@@ -17,11 +17,14 @@ from edgeward.api.common import parse, to_dict
 from edgeward.api.inferencejob import InferenceJob
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.fleet.model import Fleet, Live, Sample
+from edgeward.fleet.podspec import PodSpec
 from edgeward.hub.narrate import job_events, release_events
 from edgeward.hub.release_status import release_status
 from edgeward.hub.status import freshness, job_status
 from edgeward.placement.model import JobPlan, Placement, Plan
 from edgeward.placement.plan import plan as make_plan
+from edgeward.rollout import podmemory
+from edgeward.rollout.model import Decision, Progress
 from edgeward.rollout.step import step
 from tests.unit.fleet.objects import DIGEST, NOW, OTHER, Raw, ago, assignment, build, job, node, release
 
@@ -348,6 +351,11 @@ def test_two_thousand_sites_fit_and_the_broken_ones_come_first() -> None:
     whole, told = wide(2000)
     status = of_job(job(replicas=2000), *told, whole=whole)
     assert len(json.dumps(status)) < 100 * 1024
+    # While a change of the pods is at all of them at once, too.
+    spec = PodSpec(template={"spec": {"containers": [{"name": "runtime", "image": "registry/" + "x" * 200}]}})
+    rolling = Progress(target=spec.identity, members=tuple(one["spec"]["site"] for one in told), why="x" * 1024)
+    decision = Decision(progress=rolling, told={}, stable=None, refused=())
+    assert len(json.dumps({**status, "podRollout": podmemory.told(decision, spec)})) < 100 * 1024
     assert (len(status["decisions"]), status["decisionsOmitted"]) == (200, 1800)
     assert all(item["readyReplicas"] == 0 for item in status["decisions"])
 

@@ -13,6 +13,7 @@ from edgeward.api.modelrelease import Gate, Rollout, RolloutStatus, Window
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, Site, SiteModels
 from edgeward.fleet.podspec import JobPods, PodSpec, SitePods
 from edgeward.rollout import podmemory, pods
+from edgeward.rollout.model import Decision, Progress
 from edgeward.rollout.pods import JobPodStep
 from edgeward.rollout.step import step
 
@@ -195,6 +196,17 @@ def test_a_hub_that_forgot_goes_back_to_what_most_sites_run() -> None:
     town.change(broken=town.told())
     town.step()
     assert town.told(OLD) == "abcd"
+
+
+def test_the_sites_of_a_large_wave_are_remembered_all_the_same() -> None:
+    names = tuple(f"site-{number}" for number in range(300))
+    decision = Decision(progress=Progress(target="t", members=names), told={}, stable=None, refused=())
+    said = json.loads(json.dumps(podmemory.told(decision, None)))
+    assert len(said["members"]) == podmemory.FIRST_FEW and podmemory.size_of_wave(said) == 300
+    memory = podmemory.recalled(said, [*reversed(names), "another"])
+    assert memory is not None and memory.progress.members == names
+    short = podmemory.recalled(said)
+    assert short is not None and short.progress.begun and short.progress.members == names[: podmemory.FIRST_FEW]
 
 
 def test_what_another_version_wrote_counts_as_nothing() -> None:
