@@ -156,6 +156,23 @@ def test_nobody_watches_any_more_once_the_wave_has_passed() -> None:
     assert "watch" not in desk.spec("a") and [one["digest"] for one in desk.spec("b")["models"]][:1] == [DIGEST]
 
 
+def test_once_it_is_out_its_gates_stay_to_be_read_and_nothing_is_written() -> None:
+    desk = Desk(gates=[ERRORS, CENTRAL], stage="Done")
+    looked = {"name": "errors", "outcome": "Passed", "looks": 1, "passes": 1, "value": "0", "at": ago(60), "samples": 9}
+    raw = desk.api.cache[MODEL_RELEASES].get("shop/m")
+    assert raw is not None
+    finished = [{"version": "1.0", "digest": DIGEST, "sources": SOURCES, "finished": ago(60)}, *FINISHED]
+    raw["status"] |= {"gates": [looked], "history": finished}
+    desk.passes(3)
+    desk.now += 60
+    assert desk.passes(3) == [] and desk.asked == ()
+    assert [one["outcome"] for one in desk.status()["gates"]] == ["Passed"]
+    assert [(one.get("role"), one["version"]) for one in desk.spec("a")["models"]] == [
+        ("Stable", "1.0"),
+        ("Previous", "0.9"),
+    ]
+
+
 def test_a_new_version_brings_its_checks_and_the_way_back() -> None:
     desk = Desk(gates=[ERRORS, {**ERRORS, "name": "compared", "compare": "Baseline"}, OWN])
     desk.passes(2)
