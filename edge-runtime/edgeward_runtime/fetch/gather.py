@@ -48,6 +48,7 @@ def gather(wanted: Wanted, sources: Sequence[From], known: Known, job: Job, *, s
     assert wanted.size is not None
     with job.store.partial(wanted.digest, cancelled=job.cancelled) as partial:
         job.counts.resumed += partial.found + sum(end - start for start, end in partial.islands.ranges())
+        reused = job.counts.reused
         partial.begin(Origin(total=wanted.size))
         stop.clear()
         try:
@@ -60,7 +61,7 @@ def gather(wanted: Wanted, sources: Sequence[From], known: Known, job: Job, *, s
             job.store.commit(wanted.digest, partial)
             return True
         log.warning("parts do not make the file, it is fetched whole", extra={"digest": wanted.digest})
-        job.counts.resumed, job.counts.reused = 0, 0
+        job.counts.resumed, job.counts.reused = 0, reused
         partial.discard()
         return False
 
@@ -70,6 +71,7 @@ class Gathering:
         self, size: int, sources: Sequence[From], known: Known, job: Job, partial: Partial, stop: threading.Event
     ) -> None:
         self._job = job
+        self._reused = job.counts.reused  # of the files before
         self._stop = stop
         self._changed = threading.Condition()
         self._assembly = Assembly(partial, size=size, chunks=known.chunks, here=known.here)
@@ -91,7 +93,7 @@ class Gathering:
 
     def run(self) -> bool:
         """Whether all bytes are there. Raises what the first source failed with, if none is left."""
-        self._job.counts.reused = self._assembly.reused
+        self._job.counts.reused = self._reused + self._assembly.reused
         missing = self._assembly.missing()
         if not missing:
             return True
@@ -116,7 +118,7 @@ class Gathering:
             self._stop.set()
             for thread in threads:
                 thread.join(_JOIN)
-            self._job.counts.reused = self._assembly.reused
+            self._job.counts.reused = self._reused + self._assembly.reused
         if self._fatal is not None:
             raise self._fatal
         if self._assembly.whole:

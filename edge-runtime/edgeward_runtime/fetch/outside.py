@@ -18,7 +18,7 @@ from edgeward_runtime.errors import Refusal
 from edgeward_runtime.fetch import oci, refusals
 from edgeward_runtime.fetch.gather import TOGETHER, Known, gather
 from edgeward_runtime.fetch.giver import From
-from edgeward_runtime.fetch.reuse import chunks_here
+from edgeward_runtime.fetch.reuse import chunks_here, worth
 from edgeward_runtime.fetch.source import NoParts, Source
 from edgeward_runtime.fetch.transfer import Job, Wanted, transfer
 from edgeward_runtime.store.kin import kin
@@ -58,7 +58,8 @@ class Artifact:
         with store.needed(frozenset(others)):
             files: list[Path] = [store.blob_path(one) for one in others]
             digests = (chunk.digest for chunk in known)
-            here = chunks_here(digests, files, size=size, cancelled=job.cancelled) if known else {}
+            found = chunks_here(digests, files, size=size, cancelled=job.cancelled) if known else {}
+            here = worth(known, found)
             packed = self.manifest.packed if known and known[0].packed else None
             if not (here or several or packed):
                 return False

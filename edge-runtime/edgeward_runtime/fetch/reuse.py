@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from edgeward_runtime.artifact import chunks
-from edgeward_runtime.artifact.chunks import Sizes
+from edgeward_runtime.artifact.chunks import Chunk, Sizes
 from edgeward_runtime.errors import Cancelled
 from edgeward_runtime.fetch.assembly import Place
 
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 # Files are cut until so many times the wanted one's bytes were looked at: each costs a disk and a processor its time.
 _MOST = 4
+_PARTS = 128  # requests for one file, each a connection of its own
 
 
 def chunks_here(
@@ -62,3 +64,13 @@ def chunks_here(
         finally:
             os.close(descriptor)
     return found
+
+
+def worth(cut: Sequence[Chunk], here: Mapping[str, Place], *, most: int = _PARTS) -> dict[str, Place]:
+    """What of `here` is used, so that what is missing of the file is at most `most` parts: of the runs between them the
+    shortest are fetched too."""
+    runs = [list(run) for local, run in groupby(cut, key=lambda chunk: chunk.digest in here) if local]
+    kept = sorted(runs, key=lambda run: sum(chunk.length for chunk in run), reverse=True)[: most - 1]
+    if len(kept) == len(runs):
+        return dict(here)
+    return {chunk.digest: here[chunk.digest] for run in kept for chunk in run}

@@ -9,11 +9,12 @@ from edgeward_runtime.errors import Refusal
 from edgeward_runtime.store import disk, layout
 
 _TITLE = "org.opencontainers.image.title"
+_MOST = 64
 
 
 def kin(root: Path, *, path: str, title: str, without: str) -> list[str]:
     """Digests of blobs, the likeliest first: the same file of the same model, what was used last before what was not; then
-    the same file of others; then the rest. `without`: the wanted one's own."""
+    the same file of others; then the rest, 64 at most. `without`: the wanted one's own."""
     rank: dict[str, int] = {}
     used: dict[str, int] = {}
     for one in disk.entries(root / layout.MANIFESTS):
@@ -35,4 +36,4 @@ def kin(root: Path, *, path: str, title: str, without: str) -> list[str]:
             except OSError:
                 continue
             found.append((rank.get(digest, 0), when, digest))
-    return [digest for _rank, _when, digest in sorted(found, reverse=True)]
+    return [digest for _rank, _when, digest in sorted(found, reverse=True)[:_MOST]]

@@ -21,10 +21,11 @@ from edgeward_runtime.artifact import chunks, packed
 from edgeward_runtime.artifact.chunks import Chunk, Sizes
 from edgeward_runtime.errors import Cancelled, Refusal
 from edgeward_runtime.fetch import Limits, refusals
+from edgeward_runtime.fetch.assembly import Place
 from edgeward_runtime.fetch.gather import Known, gather
 from edgeward_runtime.fetch.giver import From
 from edgeward_runtime.fetch.pace import Pace
-from edgeward_runtime.fetch.reuse import chunks_here
+from edgeward_runtime.fetch.reuse import chunks_here, worth
 from edgeward_runtime.fetch.source import NoParts, Opened, Source
 from edgeward_runtime.fetch.transfer import Job, Wanted, transfer
 from edgeward_runtime.store import Store
@@ -319,6 +320,33 @@ def test_a_source_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
         assert gather(wanted, [told[0].source, second], Known(), job, stop=threading.Event())
     assert right(store) and told[0].sent == len(CONTENT)
     hangs.set()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 9)), max_size=30), st.integers(2, 6))
+def test_what_is_missing_is_few_parts(pattern: list[tuple[bool, int]], most: int) -> None:
+    cut, at = [], 0
+    for number, (_, length) in enumerate(pattern):
+        cut.append(Chunk(at, length, str(number)))
+        at += length
+    found = {str(number): Place(Path("x"), 0) for number, (local, _) in enumerate(pattern) if local}
+    used = worth(cut, found, most=most)
+    missing = [one.digest for one in cut if one.digest not in used]
+    runs = sum(not number or str(int(one) - 1) != missing[number - 1] for number, one in enumerate(missing))
+    assert runs <= most and set(used) <= set(found)
+    if (
+        len([True for number, (local, _) in enumerate(pattern) if local and not (number and pattern[number - 1][0])])
+        < most
+    ):
+        assert used == found
+
+
+def test_what_the_store_had_is_counted_over_all_files(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    known = here(kept(store, CONTENT + b"end"))
+    job = job_for(store)
+    job.counts.reused = 1_000
+    brought(store, [Gives()], known, job)
+    assert job.counts.reused == 1_000 + len(CONTENT) - job.counts.received
 
 
 # -- all of it at once ------------------------------------------------------------------------------------------------

@@ -186,3 +186,23 @@ def test_a_disk_that_is_too_small_is_not_filled_to_the_brim(tmp_path):
     with pytest.raises(Refusal) as caught:
         store.room({digest(b"x"): told.f_blocks * told.f_frsize + 1})
     assert caught.value.reason == "DiskFull" and "disk" in caught.value.message
+
+
+def test_what_came_before_its_turn_counts_and_goes_with_its_half(tmp_path):
+    store = Store(tmp_path)
+    wanted = digest(letter("w"))
+    with store.locked(wanted, cancelled=NEVER), store.partial(wanted) as partial:
+        partial.begin(Origin())
+        partial.write(letter("w", 100))
+        partial.islands.append(500, letter("w", 300))
+    store.measure()
+    assert store.used == 400
+    assert store.free(1) == 400 and not list((tmp_path / "partial").iterdir())
+
+
+def test_what_is_left_of_a_half_that_is_gone_is_cleaned(tmp_path):
+    store = Store(tmp_path)
+    (tmp_path / "partial").mkdir(parents=True)
+    (tmp_path / "partial" / f"{'0' * 64}.500").write_bytes(b"x")
+    store.clean()
+    assert not list((tmp_path / "partial").iterdir())

@@ -131,3 +131,45 @@ def test_the_note_keeps_no_address(tmp_path):
     path = tmp_path / "p"
     write(path, CONTENT[:100])
     assert set(json.loads(note_path(path).read_bytes())["origin"]) == {"source", "etag", "modified", "total"}
+
+
+def island(path, *pieces):
+    partial = opened(path)
+    partial.begin(ORIGIN)
+    for start, end in pieces:
+        partial.islands.append(start, CONTENT[start:end])
+    partial.close()
+
+
+def test_what_came_before_its_turn_is_found_again(tmp_path):
+    path = tmp_path / "p"
+    island(path, (60_000, 70_000), (20_000, 30_000), (70_000, 75_000))
+    partial = opened(path)
+    assert partial.size == 0 and partial.islands.ranges() == [(20_000, 30_000), (60_000, 75_000)]
+    partial.write(CONTENT[:25_000])
+    for data in partial.islands.take(partial.size):
+        partial.write(data)
+    assert partial.size == 30_000 and partial.islands.ranges() == [(60_000, 75_000)]
+    assert partial.sha256 == hashlib.sha256(CONTENT[:30_000]).hexdigest()
+    partial.islands.append(75_000, CONTENT[75_000:])
+    partial.write(CONTENT[30_000:60_000])
+    for data in partial.islands.take(60_000):
+        partial.write(data)
+    assert partial.sha256 == hashlib.sha256(CONTENT).hexdigest() and not partial.islands
+    partial.commit(tmp_path / "blobs" / "b")
+    assert [one.name for one in tmp_path.iterdir()] == ["blobs"]
+
+
+@pytest.mark.parametrize("how", ["power cut", "restart", "discard"])
+def test_what_came_before_its_turn_goes_with_the_rest(tmp_path, how):
+    path = tmp_path / "p"
+    island(path, (20_000, 30_000))
+    if how == "power cut":
+        edit(path, boot="another")
+    partial = opened(path)
+    if how == "restart":
+        partial.restart()
+    if how == "discard":
+        partial.discard()
+    assert not partial.islands and not list(tmp_path.glob("p.2*"))
+    partial.close()
