@@ -255,7 +255,7 @@ def _story(shop: Shop, site: ControlPlane, container: Container, link: WatchProx
     link.cut()
     while told_now(container) == "2" and container.restarts < 10:
         container.crash()
-        time.sleep(2.5)
+        time.sleep(2.5)  # a kubelet's back-off
     assert told_now(container) == "1" and 2 <= container.restarts < 10, container.restarts
     container.crash()
     container.server.until(lambda: container.server.get("/v2/health/ready")[0] == 200)
