@@ -11,6 +11,7 @@ import pytest
 
 from edgeward.api.assignment import Assignment
 from edgeward.api.common import parse
+from edgeward.api.modelrelease import ModelRelease
 from edgeward.cli.release_diff import Diff, diff_of, lines_of
 from edgeward.cli.table import Page
 from edgeward.fleet.reading import Reader
@@ -64,7 +65,8 @@ def serves(digest: str, version: str = "1.4.0", **more: Any) -> dict[str, Any]:
 
 
 def made(raw: dict[str, Any], *sites: Assignment) -> Diff:
-    return diff_of(read_release(raw, list(sites), Reader()))
+    asked = parse(ModelRelease, raw).model_dump(mode="json", by_alias=True, exclude_none=True)  # as the command has it
+    return diff_of(read_release(asked, list(sites), Reader()))
 
 
 OLD_ONE = {"version": "1.3.0", "parameters": {"threshold": 0.4, "labels": ["a", "b"]}, "signature": None}

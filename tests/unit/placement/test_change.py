@@ -25,6 +25,7 @@ from tests.unit.placement.strategies import GI, MI, NOW, fleet, fleets, inconsis
 KNOWN_OF_A_JOB = {
     *("uid", "created_at", "service_seconds", "satisfaction_shortfall", "memory_peak", "scaled", "traffic"),
     *("learned", "waiting_since", "nomination", "preempted", "placed", "explained", "exclusions", "proposed", "moves"),
+    "pods",  # a plan asks nothing of them
 }
 """what no spec says"""
 
