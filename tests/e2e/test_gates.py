@@ -23,8 +23,8 @@ from .space import Space, space
 
 NAMESPACE = "gates"
 NAME = "judged"
-FACTORS = {"1": 1.0, "2": 2.0, "3": 1.001}
-"""version -> what it makes of x; the third agrees with the first as far as anybody cares (within 1%)"""
+FACTORS = {"1": 1.0, "2": -1.0, "3": 1.001}
+"""version -> what it makes of x: for the second another class wins, the third agrees with the first"""
 FILES = {f"v{version}.onnx": onnx_models.constant_times(factor) for version, factor in FACTORS.items()}
 WAVES = [
     {"name": "canary", "sites": {"count": 1}, "mirror": 100, "bake": "6s"},
@@ -63,7 +63,9 @@ class Clients:
         assert not any(thread.is_alive() for thread in self._threads)
 
     def _ask(self, url: str) -> None:
-        body = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1.0] * 4}]}).encode()
+        body = json.dumps(
+            {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+        ).encode()
         while not self._stop.wait(PAUSE_S):
             request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             try:
