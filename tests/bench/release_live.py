@@ -48,8 +48,9 @@ PAUSE_S = 0.02
 
 
 def factor(version: str) -> float:
-    """What it makes of x. The good ones agree with each other; for the bad ones another class has the highest score."""
-    return -1.0 if version.startswith("bad") else 1.0 + int(version) / 10_000
+    """What it makes of x, each version something else: the same bytes under another number stay refused. The good ones
+    agree with each other; for the bad ones another class has the highest score."""
+    return -1.0 - int(version[4:]) / 100 if version.startswith("bad") else 1.0 + int(version) / 10_000
 
 
 class Clients:
