@@ -172,4 +172,7 @@ def _settled(raw: Object, pods: list[Object], answers: Mapping[str, Object]) -> 
         staged = {model["digest"] for model in answer["models"] if model.get("state") == "Staged"}
         if not wanted <= serving | refused | staged or not (is_ready(pod) or refused):
             return False
+        # A canary that was taken back is told of until it has gone.
+        if serving - wanted and not refused and not staged:
+            return False
     return True
