@@ -50,12 +50,10 @@ def due(gate: Gate, look: Look | None, *, since: float, now: float) -> float:
     return max(first, look.at + gate.interval)
 
 
-def looked(
-    gate: Gate, before: Look | None, sample: Sample | None, *, since: float, now: float, variant: str = ""
-) -> Look:
+def looked(gate: Gate, before: Look | None, sample: Sample | None, *, since: float, now: float) -> Look:
     """The gate's state after a step at `now` of a bake that began at `since`. Looks only when one is due and the sample
     was taken after that: the same sample never counts twice, and an old one not at all."""
-    look = before or Look(gate=gate.name, variant=variant)
+    look = before or Look(gate=gate.name)
     wanted = due(gate, look, since=since, now=now)
     if now < wanted:
         return look

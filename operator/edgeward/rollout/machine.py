@@ -83,7 +83,7 @@ class _Step:
         the sites whether the target is out already."""
         facts, before = self.facts, self.facts.progress
         if before is not None and before.target == self.target:
-            return before
+            return self._still(before)
         token = before.token if before else ""
         fresh = Progress(target=self.target, started=facts.now, token=token, attempt=facts.attempt)
         connected = [one for one in facts.members if one.connected]
@@ -93,11 +93,27 @@ class _Step:
         self.turns.append("Started")
         return fresh
 
+    def _still(self, before: Progress) -> Progress:
+        """What is remembered, held against what is there by now: a clock that was set back, a wave none of whose sites is
+        left (others are chosen), waves that were taken out of the spec (the one on its way counts as the last)."""
+        facts = self.facts
+        now = replace(before, started=min(before.started, facts.now))
+        if now.phase not in (Phase.ROLLING, Phase.BAKING):
+            return now
+        if now.members and facts.members and not self._of(now.members):
+            now = replace(now, phase=Phase.ROLLING, members=(), baking_since=None)
+        if now.members or now.phase is Phase.BAKING:
+            now = replace(now, wave=min(now.wave, len(self.waves) - 1))
+        return now
+
     def _what_runs(self) -> str | None:
         """Where no version ever finished, or nobody remembers: the one that most sites trust and serve. There is nothing
-        better to go back to."""
+        better to go back to. Whether it serves at the moment does not matter where the target is refused."""
         gone = {one.version for one in self.refused} | {self.target}
-        runs = Counter(one.base for one in self.facts.members if one.base is not None and one.base == one.serves)
+        sites = [one for one in self.facts.members if one.base is not None]
+        runs = Counter(one.base for one in sites if one.base == one.serves)
+        if not runs.keys() - gone and any(one.version == self.target for one in self.refused):
+            runs = Counter(one.base for one in sites)
         found = [(-count, version) for version, count in runs.items() if version not in gone]
         return min(found)[1] if found else None
 
@@ -110,16 +126,24 @@ class _Step:
             case "pause" if self.progress.phase in (Phase.ROLLING, Phase.BAKING):
                 self._hold(Hold.COMMAND, "paused by command")
             case "promote" if self.progress.phase in (Phase.ROLLING, Phase.BAKING):
-                self.progress = replace(self.progress, hold=Hold.NONE, why="")
-                if self.progress.phase is Phase.BAKING:
-                    self._next_wave()
-            case "abort" if self.progress.phase in (Phase.ROLLING, Phase.BAKING) and self.stable is not None:
+                self._promote()
+            case "abort" if self.progress.phase in (Phase.ROLLING, Phase.BAKING) and self._has_a_way_back():
                 self._back("aborted by command")
             case "retry":
                 self._retry(command.token)
                 self.turns.append("Retried")
             case _:
                 return
+
+    def _promote(self) -> None:
+        """What held it, holds it no more: a deadline begins anew, and sites that refuse it are put up with."""
+        held = self.progress.hold
+        if held is not Hold.NONE:
+            self.progress = replace(self.progress, hold=Hold.NONE, why="", started=self.facts.now)
+        mine = self._of(self.progress.members)
+        refused = held is Hold.GATE_FAILED and self._too_many(self._refusing(mine), mine)
+        if self.progress.phase is Phase.BAKING or (refused and any(one.serves == self.target for one in mine)):
+            self._next_wave()
 
     def _retry(self, token: str) -> None:
         """Under a number that nobody has seen, so that whoever remembers a refusal knows that it is meant. What sites said
@@ -131,7 +155,11 @@ class _Step:
         self.progress = Progress(target=self.target, started=self.facts.now, token=token, attempt=attempt)
 
     def _is_refused(self) -> bool:
-        return self.stable not in (None, self.target) and any(one.version == self.target for one in self.refused)
+        return self._has_a_way_back() and any(one.version == self.target for one in self.refused)
+
+    def _has_a_way_back(self) -> bool:
+        """Whether there is another version than the target to go back to, and to compare it with."""
+        return self.stable not in (None, self.target)
 
     def _held(self) -> bool:
         if self.facts.strategy.paused:
@@ -198,8 +226,8 @@ class _Step:
         # Of a wave whose sites were all taken before, those that were.
         mine = self._of(members) if members else [one for one in self.facts.members if one.told == self.target]
         good = [one for one in mine if one.serves == self.target]
-        bad = [one for one in mine if one.refused and one.serves != self.target]
-        if self._too_many(bad):
+        bad = self._refusing(mine)
+        if self._too_many(bad, mine):
             first = bad[0]
             self._fail(f"{len(bad)} of {len(mine)} sites refuse it, {first.name}: {first.refused}")
             return
@@ -227,27 +255,32 @@ class _Step:
     def _anywhere(self) -> bool:
         return any(one.serves == self.target for one in self.facts.members)
 
-    def _too_many(self, bad: Sequence[Member]) -> bool:
+    def _refusing(self, mine: Sequence[Member]) -> list[Member]:
+        return [one for one in mine if one.refused and one.serves != self.target]
+
+    def _too_many(self, bad: Sequence[Member], mine: Sequence[Member]) -> bool:
         """One site that refuses may be the site's fault; more than may be unavailable are the version's. Without such a
         limit it takes a majority of the wave."""
         most = waves.most_unavailable(self.facts.strategy, len(self.facts.members))
-        return len(bad) > (most if most is not None else len(self.progress.members) // 2)
+        return len(bad) > (most if most is not None else len(mine) // 2)
 
     def _bake(self) -> None:
         facts, progress = self.facts, self.progress
-        wave = self.waves[min(progress.wave, len(self.waves) - 1)]
+        wave = self.waves[progress.wave]
         # A clock that was set back begins the bake anew.
         since = min(progress.baking_since, facts.now) if progress.baking_since is not None else facts.now
         known = {(one.gate, one.variant): one for one in progress.looks}
+        # The version before is the same, whichever variant is compared with it.
+        baselines = {one.gate: one.baseline for one in progress.looks if one.baseline is not None}
         asked = [(gate, variant) for gate in self._gates(wave) for variant in facts.variants]
         looks = [
             gates.looked(
                 gate,
-                known.get((gate.name, variant)),
+                known.get((gate.name, variant))
+                or Look(gate=gate.name, variant=variant, baseline=baselines.get(gate.name)),
                 facts.samples.get((gate.name, variant)),
                 since=since,
                 now=facts.now,
-                variant=variant,
             )
             for gate, variant in asked
         ]
@@ -260,8 +293,8 @@ class _Step:
                 self._fail(f"{_of_gate(look)}: {look.message}")
                 return
         mine = self._of(progress.members)
-        bad = [one for one in mine if one.refused and one.serves != self.target]
-        if self._too_many(bad):
+        bad = self._refusing(mine)
+        if self._too_many(bad, mine):
             self._fail(f"{len(bad)} of {len(mine)} sites went back, {bad[0].name}: {bad[0].refused}")
             return
         baked = facts.now - since >= wave.bake
@@ -281,14 +314,15 @@ class _Step:
             self._next_wave()
 
     def _gates(self, wave: Wave) -> list[Gate]:
-        """Those that can be asked of the wave. The first version of all has none to be compared with, nor to agree with;
-        and where some waves make copies, the others are not asked how these agree."""
+        """Those that can be asked of the wave. The first version of all has none to be compared with, nor to agree with, and
+        neither has what finished last, when a spec goes back to it in the middle; and where some waves make copies, the
+        others are not asked how these agree."""
         copies = bool(wave.mirror) or not any(one.mirror for one in self.waves)
-        first = self.stable is None
+        alone = not self._has_a_way_back()
         return [
             one
             for one in self.facts.strategy.gates
-            if (copies and not first if one.builtin == _AGREEMENT else not (first and one.baseline))
+            if (copies and not alone if one.builtin == _AGREEMENT else not (alone and one.baseline))
         ]
 
     def _next_wave(self) -> None:
@@ -314,7 +348,7 @@ class _Step:
         self.turns.append("Finished")
 
     def _fail(self, why: str) -> None:
-        if self.stable in (None, self.target):
+        if not self._has_a_way_back():
             self._hold(Hold.GATE_FAILED, f"{why}; there is no version to go back to")
         elif not self.facts.strategy.automatic_rollback:
             self._hold(Hold.GATE_FAILED, why)
@@ -343,7 +377,7 @@ class _Step:
             }
         if progress.phase is Phase.ROLLED_BACK:
             return {one.name: Told(version=self.stable) for one in members}
-        wave = self.waves[progress.wave] if progress.wave < len(self.waves) else None
+        wave = self._on_its_way()
         told = {one.name: self._as_before(one) for one in members}
         if self._stands_still():
             return told
@@ -363,6 +397,11 @@ class _Step:
                 risk -= takes_risk
             told[one.name] = self._new(one, wave)
         return told
+
+    def _on_its_way(self) -> Wave | None:
+        """None after the last: waves that are added once it is out hold up nobody."""
+        over = self.progress.phase is Phase.DONE or self.progress.wave >= len(self.waves)
+        return None if over else self.waves[self.progress.wave]
 
     def _new(self, member: Member, wave: Wave | None) -> Told:
         """The target, alone or as a canary until its wave has passed."""
@@ -387,7 +426,6 @@ class _Step:
         return self.stable if member.base is None or member.base in gone else member.base
 
     def _as_before(self, member: Member) -> Told:
-        progress = self.progress
         if member.told == self.target:
             paced = self.facts.strategy.concurrent is not None and not self._stands_still()
             if (
@@ -399,8 +437,7 @@ class _Step:
             ):
                 # It would fetch unasked when it is back, whoever else does by then.
                 return Told(version=self._kept(member))
-            wave = self.waves[progress.wave] if progress.wave < len(self.waves) else None
-            return self._new(member, wave) if member.base != self.target else Told(version=self.target)
+            return self._new(member, self._on_its_way()) if member.base != self.target else Told(version=self.target)
         return Told(version=self._kept(member))
 
 

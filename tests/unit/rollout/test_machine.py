@@ -594,7 +594,8 @@ def gates_hold(facts: Facts, decision: Decision) -> None:
     if before is None or before.target != after.target:
         return
     commanded = after.token != before.token
-    gates = [gate for gate in facts.strategy.gates if decision.stable is not None or not gate.baseline]
+    compared = decision.stable not in (None, after.target)
+    gates = [gate for gate in facts.strategy.gates if compared or not gate.baseline]
     if after.wave > before.wave and not commanded:
         assert after.wave == before.wave + 1 or not gates
         looks = {one.gate: one for one in after.looks}
@@ -730,3 +731,151 @@ def test_no_version_that_failed_comes_back_by_itself(story: list[tuple[str, Any]
         happen(world, kind, what, number)
         world.operator()
         assert told(world) == 0 and "v1" not in world.serving()
+
+
+# -- what was found by trying to break it --------------------------------------------------------------------------------
+
+
+def test_a_wave_that_finds_no_site_left_does_not_count_a_refusal_twice() -> None:
+    """One of three may refuse. It used to take the version back when the next wave had no site of its own."""
+    waves = (Wave(name="three", count=3), Wave(name="half", percent=50), Wave(name="all", bake=1e9))
+    world = town(6, strategy=Strategy(waves=waves))
+    world.operator()
+    first = next(name for name, site in world.sites.items() if site.told == "v1")
+    world.sites[first].refuses.add("v1")
+    decision = world.settle(steps=6)
+    assert decision.progress.phase is Phase.BAKING and decision.progress.wave == 2
+
+
+@pytest.mark.parametrize("baking", [False, True])
+def test_a_wave_all_of_whose_sites_are_gone_takes_others(baking: bool) -> None:
+    """Their job left them, was pinned, or the sites were taken out of the cluster: it used to wait for them for ever."""
+    waves = (Wave(name="canary", count=1, bake=60), Wave(name="all"))
+    world = town(4, strategy=Strategy(waves=waves))
+    world.operator()
+    if baking:
+        watched(world)
+    (gone,) = world.progress.members if world.progress else ()
+    del world.sites[gone]
+    decision = world.operator()
+    assert decision.progress.phase is Phase.ROLLING and len(decision.progress.members) == 1
+    assert gone not in decision.progress.members and told(world) == 1
+    assert world.settle().progress.phase is Phase.DONE
+
+
+def test_waves_that_are_taken_out_in_the_middle_of_a_bake_do_not_end_it() -> None:
+    """It used to tell every site at once, past the gates."""
+    world = town(
+        8, strategy=Strategy(waves=(Wave(name="a", count=1), Wave(name="b", count=1, bake=60), Wave(name="c")))
+    )
+    for _ in range(4):
+        world.operator()
+        for site in world.sites.values():
+            site.change()
+    assert world.operator().progress.phase is Phase.BAKING and told(world) == 2
+    world.strategy = replace(world.strategy, waves=(Wave(name="only", count=1, bake=60),))
+    decision = world.operator()
+    assert decision.progress.phase is Phase.BAKING and told(world) == 2
+    assert world.settle().progress.phase is Phase.DONE
+
+
+def test_waves_that_are_added_once_it_is_out_keep_nobody_from_it() -> None:
+    """A site that came back was told nothing, since no wave that it was in would ever come."""
+    world = town(4, strategy=Strategy(waves=(Wave(name="all"),)))
+    world.sites["s02"].connected = False
+    assert world.settle().progress.phase is Phase.DONE
+    world.strategy = replace(world.strategy, waves=(Wave(name="canary", count=1), Wave(name="all"), Wave(name="more")))
+    world.sites["s02"].connected = True
+    world.operator()
+    assert world.sites["s02"].told == "v1"
+
+
+def test_abort_takes_back_no_version_that_there_is_nothing_else_for() -> None:
+    """A revert in the middle of a rollout wants the version that finished: abort made that the refused one."""
+    world = gated()
+    world.settle(steps=2, passing=False)
+    world.target = "v0"
+    world.command = Command(verb="abort", token="1")
+    decision = world.operator()
+    assert decision.refused == () and decision.progress.phase is not Phase.ROLLED_BACK
+    assert world.settle().progress.phase is Phase.DONE and world.serving() == {"v0": 6}
+
+
+def test_a_revert_in_the_middle_has_nothing_to_be_compared_with() -> None:
+    """It waited for ever for figures of a version before, while the sites stayed on what was being reverted."""
+    waves = (Wave(name="canary", count=2, bake=60), Wave(name="all"))
+    world = watched(gated(waves=waves, gates=(replace(ERRORS, baseline=True),)))
+    world.target = "v0"
+    for _ in range(20):
+        world.now += 10
+        world.verdicts = {("errors", ""): Sample(at=world.now, value=1.0, samples=1000)}
+        for site in world.sites.values():
+            site.change()
+        decision = world.operator()
+    assert decision.progress.phase is Phase.DONE and world.serving() == {"v0": 6}
+
+
+def test_promote_goes_on_although_the_deadline_has_passed() -> None:
+    """It was held again in the same step."""
+    waves = (Wave(name="canary", count=1), Wave(name="all"))
+    world = town(4, strategy=Strategy(waves=waves, deadline=100.0, automatic_rollback=False))
+    world.operator()
+    world.now += 200
+    assert world.operator().progress.hold is Hold.GATE_FAILED
+    world.command = Command(verb="promote", token="1")
+    assert world.operator().progress.hold is Hold.NONE
+    assert world.settle(steps=5).progress.phase is Phase.DONE
+
+
+def test_promote_goes_on_although_too_many_refuse_it() -> None:
+    waves = (Wave(name="some", count=3), Wave(name="all"))
+    world = town(6, strategy=Strategy(waves=waves, max_unavailable=1, automatic_rollback=False))
+    for _ in range(3):
+        world.operator()
+        for name, site in world.sites.items():
+            if told(world) > 1 and site.serves == "v0" and site.told == "v1":
+                world.sites[name].refuses.add("v1")
+            site.change()
+    for _ in range(4):
+        world.operator()
+        for site in world.sites.values():
+            site.change()
+    assert world.progress is not None and world.progress.hold is Hold.GATE_FAILED, world.progress
+    world.command = Command(verb="promote", token="1")
+    decision = world.operator()
+    assert decision.progress.wave == 1 and decision.progress.hold is Hold.NONE
+
+
+def test_a_variant_that_comes_with_a_later_wave_is_compared_with_what_was_measured_before() -> None:
+    world = watched(gated(gates=(replace(ERRORS, baseline=True, count=1),)))
+    for _ in range(7):
+        world.now += 10
+        world.look(1.0)
+        world.operator()
+    assert world.progress is not None and world.progress.wave == 1
+    for site in world.sites.values():
+        site.change()
+    for variants in (("",), ("sha256:arm",), ("sha256:arm",)):
+        decision = advance(replace(world.facts(), variants=variants))
+        world.progress = decision.progress
+    assert [(one.variant, one.baseline) for one in world.progress.looks] == [("sha256:arm", 1.0)]
+
+
+def test_what_was_gone_back_from_is_not_tried_again_where_nothing_answers_for_the_moment() -> None:
+    """A hub that has forgotten took the version for the first of all and told it everywhere: nobody served the one before."""
+    world = town(3, strategy=Strategy(waves=WAVES), stable=None)
+    world.refused = (Refused(version="v1", reason="gate errors", at=0.0),)
+    for site in world.sites.values():
+        site.serves = None
+    decision = world.operator()
+    assert decision.progress.phase is Phase.ROLLED_BACK and told(world) == 0 and told(world, "v0") == 3
+
+
+def test_a_deadline_holds_also_when_the_clock_was_wrong_as_it_began() -> None:
+    world = gated(deadline=100.0)
+    world.now = 1e6
+    world.operator()
+    world.now = 1000.0
+    world.operator()
+    world.now += 101
+    assert world.operator().progress.phase is Phase.ROLLED_BACK
