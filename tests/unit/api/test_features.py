@@ -59,7 +59,6 @@ WORKING: dict[type[BaseModel], dict[str, Any]] = {
             "maxDrain": "10s",
         },
         "disconnect": {"lostAfter": "1m", "replace": False},
-        "update": "Surge",
         "modelSwap": {"whenTooBig": "OffloadInGap"},
         "overrides": [],
     },
