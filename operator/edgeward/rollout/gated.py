@@ -7,8 +7,10 @@ measurements came to. Pure.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 
 from edgeward.api.assignment import LocalGate, Watch, WatchedQuery
 from edgeward.api.common import format_duration, format_time, parse_time, seconds
@@ -24,6 +26,9 @@ INTERVAL = 30.0
 """seconds between two looks of a gate that does not say"""
 SHORTEST = 1.0
 """seconds between two looks; the API's times are whole seconds"""
+MOST_OTHERS = 100
+"""sites of the version before that are asked to report, so that there is something to compare with: more would tell nothing
+new, and each report is a write"""
 MOST_LOOKS = 64
 """of all gates and variants together, as many as status.gates holds; beyond, variants are judged together"""
 _MOST_TEXT = 1024
@@ -141,7 +146,7 @@ def round_of(
     waves = release.rollout.waves if release.rollout is not None else ()
     old = known.get(stable) if stable is not None and stable != target.identity else None
     asked = machine_gates(release.gates)
-    others = tuple(one for one in parts if one.replicas and old is not None and _told(one, old))
+    others = some([one for one in parts if one.replicas and old is not None and _told(one, old)])
     roles = {(one.job, one.site): False for one in others} | {(one.job, one.site): True for one in mine}
     return Round(
         release=release,
@@ -155,6 +160,27 @@ def round_of(
         others=others,
         roles=roles,
         beside=any(one.beside is not None for one in mine),
+    )
+
+
+def some(others: Sequence[SiteModels]) -> tuple[SiteModels, ...]:
+    """The same few of many, whoever asks and whatever order they come in."""
+    if len(others) <= MOST_OTHERS:
+        return tuple(others)
+    return tuple(
+        nsmallest(MOST_OTHERS, others, key=lambda one: hashlib.sha256(f"{one.job}/{one.site}".encode()).digest())
+    )
+
+
+def failing(round_: Round | None) -> frozenset[tuple[str, str]]:
+    """By job and site: who answers with more errors than a gate lets pass."""
+    if round_ is None:
+        return frozenset()
+    return frozenset(
+        (one.job, one.site)
+        for one in (*round_.mine, *round_.others)
+        if (version := one.beside or one.told) is not None
+        and pool.fails_too_often(round_.gates, one.counters, version.digest, since=round_.since)
     )
 
 

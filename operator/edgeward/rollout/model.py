@@ -112,7 +112,8 @@ class Member:
     refused: str = ""
     """why it refuses the target by its own checks in the attempt in force; empty: it does not"""
     available: bool = True
-    """it has a ready replica; a swap in place changes nothing about it"""
+    """it has a ready replica, and no larger share of its answers are errors than a gate lets pass; a swap in place changes
+    nothing about it"""
     staged: bool = False
     """the target is on its disks, and waits for its moment"""
     begins: float | None = None

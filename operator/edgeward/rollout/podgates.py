@@ -41,7 +41,7 @@ def round_of(
         return PodRound(gates=asked)
     new = {one.site for one in sites if one.told.identity == target}
     models = [one for one in release.sites if one.job == job and one.replicas]
-    others = tuple(one for one in models if one.site not in new)
+    others = gated.some([one for one in models if one.site not in new])
     known = {one.gate for one in progress.looks if one.baseline is not None}
     asked = tuple(one for one in asked if not one.baseline or others or one.name in known)
     if not asked:
@@ -70,6 +70,16 @@ def samples(
         (gate.name, ""): pool.counted(gate, mine, others, since=round_.since, remembered=remembered.get(gate.name))
         for gate in round_.gates
     }
+
+
+def failing(round_: PodRound) -> frozenset[str]:
+    """Sites that answer with more errors than a gate lets pass."""
+    since = round_.since
+    return frozenset(
+        one.site
+        for one in (*round_.mine, *round_.others)
+        if since is not None and pool.fails_too_often(round_.gates, one.counters, _digest(one), since=since)
+    )
 
 
 def watches(round_: PodRound) -> Mapping[str, Watch]:

@@ -15,7 +15,7 @@ from edgeward.rollout import podgates, podmemory, waved
 from edgeward.rollout.machine import advance
 from edgeward.rollout.model import Facts, Member, Phase, Strategy
 from edgeward.rollout.podmemory import Memory
-from edgeward.rollout.step import RolloutStep
+from edgeward.rollout.step import RolloutStep, held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def _of_job(
         first=stable or wanted,
         remembered=podmemory.told(decision, stable),
         waits_for=(decision.waits_for or decision.progress.why) if on_its_way else "",
-        watch=podgates.watches(round_),
+        watch=podgates.watches(round_) if not held(decision.progress, release) else {},
         paused=on_its_way and release.paused,
     )
 
@@ -130,16 +130,18 @@ def _facts(
     asked = waved.strategy(
         release.rollout, gates=round_.gates, automatic=release.automatic_rollback, paused=release.paused
     )
+    failing = podgates.failing(round_)
     members = tuple(
         Member(
             name=one.site,
             labels=sites[one.site].labels if one.site in sites else {},
-            connected=one.site in sites and sites[one.site].connected,
+            # A frozen one is told of nothing and waited for by nobody, as one that is away.
+            connected=one.site in sites and sites[one.site].connected and not sites[one.site].frozen,
             told=one.told.identity,
             base=one.told.identity,
             serves=one.told.identity if one.updated else None,
             refused=one.broken if one.told.identity == pods.wanted.identity else "",
-            available=one.ready > 0,
+            available=one.ready > 0 and one.site not in failing,
             shut=not _open(release, sites.get(one.site), now),
         )
         for one in pods.sites
@@ -165,9 +167,10 @@ def _of_pods(asked: Strategy) -> Strategy:
 
 
 def _model_on_its_way(release: Release, rollout: RolloutStep) -> str:
-    """Two rollouts of one job never interleave: the one that has begun is finished first."""
+    """Two rollouts of one job never interleave: the one that has begun is finished first. But the first version of all
+    may need the change to come up at all, and there is none to go back to meanwhile."""
     said = rollout.release(release.key)
     decision = said.decision if said is not None else None
-    if decision is None or not decision.progress.begun:
+    if decision is None or decision.stable is None or not decision.progress.begun:
         return ""
     return f"the rollout of model {release.name}"

@@ -98,6 +98,18 @@ def asked(
     return replace(worst, at=at, late=late, samples=sum(one.samples for _, one in found))
 
 
+def fails_too_often(asked: Iterable[Gate], counters: tuple[Counters, ...], digest: str, *, since: float) -> bool:
+    """Whether one site's own share of errors is above the bound of a gate that has one of its own. With fewer requests
+    than the gate wants nothing is known."""
+    bounds = [one for one in asked if one.builtin == "ErrorRate" and not one.baseline and one.max is not None]
+    if not bounds or not counters:
+        return False
+    share, requests = measured("ErrorRate", _of(Part(site="", counters=counters), {digest}, since))
+    return share is not None and any(
+        one.max is not None and share > one.max and requests >= one.min_samples for one in bounds
+    )
+
+
 def measured(builtin: str, entries: Sequence[Counters]) -> tuple[float | None, int]:
     """The value of a built-in gate over counters of one version, and how many samples are behind it. None: no data.
 

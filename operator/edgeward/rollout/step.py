@@ -17,7 +17,7 @@ from edgeward.fleet import windows
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, Site, SiteModels
 from edgeward.rollout import gated, podmemory, recall, waved
 from edgeward.rollout.machine import advance
-from edgeward.rollout.model import Decision, Hold, Phase, Question
+from edgeward.rollout.model import Decision, Hold, Phase, Progress, Question, Told
 from edgeward.rollout.variants import Ground, Grounds, at_site, described, lifted, lowered
 
 
@@ -191,7 +191,8 @@ def _waved(
         if not _takes_part(jobs.get(models.job), release):
             steps.append(_site(models, release, connected, jobs.get(models.job), known=known, ground=ground))
             continue
-        said, has = decision.told[models.site], at_site(models)
+        said = decision.told.get(models.site) or _beside_it(models, decision, known, ground)
+        has = at_site(models)
         whole = known.get(said.version) if said.version is not None else _whole(models, known, ground)
         other = known.get(said.beside) if said.beside is not None else None
         told = lowered(whole, ground, has=has) if whole is not None else None
@@ -229,7 +230,21 @@ def _waved(
 def _round(
     release: Release, parts: Sequence[SiteModels], decision: Decision, known: Mapping[str, ModelVersion]
 ) -> gated.Round | None:
+    """What is watched: nothing while it is held, for nothing comes of it and nobody knows how long that lasts."""
+    if held(decision.progress, release):
+        return None
     return gated.round_of(release, parts, decision.progress, stable=decision.stable, known=known)
+
+
+def held(progress: Progress, release: Release) -> bool:
+    return release.paused or progress.hold is not Hold.NONE
+
+
+def _beside_it(models: SiteModels, decision: Decision, known: Mapping[str, ModelVersion], ground: Ground) -> Told:
+    """For where the job has no replica: what it has, unless that was taken back."""
+    has = _whole(models, known, ground)
+    gone = {one.version for one in decision.refused}
+    return Told(version=decision.stable if has is None or has.identity in gone else has.identity)
 
 
 def _counted(models: SiteModels, release: Release, item: SiteStep, attempt: int) -> SiteStep:
@@ -256,7 +271,7 @@ def _timed(item: SiteStep, release: Release, site: Site | None, decision: Decisi
     asked = windows.activation(release.rollout, site)
     if asked is None or item.state is SiteState.UPDATED:
         return replace(item, activation=asked)
-    if release.paused or (decision is not None and decision.progress.hold is not Hold.NONE):
+    if release.paused or (decision is not None and held(decision.progress, release)):
         asked = windows.held(asked)
     opening = windows.of(asked, now=now)
     item = replace(item, activation=asked)

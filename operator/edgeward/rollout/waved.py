@@ -45,16 +45,19 @@ def facts(
     known: Mapping[str, ModelVersion],
     grounds: Grounds,
 ) -> Facts:
-    """`parts`: what takes part, job by job; a site with several is one member. `known`: see versions()."""
+    """`parts`: what takes part, job by job; a site with several is one member. What has no replica at a site cannot serve
+    there, so it is no member. `known`: see versions()."""
     assert release.target is not None
     sites = {site.name: site for site in fleet.sites}
     by_site: dict[str, list[SiteModels]] = {}
     for one in parts:
-        by_site.setdefault(one.site, []).append(one)
+        if one.replicas:
+            by_site.setdefault(one.site, []).append(one)
     target = release.target.identity
     progress, stable = _progress(release), _stable(release, known)
     attempt = recall.attempt_in_force(release)
     round_ = gated.round_of(release, parts, progress, stable=stable, known=known)
+    failing = gated.failing(round_)
     return Facts(
         now=fleet.now,
         target=target,
@@ -76,6 +79,7 @@ def facts(
                 labels=sites[name].labels if name in sites else {},
                 connected=name in sites and sites[name].connected,
                 begins=_begins(release, sites.get(name), now=fleet.now),
+                answers=not any((one.job, name) in failing for one in models),
             )
             for name, models in sorted(by_site.items())
         ),
@@ -187,7 +191,9 @@ def _member(
     labels: Mapping[str, str],
     connected: bool,
     begins: float | None,
+    answers: bool,
 ) -> Member:
+    """answers: what it answers is mostly no error, as far as anybody counts."""
     ground = {one.job: grounds.of(one) for one in models}
     told = {_identity(one.beside or one.told, known, ground[one.job]) for one in models}
     base = {_identity(one.told, known, ground[one.job]) for one in models}
@@ -198,18 +204,17 @@ def _member(
         and one.waits(wanted[one.job])
         for one in models
     }
+    serves = {one.job: _serves(one, known, ground[one.job], waits=waits[one.job]) for one in models}
     return Member(
         name=name,
         labels=labels,
         connected=connected,
         told=_one(told, besides=target.identity),
         base=_one(base, besides=target.identity),
-        serves=_one(
-            {_serves(one, known, ground[one.job], waits=waits[one.job]) for one in models}, besides=target.identity
-        ),
+        serves=_one(set(serves.values()), besides=target.identity),
         refused=refusals[0] if refusals else "",
-        available=all(one.ready > 0 or not one.replicas for one in models),
-        staged=all(waits.values()),
+        available=answers and all(one.ready > 0 for one in models),
+        staged=any(waits.values()) and all(waits[job] or serves[job] == target.identity for job in waits),
         begins=begins,
     )
 

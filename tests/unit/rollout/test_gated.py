@@ -12,10 +12,11 @@ from edgeward.api.common import format_time
 from edgeward.api.modelrelease import Gate as AskedGate
 from edgeward.api.modelrelease import ReleasedVersion, Rollout, RolloutStatus, Variant
 from edgeward.fleet.model import Answer, Fleet, Job, ModelVersion, Release, ServedModel, Site, SiteModels
-from edgeward.rollout import gated
+from edgeward.rollout import gated, waved
 from edgeward.rollout.model import Check, Gate, Look, Outcome, Phase, Progress
 from edgeward.rollout.step import ReleaseStep, step
 from edgeward.rollout.template import Unresolvable, any_of, resolved
+from edgeward.rollout.variants import Grounds
 
 V1 = ModelVersion("m", "1", f"sha256:{1:064x}", ("https://m/1",))
 V2 = ModelVersion("m", "2", f"sha256:{2:064x}", ("https://m/2",))
@@ -260,3 +261,50 @@ def test_a_prometheus_that_is_away_promotes_nothing() -> None:
         said = town.step()
     assert town.phase == Phase.BAKING and said.decision is not None and said.decision.no_data
     assert said.gates[0].outcome == "Error" and len(said.gates[0].checks) == 1
+
+
+def test_a_site_that_answers_with_more_errors_than_a_gate_lets_pass_counts_as_unavailable() -> None:
+    """Though its replicas are ready; its own requests alone count, and only as many as the gate wants to have seen."""
+    town = Town({**ERRORS, "minSamples": 100})
+
+    def available(**counts: Any) -> dict[str, bool]:
+        town.report("a", requests=1000)
+        town.report("b", **counts)
+        assert town.release.target is not None
+        release = replace(town.release, sites=tuple(town.models.values()))
+        fleet = Fleet(now=town.now, sites=tuple(town.sites), releases=(release,))
+        grounds = Grounds(fleet)
+        known = waved.versions(release, grounds)
+        facts = waved.facts(release, release.sites, fleet, known=known, grounds=grounds)
+        return {one.name: one.available for one in facts.members}
+
+    assert available(requests=200, errors=40) == {"a": True, "b": False}
+    assert available(requests=200, errors=10) == {"a": True, "b": True}
+    assert available(requests=99, errors=99) == {"a": True, "b": True}
+    assert available(requests=200, errors=200, since=900.0) == {"a": True, "b": True}, "of a wave before"
+    town.release = replace(town.release, gates=gates({**ERRORS, "compare": "Baseline"}))
+    assert available(requests=200, errors=40) == {"a": True, "b": True}, "no share that one site could be held against"
+
+
+def test_sites_do_not_report_while_the_rollout_is_held() -> None:
+    """Nothing can come of it, and it may be held for weeks."""
+    asked = {**ERRORS, "count": 9}
+    town = Town(asked, {"name": "own", "query": "x", "evaluateAt": "Hub", "max": "1"})
+    assert all(one.watch is not None for one in town.step().sites)
+    town.release = replace(town.release, paused=True)
+    said = town.step()
+    assert all(one.watch is None for one in said.sites) and said.questions == ()
+    town.release = replace(town.release, paused=False)
+    assert all(one.watch is not None for one in town.step().sites)
+    town.release = replace(town.release, command="pause@1")
+    assert all(one.watch is None for one in town.step().sites)
+
+
+def test_of_very_many_other_sites_some_are_compared_with() -> None:
+    """2,000 sites that report every few seconds are no better a yardstick than a hundred."""
+    town = Town({**ERRORS, "compare": "Baseline"}, members=("a",))
+    for number in range(300):
+        town.models[f"o{number}"] = Town._at(f"o{number}", V1)
+        town.sites.append(Site(f"o{number}", "edge"))
+    asked = [{one.site for one in town.step().sites if one.watch is not None} for _ in range(2)]
+    assert asked[0] == asked[1] and len(asked[0]) == 1 + gated.MOST_OTHERS

@@ -548,6 +548,8 @@ events = st.one_of(
     st.tuples(st.just("forgets"), st.none()),
     st.tuples(st.just("shuts"), names),
     st.tuples(st.just("opens"), names),
+    st.tuples(st.just("gone"), names),
+    st.tuples(st.just("waves"), st.sampled_from([(), WAVES, WAVES[:1], (Wave(name="some", count=1), *WAVES)])),
 )
 
 
@@ -585,6 +587,10 @@ def happen(world: World, kind: str, what: Any, number: int) -> None:
             world.sites[what].opened = math.inf
         case "opens":
             world.sites[what].opened = world.now
+        case "gone" if len(world.sites) > 1:
+            del world.sites[what]
+        case "waves":
+            world.strategy = replace(world.strategy, waves=what)
 
 
 def gates_hold(facts: Facts, decision: Decision) -> None:

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from edgeward.api.assignment import Counters
 from edgeward.api.common import format_time
 from edgeward.api.inferencejob import Resources
@@ -13,7 +15,8 @@ from edgeward.api.modelrelease import Gate, Rollout, RolloutStatus, Window
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, Site, SiteModels
 from edgeward.fleet.podspec import JobPods, PodSpec, SitePods
 from edgeward.rollout import podmemory, pods
-from edgeward.rollout.model import Decision, Progress
+from edgeward.rollout.machine import advance
+from edgeward.rollout.model import Decision, Facts, Progress
 from edgeward.rollout.pods import JobPodStep
 from edgeward.rollout.step import step
 
@@ -401,3 +404,52 @@ def test_a_gate_that_compares_is_left_out_where_nobody_is_left_to_compare_with()
     town.now += 61
     assert town.step().waits_for == ""
     assert town.phase == "Done"
+
+
+def test_a_frozen_site_holds_up_nobody() -> None:
+    """Whichever it is: one that was chosen for the first wave kept all others from the change, and later the model too."""
+    for frozen in "abcd":
+        town = Town().begun()
+        town.sites[frozen] = replace(town.sites[frozen], frozen=True)
+        town.settle()
+        assert town.told() == "abcd".replace(frozen, "")
+        town.sites[frozen] = replace(town.sites[frozen], frozen=False)
+        town.step()
+        assert town.told() == "abcd", "it follows once it is not frozen any more"
+
+
+def test_a_change_of_pods_does_not_wait_for_the_first_version_of_all() -> None:
+    """Each used to wait for the other: the model for a site that cannot run it, and what would let it for the model."""
+    rolling = RolloutStatus(target=V1.digest, phase="Rolling", members=tuple("abcd"), started=format_time(990))
+    town = Town(rollout=PLAIN).begun()
+    assert town.release is not None
+    town.release = replace(town.release, remembered=rolling, history=())
+    fleet = town.fleet()
+    sick = tuple(replace(one, served=()) if one.site == "d" else one for one in fleet.releases[0].sites)
+    fleet = replace(fleet, releases=(replace(fleet.releases[0], sites=sick),))
+    rolled = step(fleet)
+    assert rolled.releases[0].remembered is not None and rolled.releases[0].remembered.phase == "Rolling"
+    said = pods.step(fleet, rolled)["shop/signs"]
+    assert [name for name, told in said.told.items() if told == NEW] != []
+
+
+def test_a_site_whose_new_pods_fail_too_often_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = Gate.model_validate({"name": "errors", "builtin": "ErrorRate", "max": "0.05", "interval": "10s"})
+    asked = {
+        "waves": [{"name": "two", "sites": {"count": 2}, "bake": "1m"}, {"name": "all"}],
+        "maxUnavailableSites": "1",
+    }
+    town = Town(rollout=asked, gates=(errors,)).begun()
+    for _ in range(4):
+        town.step()
+        town.change()
+    town.step()
+    assert town.phase == "Baking"
+    since = town.remembered["bakingSince"]
+    town.counters = {
+        name: (Counters(digest=V1.digest, since=since, at=since, requests=100, errors=50),) for name in town.told()[:1]
+    }
+    asked_of: list[Facts] = []
+    monkeypatch.setattr(pods, "advance", lambda facts: asked_of.append(facts) or advance(facts))
+    town.step()
+    assert [one.name for one in asked_of[0].members if not one.available] == [town.told()[0]]

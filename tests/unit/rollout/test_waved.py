@@ -151,3 +151,53 @@ def test_parameters_make_another_version() -> None:
     (said,) = step(Fleet(now=1.0, sites=tuple(town.sites), jobs=jobs, releases=(release,))).releases
     assert all(one.beside is None for one in said.sites), "two of the same version could not be told apart"
     assert sum(one.told == changed for one in said.sites) == 1
+
+
+def test_a_job_that_is_stopped_at_a_site_holds_up_nobody() -> None:
+    """Its Assignment may stay for a while, with no replica that could ever serve: the wave waited for it for ever."""
+    town = Town(rollout=Rollout.model_validate({"waves": [{"name": "all"}]}))
+    town.models["c"] = replace(town.models["c"], ready=0, replicas=0, served=())
+    for _ in range(4):
+        town.step()
+        for name, one in town.models.items():
+            if one.replicas and one.told is not None:
+                town.models[name] = replace(one, served=(ServedModel(one.told.digest, one.told.version, serving=True),))
+    said = town.step()
+    assert said.remembered is not None and said.remembered.phase == "Done"
+
+
+def test_a_site_of_two_jobs_of_which_one_is_stopped_counts_by_the_other() -> None:
+    town = Town()
+    stopped = replace(town.models["a"], job="shop/other", ready=0, replicas=0, served=())
+    jobs = tuple(Job("shop", name, name, model_name="m", model_digest=V2.digest) for name in ("signs", "other"))
+    told = replace(town.models["a"], told=V2, served=(ServedModel(V2.digest, "2", serving=True),))
+    release = replace(town.release, rollout=Rollout(), sites=(told, stopped))
+    said = step(Fleet(now=1.0, sites=tuple(town.sites), jobs=jobs, releases=(release,)))
+    assert said.releases[0].remembered is not None and said.releases[0].remembered.phase == "Done"
+    other = said.site("shop/other", "a")
+    assert other is not None and other.told == V2, "what it begins with once it is started again"
+
+
+def test_what_a_stopped_job_was_told_goes_back_with_the_others() -> None:
+    town = Town()
+    town.step()
+    (canary,) = [name for name, told in town.told().items() if "2" in told]
+    town.change(refuses=canary)
+    town.models["f"] = replace(town.models["f"], told=V2, ready=0, replicas=0, served=())
+    release = replace(town.release, sites=tuple(town.models.values()))
+    jobs = (Job("shop", "signs", "u", model_name="m", model_digest=V2.digest),)
+    said = step(Fleet(now=town.now, sites=tuple(town.sites), jobs=jobs, releases=(release,)))
+    assert said.releases[0].refused and said.told("shop/signs", "f") == V1
+
+
+def test_a_site_is_staged_where_one_job_waits_and_the_other_serves() -> None:
+    town = Town(rollout=Rollout.model_validate({"deadline": "10s", "activationTime": "2027-01-01T00:00:00Z"}))
+    jobs = tuple(Job("shop", name, name, model_name="m", model_digest=V2.digest) for name in ("signs", "other"))
+    done = replace(town.models["a"], told=V2, served=(ServedModel(V2.digest, "2", serving=True),))
+    old, new = ServedModel(V1.digest, "1", serving=True), ServedModel(V2.digest, "2", staged=True)
+    waits = replace(done, job="shop/other", served=(old, new))
+    for now in (1000.0, 2000.0):
+        release = replace(town.release, sites=(done, waits))
+        (said,) = step(Fleet(now=now, sites=tuple(town.sites), jobs=jobs, releases=(release,))).releases
+        town.release = replace(town.release, remembered=said.remembered)
+    assert said.remembered is not None and said.remembered.phase == "Rolling", "it waits for its moment alone"
