@@ -27,7 +27,8 @@ from edgeward_runtime.store.partial import Origin
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 8
 _MAX_RETRY_AFTER = 600.0  # seconds; what a source asks for beyond it would hold up a release for nothing
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_NUMBER = r"[0-9]{1,18}"  # int() takes other digits too, and refuses thousands of them
+_CONTENT_RANGE = re.compile(rf"bytes ({_NUMBER})-({_NUMBER})/({_NUMBER}|\*)")
 
 
 class Client:
@@ -160,14 +161,18 @@ def retry_after(headers: Message) -> float | None:
     """Seconds that the source asks to be left alone, at most 10 minutes. A date is held against the date of the answer
     itself: our own clock may be wrong."""
     text = headers.get("Retry-After", "").strip()
-    if text.isdigit():
-        return min(float(text[:9]), _MAX_RETRY_AFTER)
+    if (seconds := _number(text)) is not None:
+        return min(float(seconds), _MAX_RETRY_AFTER)
     try:
         then = email.utils.parsedate_to_datetime(text)
         now = email.utils.parsedate_to_datetime(headers.get("Date", ""))
         return min(max(0.0, (then - now).total_seconds()), _MAX_RETRY_AFTER)
     except (ValueError, TypeError):
         return None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(_NUMBER, text) else None
 
 
 def range_headers(address: str, offset: int, origin: Origin) -> dict[str, str]:
@@ -189,8 +194,7 @@ def opened(source: str, response: http.client.HTTPResponse, offset: int) -> Open
     for any other answer than the bytes."""
     etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
     if response.status == 200:
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdigit() else None
+        total = _number(response.headers.get("Content-Length", ""))
         return Opened(reader=response, offset=0, total=total, etag=etag, modified=modified)
     if not offset:
         raise refused(source, response)
@@ -243,9 +247,8 @@ def source(address: str, *, client: Client, access: Access) -> Source:
     def size() -> int | None:
         """Asked without a body: a server that knows no ranges would send the whole file."""
         with client.request(plain, headers={}, private=private, method="HEAD") as response:
-            length = response.headers.get("Content-Length", "")
             ranges = response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
-            return int(length) if response.status == 200 and ranges and length.isdigit() else None
+            return _number(response.headers.get("Content-Length", "")) if response.status == 200 and ranges else None
 
     return Source(address=address, open=open_, part=part, size=size)
 

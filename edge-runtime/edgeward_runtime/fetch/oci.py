@@ -26,7 +26,9 @@ _REFERENCE = re.compile(
     rf"/(?P<repository>{_PART}(?:/{_PART})*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}}))?"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-_CHALLENGE = re.compile(r'(?P<scheme>[A-Za-z]+)\s+(?P<fields>(?:[a-z_]+="[^"]*"(?:\s*,\s*)?)+)')
+# Bounded, as is what is looked at: a registry's headers may be megabytes, over which this would take hours.
+_MOST_CHALLENGES = 16 * 1024  # characters
+_CHALLENGE = re.compile(r'(?P<scheme>[A-Za-z]{1,32})\s{1,8}(?P<fields>(?:[a-z_]+="[^"]*"(?:\s*,\s*)?)+)')
 _FIELD = re.compile(r'([a-z_]+)="([^"]*)"')
 _MAX_TOKEN_BYTES = 1 << 20
 
@@ -111,6 +113,7 @@ class Repository:
 
     def _answer(self, challenges: str) -> str | None:
         """The Authorization that a registry's challenge asks for; None if there is nothing to show."""
+        challenges = challenges[:_MOST_CHALLENGES]
         for found in _CHALLENGE.finditer(challenges):
             fields = dict(_FIELD.findall(found["fields"]))
             if found["scheme"].lower() == "bearer" and "realm" in fields:

@@ -160,12 +160,33 @@ def test_another_source_is_asked_meanwhile(store, source):
 
 
 @pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (200, {"Content-Length": "\u00b2"}),
+        (200, {"Content-Length": "9" * 5000}),
+        (206, {"Content-Range": f"bytes {'9' * 5000}-7/9"}),
+        (206, {"Content-Range": f"bytes 0-7/{'9' * 5000}"}),
+    ],
+)
+def test_a_number_that_is_none_is_that_sources_failure(store, source, status, headers):
+    name = digest(CONTENT)
+    with store.locked(name, cancelled=bool), store.partial(name) as partial:
+        partial.begin(Origin(total=len(CONTENT)))
+        partial.write(CONTENT[:100])
+    with serving() as odd:
+        odd.answers["/m.onnx"] = lambda *_asked: (status, {"Connection": "close", **headers}, b"other bytes")
+        assert get(store, odd.url("/m.onnx"), source.url("/m.onnx"))
+
+
+@pytest.mark.parametrize(
     ("headers", "seconds"),
     [
         ({"Retry-After": "7"}, 7),
         ({"Retry-After": "99999999999999999"}, 600),
+        ({"Retry-After": "9" * 5000}, None),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "\u00b2"}, None),
         ({}, None),
         # Both by the source's clock, so ours may be wrong by years.
         ({"Retry-After": "Fri, 01 Jan 1999 00:01:30 GMT", "Date": "Fri, 01 Jan 1999 00:00:00 GMT"}, 90),

@@ -11,7 +11,8 @@ import pytest
 from edgeward_runtime.artifact.manifest import MEDIA_TYPE
 from edgeward_runtime.config import Entry
 from edgeward_runtime.errors import Refusal
-from edgeward_runtime.fetch import Access, Credentials, Limits, fetch
+from edgeward_runtime.fetch import Access, Credentials, Limits, fetch, oci
+from edgeward_runtime.fetch.http import Client
 from edgeward_runtime.store import Store
 from tests.runtime_artifacts import made
 from tests.unit.runtime.http_source import serving
@@ -325,3 +326,10 @@ def test_a_reference_with_a_tag_or_the_digest(tmp_path, registry):
         get(folder, registry, sources=(f"oci://{host(registry)}/models/m{suffix}",))
     refusal = refused(tmp_path, registry, sources=(f"oci://{host(registry)}/models/m@{digest(b'other')}",))
     assert refusal.reason == "UnsupportedSource"
+
+
+@pytest.mark.parametrize("challenge", ["a" * 4_000_000, "a " * 2_000_000, 'A a="", ' * 300_000])
+def test_a_challenge_of_any_length_is_soon_read(challenge):
+    """Of these the regular expression took hours, and nothing else of the process ran."""
+    repository = oci.Repository("oci://r/m", digest=None, client=Client(timeout=1.0), access=Access())
+    assert repository._answer(challenge) is None
