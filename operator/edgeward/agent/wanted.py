@@ -45,11 +45,8 @@ def identity(model: AssignedModel) -> str:
 
 
 def pairs(models: Iterable[AssignedModel]) -> list[Pair]:
-    by_name: dict[str, dict[str, AssignedModel]] = {}
-    for model in models:
-        by_name.setdefault(model.name, {})[model.role] = model
     found = []
-    for roles in by_name.values():
+    for roles in _by_name(models).values():
         canary, stable, previous = (roles.get(role) for role in (CANARY, STABLE, PREVIOUS))
         if canary is not None:
             found.append(Pair(new=canary, back=stable))
@@ -59,30 +56,56 @@ def pairs(models: Iterable[AssignedModel]) -> list[Pair]:
     return found
 
 
+def _by_name(models: Iterable[AssignedModel]) -> dict[str, dict[str, AssignedModel]]:
+    """By name and role."""
+    found: dict[str, dict[str, AssignedModel]] = {}
+    for model in models:
+        found.setdefault(model.name, {})[model.role] = model
+    return found
+
+
 def without(
     models: Iterable[AssignedModel], fallen: Collection[str], *, present: Iterable[Mapping[str, Any]] = ()
 ) -> tuple[AssignedModel, ...]:
-    """The models with the way back in the place of each new one that the site went back from.
+    """The models without those that the site went back from: a canary takes no part, and the way back takes the place of a
+    Stable one.
 
     fallen: identities. present: the entries of the models.json that there is now. Where the hub names no way back any more
     (the version has finished elsewhere), or one that the site went back from as well, the pods keep what they serve.
     """
     result = tuple(models)
-    here = list(present)
-    for pair in pairs(result):
-        if identity(pair.new) not in fallen:
-            continue
-        named = [pair.back] if pair.back is not None and identity(pair.back) not in fallen else []
-        served = [one for one in map(_read, here) if one is not None and one.name == pair.new.name]
-        back = next((one for one in (*named, *served) if identity(one) not in fallen), pair.back)
-        if back is None:
-            continue
-        others = [one for one in result if one.name != pair.new.name]
-        back = back.model_copy(
-            update={"role": STABLE, "traffic": None, "mirror": None, "activation": None, "local_gates": ()}
-        )
-        result = (*others, back)
+    served = [one for one in map(_read, present) if one is not None and identity(one) not in fallen]
+    for name, roles in _by_name(result).items():
+        known = next((one for one in served if one.name == name), None)
+        told = _without(roles, fallen, known)
+        if told != roles:
+            result = (*(one for one in result if one.name != name), *told.values())
     return result
+
+
+def _without(
+    roles: Mapping[str, AssignedModel], fallen: Collection[str], served: AssignedModel | None
+) -> dict[str, AssignedModel]:
+    """Of one name, by role. served: what its pods were told as Stable, if that is not fallen."""
+    canary, stable, previous = (roles.get(role) for role in (CANARY, STABLE, PREVIOUS))
+    if previous is not None and identity(previous) in fallen and served is not None:
+        previous = _as(PREVIOUS, served)
+    if stable is None or identity(stable) in fallen:
+        back = previous if previous is not None and identity(previous) not in fallen else served or previous
+        stable = _as(STABLE, back) if back is not None else stable
+    if stable is None:
+        return dict(roles)
+    if canary is not None and (identity(canary) in fallen or canary.version == stable.version):
+        canary = None  # of the same version: no runtime reads that, as answers could not name the one that made them
+    if previous is not None and identity(previous) == identity(stable):
+        previous = None
+    found = {STABLE: stable, CANARY: canary, PREVIOUS: previous}
+    return {role: one for role in (*roles, STABLE) if (one := found[role]) is not None}
+
+
+def _as(role: str, model: AssignedModel) -> AssignedModel:
+    plain = {"traffic": None, "mirror": None, "activation": None, "local_gates": ()}
+    return model.model_copy(update={"role": role, **plain})
 
 
 def _read(entry: Mapping[str, Any]) -> AssignedModel | None:
