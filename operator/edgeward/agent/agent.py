@@ -39,6 +39,7 @@ from edgeward.fleet.names import (
     LABEL_ASSIGNMENT,
     LABEL_JOB,
     LABEL_MANAGED_BY,
+    LABEL_PLACEMENT,
     LABEL_PULL,
     LABEL_SITE,
     LABEL_TIER,
@@ -324,7 +325,7 @@ class Agent:
                 present=at[node.name],
                 revision=podtemplate.revision(assignment, node),
                 pods=pods.get(node.name, ()),
-                pulls=self._cache[PODS].labelled(LABEL_PULL, assignment.name) if recreate else (),
+                pulls=self._pulls(assignment, node.name) if recreate else (),
                 recreate=recreate and not spare,
                 spare=bool(serving - {node.name}),
                 turn=gaps < max(len(serving), 1),
@@ -550,6 +551,12 @@ class Agent:
 
     def _pods(self, name: str) -> list[Object]:
         return self._cache[PODS].labelled(LABEL_ASSIGNMENT, name)
+
+    def _pulls(self, assignment: Assignment, node: str) -> list[Object]:
+        """The pods that bring the images of its pods to a node."""
+        name = surge.pull_name(placement_name(assignment, node))
+        found = self._cache[PODS].labelled(LABEL_PULL, assignment.name)
+        return [pod for pod in found if pod["metadata"]["labels"].get(LABEL_PLACEMENT) == name]
 
     def _nodes_of(self, assignment: Assignment) -> dict[str, Object]:
         """The nodes that it names and that there are, by name."""

@@ -65,6 +65,20 @@ def no_room_since(pods: Iterable[Object]) -> float | None:
     return min(found, default=None)
 
 
+def idle_since(pods: Iterable[Object]) -> float | None:
+    """Since when (Unix seconds) none of the pods that run on a node serves; None while one does, and where none runs."""
+    found = []
+    for pod in pods:
+        if "deletionTimestamp" in pod["metadata"]:
+            continue
+        for condition in (pod.get("status") or {}).get("conditions") or []:
+            if condition["type"] == "Ready":
+                if condition["status"] == "True":
+                    return None
+                found.append(parse_time(condition["lastTransitionTime"]))
+    return max(found, default=None)
+
+
 def way(
     *,
     present: Object | None,
@@ -89,25 +103,33 @@ def way(
         return Way.SURGE, None
     if is_in_place(present):
         return Way.IN_PLACE, None
+    pods = list(pods)
     since = no_room_since(pods)
     if since is None:
         return Way.SURGE, None
     if now - since < patience:
         return Way.SURGE, since + patience
+    idle = idle_since(pods)
+    if idle is not None:  # there is nothing to lose
+        return (Way.IN_PLACE, None) if now - idle >= patience else (Way.SURGE, idle + patience)
     if spare:
         return (Way.IN_PLACE if turn else Way.SURGE), None
     if not recreate:
         return Way.SURGE, None
     if now - since < 2 * patience:
         return Way.SURGE, since + 2 * patience
-    return (Way.IN_PLACE if turn and is_pulled(pulls, revision) else Way.PULL), None
+    pulls = list(pulls)
+    full = no_room_since(pod for pod in pulls if _of_revision(pod, revision))
+    if turn and (is_pulled(pulls, revision) or (full is not None and now - full >= patience)):
+        return Way.IN_PLACE, None
+    return Way.PULL, full + patience if full is not None and now - full < patience else None
 
 
 def is_pulled(pulls: Iterable[Object], revision: str) -> bool:
     """Whether every image is on the node. What its containers do is no matter: some images have nothing to run here."""
     for pod in pulls:
-        meta, states = pod["metadata"], (pod.get("status") or {}).get("containerStatuses") or []
-        if "deletionTimestamp" in meta or (meta.get("annotations") or {}).get(ANNOTATION_PODS) != revision:
+        states = (pod.get("status") or {}).get("containerStatuses") or []
+        if "deletionTimestamp" in pod["metadata"] or not _of_revision(pod, revision):
             continue
         if (
             states
@@ -118,17 +140,25 @@ def is_pulled(pulls: Iterable[Object], revision: str) -> bool:
     return False
 
 
+def _of_revision(pod: Object, revision: str) -> bool:
+    return (pod["metadata"].get("annotations") or {}).get(ANNOTATION_PODS) == revision
+
+
 def _has_image(container: Object) -> bool:
     state = container.get("state") or {}
     waiting = (state.get("waiting") or {}).get("reason")
     return "running" in state or "terminated" in state or waiting in _PULLED or bool(container.get("imageID"))
 
 
+def pull_name(deployment: str) -> str:
+    return f"{deployment}-pull"
+
+
 def pulling(deployment: Object, *, assignment: str, revision: str) -> Object:
     """A Deployment beside the one that changes: its pod asks for nothing but the images. No Service and no count knows
     the pod."""
     meta, template = deployment["metadata"], deployment["spec"]["template"]
-    spec, name = template["spec"], f"{meta['name']}-pull"
+    spec, name = template["spec"], pull_name(meta["name"])
     images = {
         (item["image"], item.get("imagePullPolicy", "")): item
         for kind in ("containers", "initContainers")

@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from edgeward.agent import podtemplate
 from edgeward.agent.agent import WATCHED, Agent
+from edgeward.agent.render import placement_name
 from edgeward.agent.settings import AgentSettings
+from edgeward.agent.surge import Way
+from edgeward.api.assignment import Assignment
+from edgeward.api.common import parse
 from edgeward.cluster.cache import Cache
 from edgeward.cluster.client import ApiError
 from edgeward.cluster.events import Recorder
@@ -27,6 +32,7 @@ from tests.fakes import FakeClient
 from tests.unit.fleet.objects import Raw, assignment, node
 
 NAME = "signs-edge"
+LONG_AGO = "2020-01-01T00:00:00Z"
 
 
 class Api(FakeClient):
@@ -362,3 +368,36 @@ def test_an_assignment_is_worked_on_by_one_worker_at_a_time() -> None:
 
     asyncio.run(play())
     assert Slow.most == 1
+
+
+def test_an_image_on_one_node_is_on_no_other() -> None:
+    """The pods that pull have the same revision on all nodes of a site: one that was through let them all begin."""
+    name, raw = NAME, assignment({"name": "n1", "replicas": 1}, {"name": "n2", "replicas": 1})
+    raw["spec"]["effective"] = {"update": "Recreate"}
+    read = parse(Assignment, raw)
+    revision = podtemplate.revision(read, read.spec.nodes[0])
+    objects: list[tuple[Resource, Raw]] = [(ASSIGNMENTS, raw)]
+    for node_name in ("n1", "n2"):
+        placed = placement_name(read, node_name)
+        body = child(
+            placed, labels={"edgeward.dev/assignment": name}, annotations={"edgeward.dev/pod-revision": revision}
+        )
+        body["metadata"]["generation"] = 1
+        state = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1}
+        objects.append((DEPLOYMENTS, {**body, "spec": {"replicas": 1}, "status": state}))
+        stuck = a_pod(f"new-{node_name}", on=node_name)
+        lacks = {
+            "type": "PodScheduled",
+            "status": "False",
+            "message": "Insufficient cpu",
+            "lastTransitionTime": LONG_AGO,
+        }
+        objects += [
+            (PODS, {**stuck, "status": {"conditions": [lacks]}}),
+            (PODS, a_pod(f"old-{node_name}", on=node_name)),
+        ]
+    labels = {"edgeward.dev/pull": name, "edgeward.dev/placement": f"{placement_name(read, 'n2')}-pull"}
+    puller = child("puller", labels=labels, annotations={"edgeward.dev/pod-revision": revision})
+    ran = {"containerStatuses": [{"state": {"terminated": {}}}]}
+    objects.append((PODS, {**puller, "spec": {"containers": [{"name": "image-0"}]}, "status": ran}))
+    assert an_agent(Api(), *objects)._ways(read) == {"n1": Way.PULL, "n2": Way.IN_PLACE}

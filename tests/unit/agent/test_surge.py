@@ -150,3 +150,28 @@ def test_what_pulls_asks_for_nothing_but_the_images_and_nobody_counts_it() -> No
     ]
     assert all(one["resources"] == {"requests": {"cpu": "0", "memory": "0"}} for one in pod["spec"]["containers"])
     assert "volumes" not in pod["spec"] and pod["spec"]["affinity"] == {"a": 1}
+
+
+def serves(since: float = 900.0, status: str = "True") -> Raw:
+    condition = {"type": "Ready", "status": status, "lastTransitionTime": format_time(NOW - since)}
+    return {"metadata": {"name": "old"}, "status": {"conditions": [condition]}}
+
+
+def test_pods_that_serve_nothing_make_room_for_those_that_mend_them() -> None:
+    """A full node with a broken pod: what would mend it waited for room beside it for ever."""
+    assert way(deployment(), waiting(60), serves(status="False")) == (Way.IN_PLACE, None)
+    assert way(deployment(), waiting(20), serves(status="False")) == (Way.SURGE, NOW + 40)
+    assert way(deployment(), waiting(60), serves()) == (Way.SURGE, None), "this one serves"
+    assert way(deployment(), waiting(60), serves(), serves(status="False")) == (Way.SURGE, None)
+    assert way(deployment(), waiting(60), serves(since=20, status="False")) == (Way.SURGE, NOW + 40), "a hiccup"
+
+
+def test_a_node_that_takes_no_pod_more_cannot_pull_first() -> None:
+    """At its limit of pods a node takes none that pulls either: the change waited for ever."""
+    full = "0/1 nodes are available: 1 Too many pods."
+    stuck = waiting(300, full)
+    puller = {**waiting(60, full), "spec": {"containers": [{"name": "a"}]}}
+    puller["metadata"]["annotations"] = {"edgeward.dev/pod-revision": REVISION}
+    early = {**puller, "status": waiting(20, full)["status"]}
+    assert way(deployment(), stuck, serves(), recreate=True, pulls=[puller])[0] is Way.IN_PLACE
+    assert way(deployment(), stuck, serves(), recreate=True, pulls=[early]) == (Way.PULL, NOW + 40)
