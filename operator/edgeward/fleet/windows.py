@@ -19,6 +19,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from edgeward.api.assignment import Activation
@@ -74,8 +75,8 @@ def opening(windows: Sequence[Window], zone: str, *, now: float, not_before: flo
     at = max(now, least)
     if at > _LATEST:
         return Opening(next=least)
-    spans = _joined(_spans(windows, zone_of(zone), around=at))
-    for start, end in spans:
+    place = zone_of(zone)
+    for start, end in _spans(tuple(windows), place, dt.datetime.fromtimestamp(at, place).date()):
         if end <= at:
             continue
         start = max(start, least)
@@ -166,10 +167,10 @@ def _of_day(window: Window) -> int:
     return int(hours) * 3600 + int(minutes) * 60
 
 
-def _spans(windows: Iterable[Window], zone: ZoneInfo, *, around: float) -> list[tuple[float, float]]:
-    """The windows as moments, from those that may be open at `around` to those of the week after it and the next (one
-    that falls out when the clocks change comes a week later)."""
-    today = dt.datetime.fromtimestamp(around, zone).date()
+@lru_cache(maxsize=512)
+def _spans(windows: tuple[Window, ...], zone: ZoneInfo, today: dt.date) -> Sequence[tuple[float, float]]:
+    """The windows as moments without overlaps, in order, from those that may be open today to those of the week after it
+    and the next (one that falls out when the clocks change comes a week later). Thousands of sites share a few."""
     spans: list[tuple[float, float]] = []
     for window in windows:
         length = min(seconds(window.duration), _WEEK)
@@ -182,7 +183,7 @@ def _spans(windows: Iterable[Window], zone: ZoneInfo, *, around: float) -> list[
             span = _moment(opens, zone), _moment(opens + dt.timedelta(seconds=length), zone)
             if span[0] < span[1]:
                 spans.append(span)
-    return spans
+    return _joined(spans)
 
 
 def _moment(wall: dt.datetime, zone: ZoneInfo) -> float:

@@ -142,8 +142,12 @@ def _of_job(
     keep_spec = known.problem is not None
     asked = wanted_pods(job.spec)
     tiers = {item.site: item.tier for item in plan.placements}
+    by_site: dict[str, Assignment] = {}
+    for item in current:
+        by_site.setdefault(item.spec.site, item)
+    first = known.pin or _first_model(job, known.model_digest, current, rollout)
     for site, nodes in _nodes(plan, current, known, spares).items():
-        there = next((item for item in current if item.spec.site == site), None)
+        there = by_site.get(site)
         if there is not None and there.deleting:
             continue
         if there is not None and not nodes and not there.spec.nodes:
@@ -152,7 +156,6 @@ def _of_job(
             continue
         ground = grounds.at(site, [node.name for node in nodes if node.replicas])
         has = frozenset(model.digest for model in there.spec.models) if there is not None else frozenset()
-        first = known.pin or _first_model(job, known.model_digest, current, rollout)
         # A site that is new, or whose job names another model by now, has been told nothing of it yet.
         new = there is None or all(model.name != job.spec.model.name for model in there.spec.models)
         step = None if new else rollout.site(plan.key, site)
@@ -390,8 +393,8 @@ def _write(
         if there is not None
         else derived_name(namespace=reference.namespace, name=reference.name, site=wanted.site)
     )
-    known = [item.spec.revision for item in current]
-    revision = (there.spec.revision if there is not None else max(known, default=0)) + 1
+    last = there.spec.revision if there is not None else max((item.spec.revision for item in current), default=0)
+    revision = last + 1
     # The first word on a site's tier stays: the pods' tolerations follow it, and must not change with a node's label.
     tier = there.metadata.labels.get(LABEL_TIER, tier) if there is not None else tier
     labels = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,9 +12,10 @@ from edgeward.api.assignment import Assignment
 from edgeward.api.common import parse
 from edgeward.api.inferencejob import InferenceJob
 from edgeward.hub.publish import publish
-from edgeward.rollout.step import step
-from tests.unit.fleet.objects import DIGEST, OTHER, ago, fleet, job, release
+from edgeward.rollout.step import RolloutStep, step
+from tests.unit.fleet.objects import DIGEST, OTHER, ago, fleet, job, node, release
 
+from . import world as world_module
 from .world import NODES, SITES, World, plan_of
 
 counts = st.dictionaries(st.sampled_from(sorted(SITES)), st.integers(0, 3), min_size=1)
@@ -242,3 +244,18 @@ def test_a_job_that_names_another_model_gets_it_everywhere() -> None:
     world.settle(plan_of({"a1": 1, "b1": 1}))
     assert told_at(world, "a") == told_at(world, "b") == [DIGEST]
     assert {model["name"] for item in world.assignments.values() for model in item["spec"]["models"]} == {"other"}
+
+
+def test_what_each_further_site_costs_does_not_grow_with_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a new site would begin with was looked up at every site for every site: seconds a pass with 1,000 of them."""
+    asked = []
+    site = RolloutStep.site
+    monkeypatch.setattr(RolloutStep, "site", lambda self, *at: asked.append(at) or site(self, *at))
+    names = {f"n{number}": f"s{number}" for number in range(30)}
+    monkeypatch.setattr(world_module, "SITES", names)
+    monkeypatch.setattr(world_module, "NODES", [node(name, edgeward_dev__site=at) for name, at in names.items()])
+    world, plan = World(), plan_of(dict.fromkeys(names, 1))
+    world.settle(plan)
+    asked.clear()
+    assert world.publish(plan).writes == ()
+    assert len(asked) <= 3 * len(names)
