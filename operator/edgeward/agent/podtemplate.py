@@ -23,6 +23,8 @@ CREDENTIALS = "credentials"
 CREDENTIALS_DIR = "/etc/edgeward/credentials"
 USER = 65532
 SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+LONGEST_NOTE = 200 * 1024
+"""bytes, of the 256 KiB that all annotations of an object may have; the JSON is plain ASCII"""
 RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 """of every container's securityContext, by the Pod Security Standard of that name; the rest is said for the pod"""
 
@@ -48,6 +50,13 @@ def kept(present: Object | None, revision: str) -> Object | None:
     except (KeyError, ValueError):
         return None
     return template if isinstance(template, dict) else None
+
+
+def note(template: Object) -> dict[str, str]:
+    """The annotation that `kept` reads. None for a template that leaves other annotations no room: it is rendered each
+    time, so that a newer version may restart those pods."""
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    return {ANNOTATION_TEMPLATE: text} if len(text) <= LONGEST_NOTE else {}
 
 
 def _never_came_up(deployment: Object) -> bool:

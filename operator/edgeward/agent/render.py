@@ -29,7 +29,6 @@ from edgeward.fleet.names import (
     ANNOTATION_NODE,
     ANNOTATION_PODS,
     ANNOTATION_SEAL,
-    ANNOTATION_TEMPLATE,
     LABEL_ASSIGNMENT,
     LABEL_JOB,
     LABEL_MANAGED_BY,
@@ -418,11 +417,7 @@ def _deployment(
         config=config_name(assignment),
         claim=store_name(assignment.spec.job.namespace, node.name) if persistent else None,
     )
-    about = {
-        ANNOTATION_NODE: node.name,
-        ANNOTATION_PODS: revision,
-        ANNOTATION_TEMPLATE: json.dumps(template, sort_keys=True, separators=(",", ":")),
-    }
+    about = {ANNOTATION_NODE: node.name, ANNOTATION_PODS: revision, **podtemplate.note(template)}
     return {
         "metadata": {**_meta(assignment, name, **labels), "annotations": about},
         "spec": {

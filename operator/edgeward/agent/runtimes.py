@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgeward.cluster.cache import Cache
-from edgeward.cluster.resources import (
-    ASSIGNMENTS,
-    NODES,
-    PODS,
-    Object,
-)
-from edgeward.fleet.names import (
-    LABEL_ASSIGNMENT,
-)
+from edgeward.cluster.resources import ASSIGNMENTS, NODES, PODS, Object
+from edgeward.fleet.names import LABEL_ASSIGNMENT
 
 from .report import has_ended, is_lost, is_ready
 from .scrape import RuntimeScraper
 from .settings import AgentSettings
 from .watches import Watches
 
+log = logging.getLogger(__name__)
 BYTES = ("received", "shared")
 MOVES = 5.0
 """seconds between two reports of nothing but bytes, while they come"""
@@ -99,8 +94,16 @@ class Runtimes:
                     name = raw["metadata"]["name"]
                     # A task each: pods of a site that is cut off take seconds to say nothing.
                     if name not in asked and (self.of(name).next <= now or self._watches.new(raw)):
-                        asked[name] = group.create_task(self.ask(raw))
+                        asked[name] = group.create_task(self._ask(raw))
                 await asyncio.sleep(0.5)
+
+    async def _ask(self, raw: Object) -> None:
+        try:
+            await self.ask(raw)
+        except Exception:  # the loop must outlive any one object
+            name = raw["metadata"]["name"]
+            log.error("assignment %s: a look at its runtimes failed", name, exc_info=True)
+            self.of(name).next = self._clock() + self._settings.settled_poll
 
     async def ask(self, raw: Object) -> None:
         name = raw["metadata"]["name"]

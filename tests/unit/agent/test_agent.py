@@ -176,6 +176,30 @@ def test_one_assignment_that_does_not_answer_holds_up_no_other_and_is_asked_once
     assert asked.count("signs-cut") == 1 and asked.count(NAME) >= 2
 
 
+def test_one_assignment_whose_look_fails_ends_no_other_and_is_not_asked_at_once_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What failed there ended the whole agent, again and again."""
+
+    async def play() -> list[str]:
+        agent, asked = an_agent(Api(), told(), (ASSIGNMENTS, assignment(site="odd"))), []
+
+        async def ask(raw: Object) -> None:
+            asked.append(raw["metadata"]["name"])
+            if raw["metadata"]["name"] == "signs-odd":
+                raise KeyError("nobody thought of this")
+
+        agent.runtimes.ask = ask  # type: ignore[method-assign]
+        task = asyncio.create_task(agent.runtimes.watch())
+        await asyncio.sleep(1.3)
+        task.cancel()
+        return asked
+
+    asked = asyncio.run(play())
+    assert asked.count("signs-odd") == 1 and asked.count(NAME) >= 2
+    assert "signs-odd" in caplog.text
+
+
 def test_only_what_lives_on_a_node_that_is_ready_is_asked_and_waited_for() -> None:
     agent = an_agent(Api(), told(), (NODES, node()), (NODES, node("n2", ready=False)))
     for pod in (a_pod("up"), a_pod("cut", on="n2"), a_pod("ended", phase="Failed")):

@@ -553,3 +553,15 @@ def test_what_somebody_did_to_a_deployment_is_undone_with_the_template_that_it_h
         body["metadata"]["annotations"].pop("edgeward.dev/pod-template")
     found = kinds(render(told(), settings=newer, deployments=present), "Deployment")
     assert found[0]["spec"]["template"]["spec"]["containers"][0]["image"] == newer.runtime_image
+
+
+def test_a_template_too_large_for_a_note_is_rendered_each_time() -> None:
+    """An object's annotations may have 256 KiB together: the Deployment of a job with a long podTemplate was refused."""
+    env = [{"name": f"V{number}", "value": "x" * 1000} for number in range(260)]
+    long = told(podTemplate={"spec": {"containers": [{"name": "runtime", "env": env}]}})
+    (body,) = kinds(render(long), "Deployment")[:1]
+    notes = body["metadata"]["annotations"]
+    assert sum(len(key) + len(text) for key, text in notes.items()) < 256 * 1024
+    assert "edgeward.dev/pod-template" not in notes
+    present = [made(one) for one in kinds(render(long), "Deployment")]
+    assert kinds(render(long, deployments=present), "Deployment")[0] == body
