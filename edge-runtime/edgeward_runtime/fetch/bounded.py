@@ -42,27 +42,40 @@ class Request(urllib.request.Request):
 
 class HttpHandler(urllib.request.HTTPHandler):
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_connecting(http.client.HTTPConnection, req), req)
+        return self.do_open(_connecting(http.client.HTTPConnection, _bound_of(req)), req)
 
 
 class HttpsHandler(urllib.request.HTTPSHandler):
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        connect = _connecting(http.client.HTTPSConnection, req)
+        connect = _connecting(http.client.HTTPSConnection, _bound_of(req))
         return self.do_open(connect, req, context=self._context)  # type: ignore[attr-defined]
 
 
-def _connecting(
-    kind: Callable[..., http.client.HTTPConnection], request: urllib.request.Request
-) -> Callable[..., http.client.HTTPConnection]:
-    bound = request.bound if isinstance(request, Request) else Bound()
+def connection(host: str, port: int, *, seconds: float) -> http.client.HTTPConnection:
+    """One whose answer is there so many seconds from now, or TimeoutError; a connect may take as long again."""
+    bound = Bound(total=seconds, begun=time.monotonic())
+    return _connecting(http.client.HTTPConnection, bound)(host, port=port, timeout=seconds)
 
+
+def reader(opened: io.BufferedIOBase, sock: socket.socket, bound: Bound) -> io.BufferedReader:
+    """The same of a socket's file from which nothing has been read yet, in its place."""
+    return io.BufferedReader(_Raw(opened.detach(), sock, bound))
+
+
+def _bound_of(request: urllib.request.Request) -> Bound:
+    return request.bound if isinstance(request, Request) else Bound()
+
+
+def _connecting(
+    kind: Callable[..., http.client.HTTPConnection], bound: Bound
+) -> Callable[..., http.client.HTTPConnection]:
     def connect(host: str, **options: Any) -> http.client.HTTPConnection:
         connection = kind(host, **options)
 
         def response(sock: socket.socket, *args: Any, **more: Any) -> http.client.HTTPResponse:
             found = http.client.HTTPResponse(sock, *args, **more)
             # Nothing has been read yet. What was opened is kept: it holds the socket after the connection lets go of it.
-            found.fp = io.BufferedReader(_Raw(found.fp.detach(), sock, bound))
+            found.fp = reader(found.fp, sock, bound)
             return found
 
         connection.response_class = response  # type: ignore[assignment]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import Any, BinaryIO
 
-from edgeward_runtime.fetch.seed import OUTSIDE, PATH, PEER, RECEIVED, Seed
+from edgeward_runtime.fetch import bounded
+from edgeward_runtime.fetch.seed import OUTSIDE, PATH, PEER, RECEIVED, TIMEOUT, Seed, allowed
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{1,18})?")
-_SLICE = 1 << 20  # bytes
+_HEAD = 10.0  # seconds for all of a request: who sends a byte now and then must not hold a connection for hours
 
 
 class Giving(BaseHTTPRequestHandler):
@@ -20,6 +23,11 @@ class Giving(BaseHTTPRequestHandler):
 
     server: Seed  # type: ignore[assignment]
     server_version, sys_version = "edgeward-runtime", ""
+
+    def setup(self) -> None:
+        super().setup()
+        bound = bounded.Bound(total=_HEAD, begun=time.monotonic())
+        self.rfile = bounded.reader(self.rfile, self.connection, bound)
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -75,8 +83,20 @@ class Giving(BaseHTTPRequestHandler):
                 return
             self._say(206, {"Content-Range": f"bytes {start}-{end - 1}/{size}"}, length=end - start)
         self.wfile.flush()
+        self._pour(file, start, end, until=time.monotonic() + allowed(end - start))
+
+    def _pour(self, file: BinaryIO, start: int, end: int, *, until: float) -> None:
+        """One who reads slower than anybody is to be waited for holds up the next."""
+        ready = select.poll()
+        ready.register(self.connection, select.POLLOUT)
         while start < end:
-            sent = self.connection.sendfile(file, start, min(_SLICE, end - start))
+            left = until - time.monotonic()
+            if left <= 0 or not ready.poll(1000 * min(left, TIMEOUT)):
+                return
+            try:
+                sent = os.sendfile(self.connection.fileno(), file.fileno(), start, end - start)
+            except BlockingIOError:
+                continue
             if not sent:
                 return  # it was cut off under us, by a disk that lost it
             start += sent

@@ -13,7 +13,6 @@ from __future__ import annotations
 import http.client
 import logging
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +22,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from edgeward_runtime.errors import Cancelled, Refusal
+from edgeward_runtime.fetch import bounded
 from edgeward_runtime.fetch import http as web
+from edgeward_runtime.fetch.names import Names, resolved
 from edgeward_runtime.fetch.refusals import unreachable
-from edgeward_runtime.fetch.seed import OUTSIDE, PATH, PEER, RECEIVED, Seed
+from edgeward_runtime.fetch.seed import OUTSIDE, PATH, PEER, RECEIVED, Seed, allowed
 from edgeward_runtime.fetch.source import Opened, Source
 from edgeward_runtime.fetch.turns import Turns
 from edgeward_runtime.settings import Settings
@@ -39,13 +40,13 @@ T = TypeVar("T")
 _MOST = 64  # peers that are asked
 _AT_ONCE = 8
 _OWN_FAULT = ("DiskFull", "StoreUnwritable")  # no other source helps
-_SLOWEST = 125_000  # bytes/s: from a peer that gives less, a blob might as well come from outside
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Times:
     """Seconds."""
 
+    names: float = 2.0  # for the names of peers to resolve
     answer: float = 2.0  # for a peer to say what it has
     read: float = 5.0  # for the next bytes of a blob
     again: float = 0.3  # until they are asked again
@@ -62,14 +63,6 @@ class _Answer:
     size: int | None = None  # bytes of the blob, if it is there
     outside: bool = False
     received: int = 0
-
-
-def resolved(host: str, port: int) -> list[str]:
-    """Its addresses; none for a name that is not known (yet)."""
-    try:
-        return sorted({str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
-    except OSError:
-        return []
 
 
 def peers_of(settings: Settings, store: Store) -> Peers:
@@ -100,6 +93,7 @@ class Peers:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._asked: Sharing | None = None
+        self._names: Names | None = None
         self._since = 0.0
         self._heard: dict[str, float] = {}  # address -> when it last asked
         self._own: set[str] = set()
@@ -120,6 +114,9 @@ class Peers:
         with self._lock:
             self._own, self._away, self._met = set(), {}, False
             self._since = self._clock()
+            self._names = None
+            if asked is not None:
+                self._names = Names(asked.hosts, asked.port, self._resolve, patience=self._times.names)
             self._asked = asked
 
     def bring(
@@ -135,8 +132,9 @@ class Peers:
 
         `received`: bytes that came from outside so far. Raises Cancelled, and whatever `outside` raises.
         """
-        asked = self._asked
-        if asked is None:
+        with self._lock:
+            asked, names = self._asked, self._names
+        if asked is None or names is None:
             return outside()
         useless: set[str] = set()
         steps: dict[str, tuple[int, float]] = {}  # peer -> bytes that it had, and since when
@@ -144,13 +142,13 @@ class Peers:
         begun = self._clock()
         with self._turns.wanted(digest, received=received):
             while True:
-                answers = self._ask_all(asked, digest, cancelled)
+                answers = self._ask_all(asked, names, digest)
                 holders = [address for address, one in answers.items() if one.size is not None]
                 address = next((one for one in holders if one not in useless), None)
                 if address is not None:
-                    size = answers[address].size or 0
+                    seconds = min(allowed(answers[address].size or 0), self._times.longest)
                     try:
-                        return take(self._source(asked, address, digest, cancelled), 30.0 + size / _SLOWEST)
+                        return take(self._source(asked, address, digest, cancelled, seconds), seconds)
                     except Refusal as refusal:
                         if refusal.reason in _OWN_FAULT:
                             raise
@@ -187,9 +185,9 @@ class Peers:
         late = self._clock() - self._times.stalled
         return frozenset(who for who, (_received, since) in steps.items() if since <= late)
 
-    def _ask_all(self, asked: Sharing, digest: str, cancelled: Callable[[], bool]) -> dict[str, _Answer]:
+    def _ask_all(self, asked: Sharing, names: Names, digest: str) -> dict[str, _Answer]:
         """By address, those that know something of the blob."""
-        found = dict.fromkeys(one for host in asked.hosts for one in self._resolve(host, asked.port))
+        found = dict.fromkeys(names.addresses())
         now = self._clock()
         with self._lock:
             self._heard = {one: at for one, at in self._heard.items() if now - at < self._times.heard}
@@ -202,7 +200,7 @@ class Peers:
         return {address: answer for address, answer in zip(addresses, answers, strict=True) if answer is not None}
 
     def _ask(self, asked: Sharing, address: str, digest: str) -> _Answer | None:
-        connection = http.client.HTTPConnection(address, asked.port, timeout=self._times.answer)
+        connection = bounded.connection(address, asked.port, seconds=self._times.answer)
         try:
             connection.request("HEAD", PATH + digest, headers=self._headers(asked))
             response = connection.getresponse()
@@ -243,10 +241,14 @@ class Peers:
 
     # -- taking -------------------------------------------------------------------------------------------------------
 
-    def _source(self, asked: Sharing, address: str, digest: str, cancelled: Callable[[], bool]) -> Source:
+    def _source(
+        self, asked: Sharing, address: str, digest: str, cancelled: Callable[[], bool], seconds: float
+    ) -> Source:
         host = f"[{address}]" if ":" in address else address
         url = f"http://{host}:{asked.port}{PATH}{digest}"
-        client = web.Client(timeout=self._times.read, cancelled=cancelled, clock=self._clock, direct=True)
+        client = web.Client(
+            timeout=self._times.read, total=seconds, cancelled=cancelled, clock=self._clock, direct=True
+        )
 
         @contextmanager
         def open_(offset: int, origin: Origin) -> Iterator[Opened]:

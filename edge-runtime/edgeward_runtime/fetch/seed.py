@@ -19,6 +19,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -31,7 +32,14 @@ PATH = "/edgeward/v1/blobs/"
 PEER, OUTSIDE, RECEIVED = "Edgeward-Peer", "Edgeward-Outside", "Edgeward-Received"
 _CONNECTIONS = 32
 _TRANSFERS = 4
-_TIMEOUT = 20.0  # seconds that a client may take for a read or a write
+TIMEOUT = 20.0  # seconds that a client may take for a read or a write
+_AGAIN = 1.0  # seconds, after the system gave no connection
+GRACE, SLOWEST = 30.0, 125_000  # seconds, bytes/s: from a peer that gives less, a blob might as well come from outside
+
+
+def allowed(size: int) -> float:
+    """Seconds that a blob of so many bytes may take from one peer to another."""
+    return GRACE + size / SLOWEST
 
 
 class Seed:
@@ -65,10 +73,11 @@ class Seed:
         while self._socket is listening:
             try:
                 connection, address = listening.accept()
-            except OSError:
+            except OSError as error:  # too many open files, or a client that is gone already
                 if self._socket is listening:
-                    log.exception("blobs are shared no more")
-                return
+                    log.warning("a peer could not be heard", extra={"error": str(error)})
+                    time.sleep(_AGAIN)
+                continue
             if not self._connections.acquire(blocking=False):
                 connection.close()
                 continue
@@ -85,7 +94,7 @@ class Seed:
         try:
             # Of this thread only: Linux keeps the priority by thread.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-            connection.settimeout(_TIMEOUT)
+            connection.settimeout(TIMEOUT)
             with connection, contextlib.suppress(OSError):
                 Giving(connection, address, self)  # type: ignore[arg-type]  # it only keeps it
         finally:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import http.server
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from edgeward_runtime.errors import Cancelled
+from edgeward_runtime.fetch import giving, refusals, seed
 from edgeward_runtime.fetch.peers import Peers, Times
 from edgeward_runtime.fetch.seed import Seed
 from edgeward_runtime.fetch.turns import Turns
@@ -114,14 +120,26 @@ class Clock:
         self.now += seconds
 
 
-def peers(tmp_path, clock: Clock, port: int, *hosts: str) -> Peers:
+class Real(Clock):
+    def __call__(self) -> float:
+        return time.monotonic()
+
+
+def peers(
+    tmp_path,
+    clock: Clock,
+    port: int,
+    *hosts: str,
+    times: Times | None = None,
+    resolve: Callable[[str, int], list[str]] = lambda host, _port: [host],
+) -> Peers:
     turns = Turns("me", clock=clock)
     one = Peers(
         turns=turns,
         seed=Seed(store=Store(tmp_path), turns=turns),
         listen="203.0.113.1",  # no address of this machine: it gives nothing, and asks all the same
-        times=Times(),
-        resolve=lambda host, _port: [host],
+        times=times or Times(),
+        resolve=resolve,
         clock=clock,
         sleep=clock.sleep,
     )
@@ -166,3 +184,152 @@ def test_without_peers_nobody_is_asked(tmp_path) -> None:
     turns = Turns("me")
     one = Peers(turns=turns, seed=Seed(store=Store(tmp_path), turns=turns), listen="127.0.0.1")
     assert brought(one) == "outside"
+
+
+class Drips(http.server.BaseHTTPRequestHandler):
+    """Has it, and takes its time: a byte now and then, so that no read of it ever times out."""
+
+    drips_head = False
+    gone = threading.Event()
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+    def drip(self, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            for one in data:
+                self.gone.wait(0.02)
+                self.wfile.write(bytes([one]))
+
+    def do_HEAD(self) -> None:
+        self.wfile.write(b"HTTP/1.0 200 OK\r\nEdgeward-Peer: drips\r\nContent-Length: 99999999999999\r\n")
+        if self.drips_head:
+            self.drip(b"X: " + bytes(100))
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(b"\r\n\r\n")
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.drip(bytes(200))
+
+
+def taken(source: Any, _seconds: float) -> str:
+    try:
+        with source.open(0, None) as opened:
+            while opened.reader.read1(1024):
+                pass
+    except OSError as error:
+        raise refusals.unreachable(source.address, str(error)) from None
+    return "peer"
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_who_drips_is_not_waited_for(tmp_path, head: bool) -> None:
+    times = Times(answer=0.3 if head else 5.0, longest=1.0, settle=0.0)
+    with listening(type("One", (Drips,), {"drips_head": head})) as port:
+        one = peers(tmp_path, Real(), port, "127.0.0.1", times=times)
+        went = one.bring(DIGEST, take=taken, outside=lambda: "outside", received=int, cancelled=bool)
+    assert went == "outside"
+
+
+def test_a_resolver_that_hangs_is_waited_for_once(tmp_path) -> None:
+    answer, asked = threading.Event(), []
+
+    def resolve(host: str, _port: int) -> list[str]:
+        asked.append(host)
+        answer.wait(10)
+        return [host]
+
+    with listening(type("One", (Drips,), {})) as port:
+        one = peers(tmp_path, Clock(), port, "127.0.0.1", times=Times(names=0.05), resolve=resolve)
+        for _blob in range(3):
+            assert brought(one) == "outside"
+        assert len(asked) == 1
+        answer.set()
+        while brought(one) == "outside":  # until what it said is known
+            pass
+        assert brought(one) == "peer"
+
+
+@contextlib.contextmanager
+def gives(tmp_path, *blobs: bytes) -> Iterator[tuple[Seed, int]]:
+    store = Store(tmp_path)
+    for data in blobs:
+        path = store.blob_path(digest_of(data))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    one = Seed(store=store, turns=Turns("seed"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    one.start("127.0.0.1", port, TOKEN)
+    yield one, port
+    one.stop()
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def question(data: bytes) -> bytes:
+    return f"GET {seed.PATH}{digest_of(data)} HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+
+
+def test_who_asks_a_byte_at_a_time_is_hung_up_on(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(giving, "_HEAD", 0.3)
+    data = b"blob"
+    never = threading.Event()
+    answer = b""
+    with gives(tmp_path, data) as (_seed, port), socket.create_connection(("127.0.0.1", port)) as asking:
+        with contextlib.suppress(ConnectionError):
+            for byte in question(data):
+                asking.sendall(bytes([byte]))
+                never.wait(0.01)
+            answer = asking.recv(1000)
+        assert b"200" not in answer
+    with gives(tmp_path, data) as (_seed, port), socket.create_connection(("127.0.0.1", port)) as asking:
+        asking.sendall(question(data))
+        assert b"200" in asking.recv(1000)
+
+
+def test_who_reads_hardly_anything_holds_up_nobody_for_long(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(seed, "GRACE", 0.2)
+    monkeypatch.setattr(seed, "SLOWEST", 1e12)
+    data = bytes(40_000_000)
+    never = threading.Event()
+    received = 0
+    with gives(tmp_path, data) as (_seed, port), socket.create_connection(("127.0.0.1", port)) as asking:
+        asking.sendall(question(data))
+        with contextlib.suppress(ConnectionError):
+            while piece := asking.recv(100_000):
+                received += len(piece)
+                never.wait(0.01)
+    assert 0 < received < len(data)
+
+
+def test_all_of_a_large_blob_and_any_part_of_it(tmp_path) -> None:
+    data = b"0123456789abcdef" * 500_000
+    for asked, wanted in ((b"", data), (b"Range: bytes=5-\r\n", data[5:]), (b"Range: bytes=7-7999999\r\n", data[7:])):
+        with gives(tmp_path, data) as (_seed, port), socket.create_connection(("127.0.0.1", port)) as asking:
+            asking.sendall(question(data)[:-2] + asked + b"\r\n")
+            with asking.makefile("rb") as answer:
+                head, _, body = answer.read().partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.0 20")
+            assert body == wanted
+
+
+def test_a_shortage_of_connections_passes(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(seed, "_AGAIN", 0.0)
+    one = Seed(store=Store(tmp_path), turns=Turns("seed"))
+    errors = [OSError(errno.EMFILE, "too many open files"), ConnectionAbortedError("gone")]
+
+    class Listening:
+        def accept(self) -> Any:
+            if errors:
+                raise errors.pop()
+            one._socket = None
+            raise OSError("closed")
+
+    one._socket = listening = Listening()  # type: ignore[assignment]
+    one._accept(listening)  # type: ignore[arg-type]
+    assert not errors
