@@ -15,7 +15,7 @@ from . import activation, memory
 from .fallback import Fallbacks
 from .render import config_name, config_revision, told_models
 from .settings import MANAGER
-from .wanted import read_assignment
+from .wanted import identity, read_assignment
 from .watches import looked
 
 log = logging.getLogger(__name__)
@@ -70,15 +70,20 @@ class Remembering:
         return self._fallbacks.due(name)
 
     def of(self, assignment: Assignment) -> tuple[RefusedHere, ...]:
-        """Of the models that it names, the newest first."""
-        config, namespace = self._memory(assignment.spec.site), assignment.spec.job.namespace
-        names = {model.name for model in assignment.spec.models}
-        found = [one for name in names for one in memory.read(config, memory.key_of(namespace, name))]
-        return tuple(sorted(found, key=memory.order, reverse=True)[: memory.MOST])
+        """Of the models that it names, the newest first, as many as a status takes."""
+        return tuple(sorted(self._known(assignment), key=memory.order, reverse=True)[: memory.MOST])
 
     def gone(self, assignment: Assignment) -> frozenset[str]:
         """Identities that the site went back from by itself."""
-        return memory.fallen((*self.of(assignment), *self._gates.get(assignment.name, ())))
+        # Also where the memory cannot be written, a retry holds.
+        attempts = {identity(model): model.attempt for model in assignment.spec.models}
+        known = (*self._known(assignment), *self._gates.get(assignment.name, ()))
+        return memory.fallen(one for one in known if one.attempt >= attempts.get(one.identity, 0))
+
+    def _known(self, assignment: Assignment) -> list[RefusedHere]:
+        config, namespace = self._memory(assignment.spec.site), assignment.spec.job.namespace
+        names = {model.name for model in assignment.spec.models}
+        return [one for name in names for one in memory.read(config, memory.key_of(namespace, name))]
 
     async def update(self, assignment: Assignment) -> None:
         """Brings the memory up to what is said now: by the hub, by the pods, by the site's own gates."""

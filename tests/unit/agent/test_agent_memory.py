@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+from edgeward.agent import memory
 from edgeward.agent.agent import Agent
 from edgeward.api.assignment import RefusedHere
 from edgeward.cluster.client import ApiError
@@ -214,5 +215,29 @@ def test_once_the_version_has_finished_elsewhere_the_site_that_went_back_stays_t
         assert agent._cache[CONFIG_MAPS].get(f"shop/{config['metadata']['name']}") is not None
         await both(agent)
         assert served(api) == [("1", "Stable", 0)]
+
+    asyncio.run(story())
+
+
+def test_a_retry_holds_although_the_memory_cannot_be_written() -> None:
+    """A quota or a policy may forbid it; what was said to try again stayed refused for as long."""
+
+    class Full(Kept):
+        async def apply(self, resource: Resource, body: Object, **more: Any) -> Object:
+            if resource is CONFIG_MAPS and "memory" in body["metadata"]["name"]:
+                raise ApiError(403, "Forbidden", "not here")
+            return await super().apply(resource, body, **more)
+
+    async def story() -> None:
+        api = Full(assigned())
+        of_before = RefusedHere(identity=NEW, digest=NEW, version="2", scope="Site", step="Gate", reason="r", at=AT)
+        body = memory.written(None, site="edge", namespace="edgeward", entries={"shop.m": [of_before]})
+        agent = the_agent(api, (CONFIG_MAPS, {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}))
+        await both(agent)
+        assert served(api) == [("1", "Stable", 0)]
+        api.raw = assigned(attempt=1, version="300")
+        agent._cache[ASSIGNMENTS].put(api.raw)
+        await both(agent)
+        assert served(api) == [("2", "Stable", 1)]
 
     asyncio.run(story())
