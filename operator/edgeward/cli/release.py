@@ -15,7 +15,7 @@ from edgeward.api.common import parse
 from edgeward.api.modelrelease import ModelRelease
 from edgeward.cluster.client import ApiError, Client
 from edgeward.cluster.resources import ASSIGNMENTS, MODEL_RELEASES
-from edgeward.fleet.names import ANNOTATION_COMMAND
+from edgeward.fleet.names import ANNOTATION_COMMAND, LABEL_JOB_NAMESPACE
 from edgeward.fleet.reading import Reader
 from edgeward.fleet.releases import read_release
 
@@ -64,7 +64,7 @@ async def _status(client: Client, namespace: str, name: str, *, watch: bool, out
         if output != "table":
             show(found.model_dump(mode="json", by_alias=True, exclude_none=True)["status"], output)
             return Exit.DONE
-        moved = transfers(found, await _assignments(client))
+        moved = transfers(found, await _assignments(client, namespace))
         lines = lines_of(found, page_for(sys.stdout), now=time.time(), moved=moved)
         if shown and sys.stdout.isatty():
             sys.stdout.write(f"\x1b[{shown}A\x1b[J")
@@ -79,7 +79,7 @@ async def _status(client: Client, namespace: str, name: str, *, watch: bool, out
 async def _diff(client: Client, namespace: str, name: str, *, output: str) -> int:
     found = await _get(client, namespace, name)
     raw = found.model_dump(mode="json", by_alias=True, exclude_none=True)
-    diff = release_diff.diff_of(read_release(raw, await _assignments(client), Reader()))
+    diff = release_diff.diff_of(read_release(raw, await _assignments(client, namespace), Reader()))
     if output != "table":
         show(diff.document(), output)
     else:
@@ -126,10 +126,10 @@ async def _get(client: Client, namespace: str, name: str) -> ModelRelease:
         raise CommandError(f"{namespace}/{name}: {path}: {text}", remedy="correct the spec", code=Exit.INPUT) from error
 
 
-async def _assignments(client: Client) -> list[Assignment]:
-    """All that can be read; none for who may not list them."""
+async def _assignments(client: Client, namespace: str) -> list[Assignment]:
+    """Those of the jobs of a namespace that can be read; none for who may not list them."""
     try:
-        raws, _ = await client.list(ASSIGNMENTS)
+        raws, _ = await client.list(ASSIGNMENTS, selector=f"{LABEL_JOB_NAMESPACE}={namespace}")
     except ApiError:
         return []
     found = []

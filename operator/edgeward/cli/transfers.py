@@ -27,7 +27,7 @@ class Transfer:
     shared: int
     """bytes that one node of the site got from another"""
     seconds: float | None
-    """from the order to serving; None while it does not serve"""
+    """from the order to serving, of the slowest job; None while none serves"""
     fetching: bool
 
 
@@ -43,12 +43,14 @@ def transfers(release: ModelRelease, assignments: Iterable[Assignment]) -> list[
         for model in one.status.models:
             if model.digest in moving and model.received is not None:
                 before = found.get(one.spec.site)
+                took = [float(model.seconds)] if model.seconds and model.serving else []
+                took += [before.seconds] if before is not None and before.seconds is not None else []
                 found[one.spec.site] = Transfer(
                     site=one.spec.site,
                     size=max(model.bytes or 0, before.size if before else 0),
                     received=model.received + (before.received if before else 0),
                     shared=(model.shared or 0) + (before.shared if before else 0),
-                    seconds=float(model.seconds) if model.seconds and model.serving else None,
+                    seconds=max(took, default=None),
                     fetching=model.state in _FETCHING or bool(before and before.fetching),
                 )
     return sorted(found.values(), key=lambda one: one.site)
@@ -64,6 +66,8 @@ def lines_of(moved: list[Transfer], page: Page) -> list[str]:
     said += f", whole downloads would be {amount(whole)}" if whole else ""
     shared = sum(one.shared for one in moved)
     said += f"; {amount(shared)} shared inside them" if shared else ""
+    took, slowest = max(((one.seconds, one.site) for one in moved if one.seconds is not None), default=(0.0, ""))
+    said += f"; it took {took:.3g} s at most, at {slowest}" if slowest else ""
     rows = []
     fetching = [one for one in moved if one.fetching]
     for one in fetching[:_LISTED]:

@@ -125,6 +125,13 @@ def test_as_a_person_reads_it(name: str) -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_a_site_with_several_jobs_is_as_slow_as_the_slowest() -> None:
+    """The last job's time stood for the site, be it none."""
+    at_site = [told("north", 1, state="Serving", serving=True, seconds=text) for text in ("12.5", "3")]
+    (one,) = transfers(STORIES["baking"], [*at_site, told("north", 1, state="Fetching")])
+    assert (one.seconds, one.received, one.fetching) == (12.5, 3, True)
+
+
 def test_the_bar_never_says_done_before_it_is() -> None:
     for updated in range(399):
         one = release("RollingOut: x", sites={"total": 399, "updated": updated, "pending": 399 - updated})
