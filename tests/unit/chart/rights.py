@@ -62,6 +62,8 @@ class Right:
     verb: str
 
 
+NAMED = {Right(True, "", "secrets", "get")}
+"""given for the Secrets that are named in the chart's tracking.pullSecrets, each by its name"""
 PEOPLES = frozenset(f"cli/{name}.py" for name in ("explain", "reach", "source"))
 """what people run with their own rights, not the operator with its"""
 

@@ -6,16 +6,12 @@ import ast
 
 from edgeward.cli.reach import LEASE
 
-from .rights import PEOPLES, SOURCE, TEMPLATES, Right, granted, needed, rules_of
+from .rights import NAMED, PEOPLES, SOURCE, TEMPLATES, Right, granted, needed, rules_of
 
 CLUSTER_ROLE = rules_of("clusterrole.yaml", "ClusterRole")
 ROLE = rules_of("role.yaml", "Role")
 NODE_ROLE = rules_of("noderole.yaml", "Role")
 SNAPSHOT_ROLE = rules_of("snapshotrole.yaml", "Role")
-
-
-NAMED = {Right(True, "", "secrets", "get")}
-"""given for the Secrets that are named in tracking.pullSecrets, each by its name"""
 
 
 def test_every_call_is_allowed() -> None:
