@@ -76,8 +76,12 @@ def build(
     )
     by_name = {node.name: node for node in fleet_nodes}
     unlabelled = frozenset(labels.keys() - by_name.keys())
+    by_model: dict[str, list[Assignment]] = {}
+    for assignment in parsed:
+        for name in {model.name for model in assignment.spec.models}:
+            by_model.setdefault(f"{assignment.spec.job.namespace}/{name}", []).append(assignment)
     release_list = tuple(
-        read_release(raw, parsed, reader, followed=(followed or {}).get(_key(raw)))
+        read_release(raw, by_model.get(_key(raw), []), reader, followed=(followed or {}).get(_key(raw)))
         for raw in releases
         if "deletionTimestamp" not in raw["metadata"]
     )
