@@ -2,23 +2,23 @@
 measurements came to. Pure.
 
     BAKING -> watch() into the Assignments, questions() to the hub's Prometheus -> sites and Prometheus report
-           -> samples() -> the machine's looks -> statuses() into status.gates -> looks() in the next pass
+           -> samples() -> the machine's looks -> looks.py: into status.gates, and back in the next pass
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
 
 from edgeward.api.assignment import LocalGate, Watch, WatchedQuery
-from edgeward.api.common import format_duration, format_time, parse_time, seconds
+from edgeward.api.common import format_duration, format_time, seconds
 from edgeward.api.modelrelease import Gate as AskedGate
-from edgeward.api.modelrelease import GateCheck, GateStatus
 from edgeward.fleet.model import Answer, Fleet, ModelVersion, Release, SiteModels
 from edgeward.rollout import gates, pool
-from edgeward.rollout.model import Check, Gate, Look, Outcome, Phase, Progress, Question, Sample
+from edgeward.rollout.looks import MOST_LOOKS
+from edgeward.rollout.model import Gate, Phase, Progress, Question, Sample
 from edgeward.rollout.template import Unresolvable, any_of, resolved
 from edgeward.rollout.variants import digests
 
@@ -29,9 +29,6 @@ SHORTEST = 1.0
 MOST_OTHERS = 100
 """sites of the version before that are asked to report, so that there is something to compare with: more would tell nothing
 new, and each report is a write"""
-MOST_LOOKS = 64
-"""of all gates and variants together, as many as status.gates holds; beyond, variants are judged together"""
-_MOST_TEXT = 1024
 
 
 def machine_gates(asked: Sequence[AskedGate]) -> tuple[Gate, ...]:
@@ -347,78 +344,3 @@ def _answered(
         late=late,
         query=asked[0],
     )
-
-
-# -- what is remembered -------------------------------------------------------------------------------------------------
-
-
-def looks(said: Iterable[GateStatus]) -> tuple[Look, ...]:
-    return tuple(
-        Look(
-            gate=one.name,
-            variant=one.variant,
-            outcome=Outcome(one.outcome),
-            at=parse_time(one.at) if one.at else 0.0,
-            looks=one.looks,
-            passes=one.passes,
-            failures=one.failures,
-            value=_number(one.value),
-            baseline=_number(one.baseline),
-            bound=one.threshold or "",
-            samples=one.samples,
-            message=one.message,
-            query=one.query,
-            checks=tuple(
-                Check(
-                    at=parse_time(check.at),
-                    outcome=Outcome(check.outcome),
-                    value=_number(check.value),
-                    baseline=_number(check.baseline),
-                    bound=check.threshold or "",
-                    samples=check.samples,
-                )
-                for check in one.checks
-            ),
-        )
-        for one in said
-    )
-
-
-def statuses(progress: Progress) -> tuple[GateStatus, ...]:
-    return tuple(
-        GateStatus(
-            name=one.gate,
-            variant=one.variant,
-            query=one.query[:2048],
-            looks=one.looks,
-            passes=one.passes,
-            failures=one.failures,
-            baseline=_text(one.baseline),
-            checks=tuple(
-                GateCheck(
-                    at=format_time(check.at),
-                    outcome=check.outcome.value,
-                    value=_text(check.value),
-                    baseline=_text(check.baseline),
-                    threshold=check.bound[:32] or None,
-                    samples=check.samples,
-                )
-                for check in one.checks
-            ),
-            outcome=one.outcome.value,
-            value=_text(one.value),
-            threshold=one.bound[:32] or None,
-            samples=one.samples,
-            at=format_time(one.at) if one.at else None,
-            message=one.message[:_MOST_TEXT],
-        )
-        for one in progress.looks[:MOST_LOOKS]
-    )
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text is not None else None
-
-
-def _text(value: float | None) -> str | None:
-    return None if value is None else f"{value:.9g}"

@@ -15,7 +15,7 @@ from edgeward.api.inferencejob import Priority, Resources, Toleration
 from edgeward.api.modelrelease import GateStatus
 from edgeward.fleet.model import Job
 from edgeward.fleet.podspec import PodSpec
-from edgeward.rollout import gated
+from edgeward.rollout import looks
 from edgeward.rollout.model import Decision, Hold, Phase, Progress, Refused
 
 MOST_REFUSED = 3
@@ -53,7 +53,7 @@ def recalled(said: Mapping[str, Any], sites: Iterable[str] = ()) -> Memory | Non
                 token=str(said.get("token", "")),
                 attempt=int(said.get("attempt", 0)),
                 why=str(said.get("why", "")),
-                looks=gated.looks(GateStatus.model_validate(one) for one in said.get("gates", ())),
+                looks=looks.looks(GateStatus.model_validate(one) for one in said.get("gates", ())),
             ),
             waits_for=str(said.get("waitsFor", "")),
             finished=_spec(spec) if spec is not None else None,
@@ -81,7 +81,7 @@ def told(decision: Decision, finished: PodSpec | None) -> Mapping[str, Any]:
         "attempt": progress.attempt,
         "why": progress.why[:1024],
         "waitsFor": decision.waits_for[:1024],
-        "gates": [to_dict(one) for one in gated.statuses(progress)],
+        "gates": [to_dict(one) for one in looks.statuses(progress)],
         "finished": _told(finished) if finished is not None else None,
         "refused": [
             {"target": one.version, "reason": one.reason[:512], "at": format_time(one.at), "attempt": one.attempt}

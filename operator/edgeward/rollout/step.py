@@ -15,7 +15,7 @@ from edgeward.api.common import format_time
 from edgeward.api.modelrelease import GateStatus, RefusedVersion, ReleasedVersion, RolloutStatus, TrackedVersion
 from edgeward.fleet import windows
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, Site, SiteModels
-from edgeward.rollout import gated, podmemory, recall, waved
+from edgeward.rollout import gated, looks, podmemory, recall, waved
 from edgeward.rollout.machine import advance
 from edgeward.rollout.model import Decision, Hold, Phase, Progress, Question, Told
 from edgeward.rollout.variants import Ground, Grounds, at_site, described, lifted, lowered
@@ -324,7 +324,7 @@ def _release(
             remembered=waved.remembered(decision),
             refused=waved.refused(decision, known),
             history=waved.history(stable, release, now=now),
-            gates=gated.statuses(decision.progress),
+            gates=looks.statuses(decision.progress),
             questions=questions,
         )
     done = target is not None and all(item.state in (SiteState.UPDATED, SiteState.OFFLINE) for item in sites)

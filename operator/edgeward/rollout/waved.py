@@ -16,7 +16,7 @@ from edgeward.api.modelrelease import Wave as AskedWave
 from edgeward.fleet import windows
 from edgeward.fleet.model import Fleet, ModelVersion, Release, Site, SiteModels
 from edgeward.fleet.pins import finished
-from edgeward.rollout import gated, recall
+from edgeward.rollout import gated, looks, recall
 from edgeward.rollout.model import (
     Command,
     Decision,
@@ -291,7 +291,7 @@ def _progress(release: Release) -> Progress | None:
         token=said.token,
         attempt=said.attempt,
         why=said.why,
-        looks=gated.looks(release.looked),
+        looks=looks.looks(release.looked),
     )
 
 

@@ -12,7 +12,7 @@ from edgeward.api.common import format_time
 from edgeward.api.modelrelease import Gate as AskedGate
 from edgeward.api.modelrelease import ReleasedVersion, Rollout, RolloutStatus, Variant
 from edgeward.fleet.model import Answer, Fleet, Job, ModelVersion, Release, ServedModel, Site, SiteModels
-from edgeward.rollout import gated, waved
+from edgeward.rollout import gated, looks, waved
 from edgeward.rollout.model import Check, Gate, Look, Outcome, Phase, Progress
 from edgeward.rollout.step import ReleaseStep, step
 from edgeward.rollout.template import Unresolvable, any_of, resolved
@@ -103,7 +103,7 @@ def test_what_status_tells_of_a_look_is_all_of_it() -> None:
             Check(at=990.0, outcome=Outcome.NO_DATA),
         ),
     )
-    assert gated.looks(gated.statuses(Progress(looks=(look,)))) == (look,)
+    assert looks.looks(looks.statuses(Progress(looks=(look,)))) == (look,)
 
 
 # -- a release ----------------------------------------------------------------------------------------------------------
