@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeward_runtime.artifact.chunks import Chunk
+from edgeward_runtime.errors import Cancelled
 from edgeward_runtime.store.partial import Partial
 
 log = logging.getLogger(__name__)
@@ -59,23 +60,25 @@ class Assembly:
             gaps.append((at, self._size))
         return gaps
 
-    def write(self, position: int, data: bytes | memoryview) -> None:
-        """Bytes that came for `position`. Those that are there already are dropped."""
+    def write(self, position: int, data: bytes | memoryview, cancelled: Callable[[], bool]) -> None:
+        """Bytes that came for `position`. Those that are there already are dropped. Raises Cancelled."""
         view = memoryview(data)[max(0, self._partial.size - position) :]
         position = max(position, self._partial.size)
         if not view:
             return
         if position == self._partial.size:
             self._partial.write(view)
-            self.advance()
+            self.advance(cancelled)
         else:
             self._partial.islands.append(position, view)
 
-    def advance(self) -> None:
-        """Takes up whatever comes next and is here."""
+    def advance(self, cancelled: Callable[[], bool]) -> None:
+        """Takes up whatever comes next and is here: gigabytes, perhaps. Raises Cancelled."""
         before = -1
         while before != self._partial.size:
             before = self._partial.size
+            if cancelled():
+                raise Cancelled
             for data in self._partial.islands.take(before):
                 self._partial.write(data)
             chunk = self._chunk_at(self._partial.size)

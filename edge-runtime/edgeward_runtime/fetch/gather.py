@@ -53,6 +53,12 @@ def gather(wanted: Wanted, sources: Sequence[From], known: Known, job: Job, *, s
         stop.clear()
         try:
             done = Gathering(wanted.size, sources, known, job, partial, stop).run()
+        except Refusal as refusal:
+            # What came out of order is there twice while it is put in its place. In order it takes no more than the file.
+            if refusal.reason != "DiskFull" or not partial.islands:
+                raise
+            partial.islands.clear()
+            return False
         finally:
             stop.set()
         if not done:
@@ -75,7 +81,7 @@ class Gathering:
         self._stop = stop
         self._changed = threading.Condition()
         self._assembly = Assembly(partial, size=size, chunks=known.chunks, here=known.here)
-        self._assembly.advance()
+        self._assembly.advance(job.cancelled)
         self._size = size
         self._chunks = known.chunks
         self.carried: dict[int, bytearray] = {}
@@ -159,7 +165,8 @@ class Gathering:
                 raise Cancelled
             end = self._ranges.end(worker.number)
             data = data[: max(0, end - position)]
-            self._assembly.write(position, data)
+            cancelled = self._job.cancelled if worker.number == 0 else self._stop.is_set
+            self._assembly.write(position, data, cancelled)
             self._ranges.took(worker.number, len(data), self._job.clock())
             self._take_damaged()
         if self._job.clock() > self._deadline:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OF_THE_STORE = ("DiskFull", "StoreUnwritable")
+_KNOWN = 1 << 20  # bytes of chunks that were unpacked, from which on it is known how long that takes
 _CUTS = 3  # connections in a row that may break without bringing anything, while another source goes on
 
 
@@ -115,7 +116,7 @@ class Worker:
                     break
                 more = self._chunk(chunk, carry)
                 number, carry = number + 1, bytearray()
-                if not more:
+                if not more or (self._unpacked[0] >= _KNOWN and number < last and not self._pays(number, last)):
                     return False
             return True
 
@@ -173,10 +174,11 @@ class Worker:
                     raise _Cut(refusals.reason_text(error)) from None
                 if not data:
                     raise _Cut(f"connection ended after {at} of {stop} bytes")
-                self._wire[0] += len(data)
-                self._wire[1] += time.perf_counter() - begun
                 at += len(data)
                 self._all.came(self, len(data), cancelled)
+                # With what a pace made it wait: it is the time until the bytes are here that packing saves.
+                self._wire[0] += len(data)
+                self._wire[1] += time.perf_counter() - begun
                 if cancelled():
                     raise Cancelled
                 if not arrived(data):

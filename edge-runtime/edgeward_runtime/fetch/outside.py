@@ -64,7 +64,11 @@ class Artifact:
             if not (here or several or packed):
                 return False
             sources = [_from(one, wanted.digest, packed) for one in self.repositories]
-            return gather(wanted, sources, Known(chunks=known, here=here), job, stop=self.stop)
+            if gather(wanted, sources, Known(chunks=known, here=here), job, stop=self.stop):
+                return True
+            # It may have been the second one that gave wrong bytes: it is not to spoil each file.
+            self.repositories = self.repositories[:1]
+            return False
 
     def _chunks(self, wanted: Wanted) -> tuple[Chunk, ...]:
         """Of the file, () if nobody knows. An index that cannot be had or makes no sense only costs what it would save."""

@@ -39,7 +39,7 @@ def chunks_here(
             raise Cancelled
 
     for path in files:
-        if not left or budget <= 0:
+        if not left:
             break
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -47,6 +47,8 @@ def chunks_here(
             continue
         try:
             length = os.fstat(descriptor).st_size
+            if length > budget:
+                continue  # the next may be smaller
             budget -= length
 
             def read(start: int, end: int, descriptor: int = descriptor) -> bytes:

@@ -8,10 +8,13 @@ import hashlib
 import random
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,8 +22,9 @@ from hypothesis import strategies as st
 
 from edgeward_runtime.artifact import chunks, packed
 from edgeward_runtime.artifact.chunks import Chunk, Sizes
+from edgeward_runtime.artifact.manifest import Layer, Manifest
 from edgeward_runtime.errors import Cancelled, Refusal
-from edgeward_runtime.fetch import Limits, refusals
+from edgeward_runtime.fetch import Limits, giver, outside, refusals
 from edgeward_runtime.fetch.assembly import Place
 from edgeward_runtime.fetch.gather import Known, gather
 from edgeward_runtime.fetch.giver import From
@@ -29,7 +33,7 @@ from edgeward_runtime.fetch.reuse import chunks_here, worth
 from edgeward_runtime.fetch.source import NoParts, Opened, Source
 from edgeward_runtime.fetch.transfer import Job, Wanted, transfer
 from edgeward_runtime.store import Store
-from edgeward_runtime.store.partial import Origin
+from edgeward_runtime.store.partial import Origin, Partial
 
 SIZES = Sizes(least=4096, average=16 * 1024, most=64 * 1024)
 CONTENT = random.Random(1).randbytes(700_000) + bytes(400_000) + random.Random(2).randbytes(500_000)
@@ -347,6 +351,117 @@ def test_what_the_store_had_is_counted_over_all_files(tmp_path: Path) -> None:
     job.counts.reused = 1_000
     brought(store, [Gives()], known, job)
     assert job.counts.reused == 1_000 + len(CONTENT) - job.counts.received
+
+
+def test_what_came_out_of_order_needs_no_room_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that has room for the file and hardly more."""
+    store = Store(tmp_path)
+    write = Partial.write
+
+    def full(partial: Partial, data: bytes | memoryview) -> None:
+        used = partial.size + sum(end - start for start, end in partial.islands.ranges())
+        if used + len(data) > len(CONTENT) + 100_000:
+            raise Refusal(step="Fetch", reason="DiskFull", message="no room", permanent=False)
+        write(partial, data)
+
+    with store.locked(DIGEST, cancelled=bool), store.partial(DIGEST) as partial:
+        partial.begin(Origin(total=len(CONTENT)))
+        partial.write(CONTENT[:600_000])
+        partial.islands.append(700_000, CONTENT[700_000:])
+    monkeypatch.setattr(Partial, "write", full)
+    brought(store, [Gives()], Known(), job_for(store))
+    assert right(store)
+
+
+def test_putting_together_can_be_given_up(tmp_path: Path) -> None:
+    """Of a large file that the store has nearly all of, this is what takes long."""
+    store = Store(tmp_path)
+    known = here(kept(store, CONTENT + b"end"))
+    with pytest.raises(Cancelled):
+        brought(store, [Gives()], known, job_for(store, patience=5))
+    partial = store.root / "partial" / DIGEST.removeprefix("sha256:")
+    assert 0 < partial.stat().st_size < CHUNKS[8].offset
+
+
+def test_a_small_file_is_not_looked_for_in_a_large_one(tmp_path: Path) -> None:
+    large, small = kept(Store(tmp_path), CONTENT, CONTENT[-300_000:])
+    wanted = [chunk.digest for chunk in chunks.split(CONTENT[-300_000:], sizes=SIZES)]
+    found = chunks_here(wanted, [large, small], size=300_000, cancelled=bool, sizes=SIZES)
+    assert found and {place.path for place in found.values()} == {small}
+
+
+def test_packed_chunks_pay_on_a_link_that_is_fast_but_paced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1e-4  # that anything takes: reading as well as unpacking
+        return now
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(giver, "_KNOWN", 1)
+    monkeypatch.setattr(giver, "time", SimpleNamespace(perf_counter=clock))
+    store = Store(tmp_path)
+    pace = Pace(8e7, clock=lambda: now, sleep=sleep)
+    pace.took(2_500_000, bool)  # what may come at once
+    told = brought(store, [Gives(packed=PACKED)], Known(chunks=CHUNKS), replace(job_for(store), pace=pace))
+    assert right(store) and told[0].sent < len(CONTENT) * 0.9
+
+
+def test_who_finds_out_that_packed_chunks_do_not_pay_goes_on_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "pays", lambda **figures: figures["unpack_rate"] == 0)
+    store = Store(tmp_path)
+    told = brought(store, [Gives(packed=PACKED)], Known(chunks=CHUNKS), job_for(store))
+    assert right(store) and len(told[0].asked) == 2
+    assert told[0].sent > len(PACKED)
+
+
+def test_a_second_source_that_lies_spoils_one_file(tmp_path: Path) -> None:
+    store, rng = Store(tmp_path), random.Random(9)
+    files = [rng.randbytes(3_000_000) for _ in range(3)]
+    by_digest = {name(data): data for data in files}
+
+    class Repository:
+        def __init__(self, address: str, *, lies: bool) -> None:
+            self.address, self.asked, self.lies = address, 0, lies
+
+        def blob(self, digest: str) -> Source:
+            data = by_digest[digest]
+            content = bytes(len(data)) if self.lies else data
+
+            @contextlib.contextmanager
+            def part(start: int, end: int) -> Iterator[Opened]:
+                self.asked += 1
+                yield Opened(reader=Breaks(content[start:end]), offset=start, total=len(content))
+
+            @contextlib.contextmanager
+            def open_(offset: int, _origin: Origin) -> Iterator[Opened]:
+                yield Opened(reader=Breaks(content[offset:]), offset=offset, total=len(content))
+
+            return Source(address=self.address, open=open_, part=part)
+
+    honest, liar = Repository("oci://r/a", lies=False), Repository("oci://r/b", lies=True)
+    layers = tuple(
+        Layer(digest=digest, size=len(data), media_type="", path=f"{number}.bin")
+        for number, (digest, data) in enumerate(by_digest.items())
+    )
+    manifest = Manifest(config=layers[0], layers=layers, annotations={})
+    repositories: Any = [honest, liar]
+    artifact = outside.Artifact(
+        repositories=repositories, manifest=manifest, job=job_for(store), stop=threading.Event()
+    )
+    asked = []
+    for digest in by_digest:
+        with store.locked(digest, cancelled=bool):
+            artifact.file(Wanted(digest=digest, size=3_000_000))
+        assert store.find(digest) is not None
+        asked.append(liar.asked)
+    assert asked[0] > 0 and asked[-1] == asked[0]
 
 
 # -- all of it at once ------------------------------------------------------------------------------------------------
