@@ -50,13 +50,14 @@ from edgeward.fleet.sites import membership
 
 from . import activation, podtemplate, surge
 from .disruption import protection, users_budgets
+from .document import config_revision, told_models
 from .memory import with_refused
 from .merge import contains
 from .policy import forbidden
 from .queue import KeyQueue
 from .remembering import Remembering
 from .removal import Removal
-from .render import Child, children, config_name, config_revision, peers_name, placement_name, told_models
+from .render import Child, children, config_name, peers_name, placement_name
 from .report import is_ready, node_of, stamped, status
 from .runtimes import Runtimes
 from .settings import MANAGER, AgentSettings

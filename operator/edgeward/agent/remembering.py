@@ -12,8 +12,9 @@ from edgeward.cluster.client import ApiError, Client
 from edgeward.cluster.resources import CONFIG_MAPS, Object
 
 from . import activation, memory
+from .document import config_revision, told_models
 from .fallback import Fallbacks
-from .render import config_name, config_revision, told_models
+from .render import config_name
 from .settings import MANAGER
 from .wanted import identity, read_assignment
 from .watches import looked

@@ -13,9 +13,9 @@ import aiohttp
 from edgeward.api.common import parse_time
 from edgeward.cluster.resources import Object
 
+from .document import CONTRACT
 from .exposition import Page, read
 from .podtemplate import PORT
-from .render import CONTRACT
 
 LARGEST_ANSWER = 256 * 1024
 LARGEST_PAGE = 512 * 1024

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from edgeward.agent import activation
-from edgeward.agent.render import told_models
+from edgeward.agent.document import told_models
 from tests.unit.agent.test_render import kinds, render, told
 
 AT = datetime(2026, 6, 10, 2, tzinfo=UTC).timestamp()

@@ -13,7 +13,7 @@ import jsonschema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeward.agent.render import told_models
+from edgeward.agent.document import told_models
 from edgeward.agent.wanted import identity, without
 from edgeward.api.assignment import AssignedModel, Assignment
 from edgeward_runtime.config import parse as read_by_runtime
