@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edgeward.api.assignment import Activation, AssignedModel, Assignment, LocalGate
 from edgeward.fleet.model import ModelVersion, parameters_hash
-from edgeward.rollout.step import SiteStep
+from edgeward.rollout.site_step import SiteStep
 
 NEW = ("Canary", "Stable")
 """roles that the new version may have, the first that there is"""

@@ -47,7 +47,8 @@ from edgeward.hub import capture, offload
 from edgeward.hub.guarded import guarded
 from edgeward.placement.model import JobPlan, Plan
 from edgeward.rollout.pods import JobPodStep
-from edgeward.rollout.step import ReleaseStep, RolloutStep, SiteStep
+from edgeward.rollout.site_step import SiteStep
+from edgeward.rollout.step import ReleaseStep, RolloutStep
 from edgeward.rollout.variants import Grounds, digests, lowered
 
 

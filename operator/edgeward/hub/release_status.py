@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from edgeward.api.common import Condition
 from edgeward.api.conditions import ConditionType, Reason, remove_condition, set_condition, set_outcome
 from edgeward.api.modelrelease import ModelRelease, ModelReleaseStatus, ReleaseException, ReleaseSites, RolloutStatus
-from edgeward.rollout.step import ReleaseStep, SiteState
+from edgeward.rollout.site_step import SiteState
+from edgeward.rollout.step import ReleaseStep
 
 from .verdict import Verdict
 

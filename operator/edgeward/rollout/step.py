@@ -8,58 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
-from edgeward.api.assignment import Activation, LocalGate, Watch
 from edgeward.api.common import format_time
 from edgeward.api.modelrelease import GateStatus, RefusedVersion, ReleasedVersion, RolloutStatus, TrackedVersion
 from edgeward.fleet import windows
-from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, Site, SiteModels
+from edgeward.fleet.model import Fleet, Job, ModelVersion, Release, Site, SiteModels
 from edgeward.rollout import gated, looks, podmemory, recall, waved
 from edgeward.rollout.machine import advance
 from edgeward.rollout.model import Decision, Hold, Phase, Progress, Question, Told
-from edgeward.rollout.variants import Ground, Grounds, at_site, described, lifted, lowered
-
-
-class SiteState(StrEnum):
-    UPDATED = "Updated"
-    PENDING = "Pending"
-    FAILED = "Failed"
-    OFFLINE = "Offline"
-
-
-@dataclass(frozen=True, slots=True)
-class SiteStep:
-    """One (job, site) of a release."""
-
-    job: str
-    """namespace/name"""
-    site: str
-    state: SiteState
-    told: ModelVersion | None
-    """what the site should be told from now on"""
-    serves: ServedModel | None
-    """what it serves; None when nothing"""
-    reason: str = ""
-    message: str = ""
-    beside: ModelVersion | None = None
-    """the new version as a canary, with its share of the requests and the share it gets copies of, per cent"""
-    traffic: int = 0
-    mirror: int = 0
-    version: ModelVersion | None = None
-    """the release's version that `told` is an artifact of"""
-    watch: Watch | None = None
-    """what the site is to report while its wave bakes"""
-    local_gates: tuple[LocalGate, ...] | None = None
-    """what the site checks of the new version by itself; None: whatever it was told of the one that it has"""
-    previous: ModelVersion | None = None
-    """what the site goes back to by itself from `told`; None beside a canary, whose way back is `told`"""
-    variant: str = ""
-    """how a person tells the variant of the target that the site takes, "" for the main artifact"""
-    activation: Activation | None = None
-    """when the site may begin to serve the new version; None: at once, as every way back"""
-    staged: bool = False
-    """the new version is on the site's disks, and waits for its moment"""
+from edgeward.rollout.site_step import SiteState, SiteStep, at_once, state_of, target_of, whole_of
+from edgeward.rollout.variants import Ground, Grounds, at_site, lowered
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +87,9 @@ def step(fleet: Fleet) -> RolloutStep:
         questions: tuple[Question, ...] = ()
         known = waved.versions(release, grounds)
         attempt = recall.attempt_in_force(release) if release.target is not None else 0
-        if _target(release) is None or (release.rollout is None and not waved.has_a_say(release)):
+        if target_of(release) is None or (release.rollout is None and not waved.has_a_say(release)):
             steps = [
-                _site(models, release, connected, jobs.get(models.job), known=known, ground=grounds.of(models))
+                at_once(models, release, connected, jobs.get(models.job), known=known, ground=grounds.of(models))
                 for models in release.sites
             ]
         else:
@@ -161,12 +119,8 @@ def _wants_target(job: Job | None, release: Release) -> bool:
     """A job with a problem may want it: what its spec says cannot be told, so it is not called done."""
     if job is None or job.pinned:
         return False
-    target = _target(release)
+    target = target_of(release)
     return job.problem is not None or target is None or job.model_digest == target.digest
-
-
-def _target(release: Release) -> ModelVersion | None:
-    return None if release.problem else release.target
 
 
 def _waved(
@@ -189,11 +143,11 @@ def _waved(
     for models in release.sites:
         ground = grounds.of(models)
         if not _takes_part(jobs.get(models.job), release):
-            steps.append(_site(models, release, connected, jobs.get(models.job), known=known, ground=ground))
+            steps.append(at_once(models, release, connected, jobs.get(models.job), known=known, ground=ground))
             continue
         said = decision.told.get(models.site) or _beside_it(models, decision, known, ground)
         has = at_site(models)
-        whole = known.get(said.version) if said.version is not None else _whole(models, known, ground)
+        whole = known.get(said.version) if said.version is not None else whole_of(models, known, ground)
         other = known.get(said.beside) if said.beside is not None else None
         told = lowered(whole, ground, has=has) if whole is not None else None
         beside = lowered(other, ground, has=has) if other is not None else None
@@ -201,7 +155,7 @@ def _waved(
             # Other parameters under the same version, or a variant that both versions have: answers and paths could not
             # tell the two apart.
             whole, told, beside = other, beside, None
-        state = _state(
+        state = state_of(
             models,
             release,
             connected,
@@ -242,7 +196,7 @@ def held(progress: Progress, release: Release) -> bool:
 
 def _beside_it(models: SiteModels, decision: Decision, known: Mapping[str, ModelVersion], ground: Ground) -> Told:
     """For where the job has no replica: what it has, unless that was taken back."""
-    has = _whole(models, known, ground)
+    has = whole_of(models, known, ground)
     gone = {one.version for one in decision.refused}
     return Told(version=decision.stable if has is None or has.identity in gone else has.identity)
 
@@ -261,7 +215,7 @@ def _counted(models: SiteModels, release: Release, item: SiteStep, attempt: int)
 
 def _timed(item: SiteStep, release: Release, site: Site | None, decision: Decision | None, *, now: float) -> SiteStep:
     """With when the site may begin to serve the new version, if it is told one. The way back waits for nothing."""
-    target = _target(release)
+    target = target_of(release)
     new = item.beside if item.beside is not None else item.told
     is_target = item.beside is not None or (
         target is not None and item.version is not None and item.version.identity == target.identity
@@ -292,7 +246,7 @@ def _unknown_zone(name: str) -> str:
 
 
 def _takes_part(job: Job | None, release: Release) -> bool:
-    target = _target(release)
+    target = target_of(release)
     if job is None or job.pinned or job.problem is not None:
         return False
     return target is not None and job.model_digest == target.digest
@@ -307,7 +261,7 @@ def _release(
     *,
     now: float,
 ) -> ReleaseStep:
-    target = _target(release)
+    target = target_of(release)
     if target is not None:
         attempt = decision.progress.attempt if decision is not None else recall.attempt_in_force(release)
         target = replace(target, attempt=attempt)
@@ -341,96 +295,3 @@ def _release(
         refused=waved.still_refused(release),
         history=waved.history(target if finished else None, release, now=now),
     )
-
-
-def _whole(models: SiteModels, known: Mapping[str, ModelVersion], ground: Ground) -> ModelVersion | None:
-    """The release's version that the site was told."""
-    return lifted(models.told, known.values(), ground) if models.told is not None else None
-
-
-def _site(
-    models: SiteModels,
-    release: Release,
-    connected: set[str],
-    job: Job | None,
-    *,
-    known: Mapping[str, ModelVersion],
-    ground: Ground,
-) -> SiteStep:
-    told, target = models.told, _target(release)
-    version = _whole(models, known, ground)
-    held = release.paused and told is not None
-    problem = job.problem if job else None
-    # A job whose pin does not match the target keeps what it was told; see edgeward.fleet.build. So does one with a
-    # problem: its Assignments are left alone.
-    if job is not None and job.pinned:
-        # What it names, whatever the release does; what it has while nobody knows what it names.
-        if job.pin is not None and not problem:
-            told, version = lowered(job.pin, ground, has=at_site(models)), job.pin
-    elif target is not None and not held and not problem and job is not None and job.model_digest == target.digest:
-        told, version = lowered(target, ground, has=at_site(models)), target
-    return _state(models, release, connected, told=told, version=version, ground=ground, problem=problem)
-
-
-def _state(
-    models: SiteModels,
-    release: Release,
-    connected: set[str],
-    *,
-    told: ModelVersion | None,
-    version: ModelVersion | None,
-    ground: Ground,
-    problem: Problem | None,
-    waits: str = "",
-) -> SiteStep:
-    """How far a site is that is told `told`, an artifact of `version`, from now on. `waits`: what a rollout in waves
-    waits for; nothing once it has gone back."""
-    whole, has = _target(release), at_site(models)
-    target = lowered(whole, ground, has=has) if whole is not None else None
-    variant = described(whole, target.digest) if whole is not None and target is not None else ""
-    serves = next((model for model in models.served if model.serving), None)
-
-    def says(state: SiteState, reason: str = "", message: str = "") -> SiteStep:
-        return SiteStep(
-            job=models.job,
-            site=models.site,
-            told=told,
-            serves=serves,
-            state=state,
-            reason=reason,
-            message=message,
-            version=version,
-            variant=variant,
-            staged=told is not None and models.waits(told),
-        )
-
-    if told is None:
-        return says(SiteState.PENDING, reason="NoRunnableModel", message="no version is known")
-    here = recall.fell_back(models, recall.counted(told, models, told, 0))
-    if here is not None and models.site in connected:
-        return says(SiteState.FAILED, reason=f"{here.step}Failed", message=here.reason)
-    wanted = target is not None and (told.digest, told.parameters) == (target.digest, target.parameters)
-    of_told = next((model for model in models.served if model.of(told)), None)
-    # A policy that came after the version: it serves on, and is not what was asked for.
-    distrusted = of_told is not None and of_told.serving and of_told.refused_step == "Signature"
-    if target is not None and wanted and of_told is not None and of_told.serving and not distrusted:
-        others = [model for model in models.served if model.serving and not model.of(told)]
-        if not others:
-            return says(SiteState.UPDATED)
-    if models.site not in connected:
-        return says(SiteState.OFFLINE, reason="SiteDisconnected", message="catches up when it is back")
-    if of_told is not None and of_told.refused_step and (distrusted or not of_told.serving):
-        return says(
-            SiteState.FAILED,
-            reason=f"{of_told.refused_step}Failed",
-            message=f"{of_told.refused_reason}: {of_told.refused_message}",
-        )
-    if problem is not None:
-        return says(SiteState.PENDING, reason=problem.reason, message=f"{models.job}: {problem.message}")
-    if target is not None and not wanted:
-        if release.paused:
-            return says(SiteState.PENDING, reason="Paused", message="spec.paused holds this site")
-        if not waits:
-            return says(SiteState.PENDING, reason="RolledBack", message=f"keeps {told.version}, see status.refused")
-        return says(SiteState.PENDING, reason="WaitingForSites", message=f"its wave has not come: {waits}"[:1024])
-    return says(SiteState.PENDING, reason="RollingOut", message="on its way")

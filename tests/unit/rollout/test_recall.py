@@ -9,7 +9,7 @@ import pytest
 
 from edgeward.api.assignment import RefusedHere
 from edgeward.fleet.model import ModelVersion, ServedModel
-from edgeward.rollout.step import SiteState
+from edgeward.rollout.site_step import SiteState
 
 from .test_waved import V1, V2, Town
 

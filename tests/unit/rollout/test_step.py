@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Problem, Release, ServedModel, Site, SiteModels
-from edgeward.rollout.step import ReleaseStep, SiteState, step
+from edgeward.rollout.site_step import SiteState
+from edgeward.rollout.step import ReleaseStep, step
 
 V1 = ModelVersion("m", "1", f"sha256:{1:064x}", ("https://m/1",))
 V2 = ModelVersion("m", "2", f"sha256:{2:064x}", ("https://m/2",))

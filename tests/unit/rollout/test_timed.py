@@ -11,7 +11,8 @@ import pytest
 from edgeward.api.modelrelease import Rollout, Window
 from edgeward.fleet import windows
 from edgeward.fleet.model import ServedModel, parameters_hash
-from edgeward.rollout.step import ReleaseStep, SiteState
+from edgeward.rollout.site_step import SiteState
+from edgeward.rollout.step import ReleaseStep
 from tests.unit.rollout.test_waved import V1, V2, Town
 
 EVENING = datetime(2026, 6, 10, 20, tzinfo=UTC).timestamp()

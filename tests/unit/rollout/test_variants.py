@@ -13,7 +13,8 @@ from edgeward.api.modelrelease import Rollout as AskedRollout
 from edgeward.api.modelrelease import Wave as AskedWave
 from edgeward.fleet.model import Fleet, Job, ModelVersion, Node, Release, Resources, ServedModel, Site, SiteModels
 from edgeward.fleet.names import pool_name
-from edgeward.rollout.step import SiteState, step
+from edgeward.rollout.site_step import SiteState
+from edgeward.rollout.step import step
 from edgeward.rollout.variants import Ground, Grounds, described, digests, lifted, lowered, taken
 
 GIB = 2**30
