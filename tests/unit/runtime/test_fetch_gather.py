@@ -8,7 +8,6 @@ import hashlib
 import random
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
