@@ -241,3 +241,39 @@ def test_a_retry_holds_although_the_memory_cannot_be_written() -> None:
         assert served(api) == [("2", "Stable", 1)]
 
     asyncio.run(story())
+
+
+def test_a_site_that_went_back_and_waits_for_a_moment_writes_nothing_in_an_idle_minute() -> None:
+    async def story() -> None:
+        nightly = {"windows": [{"start": "02:00", "duration": "1h"}]}
+        of_before = RefusedHere(identity=NEW, digest=NEW, version="2", scope="Site", step="Gate", reason="r", at=AT)
+        body = memory.written(None, site="edge", namespace="edgeward", entries={"shop.m": [of_before]})
+        newest = {"name": "m", "version": "3", "digest": "sha256:" + "c" * 64, "sources": SOURCES}
+        raw = assigned()
+        raw["spec"]["models"] = [{**newest, "activation": nightly, "localGates": [GATE]}, *raw["spec"]["models"][1:]]
+        raw["spec"]["nodes"] = [{"name": "n1", "replicas": 1}, {"name": "n2", "replicas": 1}]
+        api = Kept(raw)
+        meta = {**body["metadata"], "resourceVersion": "1"}
+        agent = the_agent(
+            api, (NODES, node("n2")), (PODS, a_pod("q", on="n2")), (CONFIG_MAPS, {**body, "metadata": meta})
+        )
+        noon = 1_798_804_800.0
+        clock = [noon]
+        agent._clock = lambda: clock[0]
+        for uid in ("uid-p", "uid-q"):
+            agent.runtimes.of(NAME).answers[uid] = {**answer((OLD, counted(7))), "revision": 99}
+        await both(agent)
+        await both(agent)
+        assert served(api) == [("1", "Stable", 0), ("3", "Staged", 0)]
+        api.done.clear()
+        for second in range(60):
+            clock[0] = noon + second
+            for uid in ("uid-p", "uid-q"):
+                agent.runtimes.of(NAME).answers[uid] = {**answer((OLD, counted(8 + second))), "revision": 99}
+            await both(agent)
+        assert api.done == []
+        clock[0] = noon + 14 * 3600 + 1
+        await both(agent)
+        assert served(api) == [("3", "Stable", 0)]
+
+    asyncio.run(story())
