@@ -114,7 +114,7 @@ def test_each_site_has_its_own_and_one_that_comes_gets_its_own(
         # The label that makes it a site is taken off: what it had goes, and nothing else does.
         world.api.patch(f"/api/v1/nodes/{q}", {"metadata": {"labels": {"edgeward.dev/site": "shop-r"}}})
         eventually(lambda: world.scheduled_on(namespace, "tills") == [p, p], what="the site's own are gone")
-        assert before == world.uids(namespace)
+        eventually(lambda: before == world.uids(namespace), what="they have ended, and nothing else has")
         world.await_ready(namespace, "tills")
     finally:
         world.clear(namespace)  # while there is a node that says that a pod has ended
