@@ -36,11 +36,11 @@ class Parts:
 
 def parts(assignment: Assignment, *, told: Iterable[Mapping[str, Any]], now: float) -> Parts:
     """told: the entries of the models.json that there is now. What has begun once stays, though its window closes: it
-    is told as Stable there."""
-    present = list(told)
+    is told as Stable there. Not so what was refused and is to be tried again: that begins anew."""
+    models = assignment.spec.models
+    present = [one for one in told if not _tried_again(one, models, assignment.status.models)]
     result: list[Part] = []
     moments: list[float] = []
-    models = assignment.spec.models
     for model in models:
         if model.role == "Previous":
             continue
@@ -99,6 +99,19 @@ def _has_begun(
         and len(served) == 1
         and served[0].digest == model.digest
         and served[0].parameters in (None, parameters_hash(model.parameters))
+    )
+
+
+def _tried_again(entry: Mapping[str, Any], models: Sequence[AssignedModel], reported: Sequence[ModelStatus]) -> bool:
+    """Whether the pods refused it, and are told of a later attempt now."""
+    return any(
+        one.refused is not None
+        and not one.serving
+        and one.digest == model.digest
+        and one.parameters in (None, parameters_hash(model.parameters))
+        for model in models
+        if _is(model, entry) and model.attempt > int(entry.get("attempt") or 0)
+        for one in reported
     )
 
 

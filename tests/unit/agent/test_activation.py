@@ -115,6 +115,25 @@ def test_without_its_config_map_a_site_goes_by_what_its_pods_serve():
     assert [(part.model.version, part.role) for part in found.parts] == [("1.2", "Stable")]
 
 
+def test_a_retry_of_what_was_refused_waits_for_its_moment_as_the_first_try_did():
+    """It had begun, but nothing serves it: a retry at noon switched a site whose window is at night."""
+    refused = {"step": "Golden", "reason": "GoldenMismatch", "at": "2026-06-10T02:00:05Z"}
+    said = {"name": "m", "version": "1.2", "digest": NEW["digest"], "state": "Failed", "refused": refused}
+
+    def roles_of_retry(serving: bool, *models: dict[str, Any]) -> list[tuple[str, str]]:
+        begun = document(*models, now=AT)
+        again = told(models=[{**one, "attempt": 1} if one["version"] == "1.2" else one for one in models])
+        models_said = [{**said, "serving": True} if serving else said]
+        again = again.model_copy(update={"status": again.status.model_validate({"models": models_said})})
+        found = activation.parts(again, told=begun["models"], now=AT + 10 * 3600)
+        return sorted((part.model.version, part.role) for part in found.parts)
+
+    canary = model("1.2", "Canary", traffic="10%", activation=NIGHTLY)
+    assert roles_of_retry(False, *WAITS) == [("1.1", "Stable"), ("1.2", "Staged")]
+    assert roles_of_retry(False, OLD, canary) == [("1.1", "Stable"), ("1.2", "Staged")]
+    assert roles_of_retry(True, *WAITS) == [("1.2", "Stable")], "some of its pods serve it"
+
+
 def test_in_a_time_zone_that_nobody_knows_nothing_switches():
     new = model("1.2", activation={**NIGHTLY, "timeZone": "Mars/Olympus"})
     found = activation.parts(told(models=[new, model("1.1", "Previous")]), told=(), now=AT)
