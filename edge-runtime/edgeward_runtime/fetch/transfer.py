@@ -84,6 +84,9 @@ def transfer(wanted: Wanted, source: Source, job: Job) -> None:
                 furthest = partial.size
                 wait(backoff(1, job.jitter()), cancelled=job.cancelled, sleep=job.sleep)
             except Refusal as refusal:
+                if refusal.reason == "DiskFull" and partial.islands:
+                    partial.islands.clear()  # of an earlier try; in order none are needed
+                    continue
                 if refusal.reason == "DiskFull" and job.store.free(_missing(partial, wanted)):
                     continue
                 if refusal.reason in ("DigestMismatch", "TooLarge"):

@@ -352,8 +352,11 @@ def test_what_the_store_had_is_counted_over_all_files(tmp_path: Path) -> None:
     assert job.counts.reused == 1_000 + len(CONTENT) - job.counts.received
 
 
-def test_what_came_out_of_order_needs_no_room_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a disk that has room for the file and hardly more."""
+@pytest.mark.parametrize("parts", [True, False])
+def test_what_came_out_of_order_needs_no_room_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: bool
+) -> None:
+    """On a disk that has room for the file and hardly more; also where the rest comes plainly, from a peer perhaps."""
     store = Store(tmp_path)
     write = Partial.write
 
@@ -368,7 +371,7 @@ def test_what_came_out_of_order_needs_no_room_twice(tmp_path: Path, monkeypatch:
         partial.write(CONTENT[:600_000])
         partial.islands.append(700_000, CONTENT[700_000:])
     monkeypatch.setattr(Partial, "write", full)
-    brought(store, [Gives()], Known(), job_for(store))
+    brought(store, [Gives(parts=parts)], Known(), job_for(store))
     assert right(store)
 
 
