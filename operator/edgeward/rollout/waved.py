@@ -209,7 +209,8 @@ def _member(
         name=name,
         labels=labels,
         connected=connected,
-        told=_one(told, besides=target.identity),
+        # What comes to a site that has it already, follows.
+        told=target.identity if target.identity in told else _one(told, besides=target.identity),
         base=_one(base, besides=target.identity),
         serves=_one(set(serves.values()), besides=target.identity),
         refused=refusals[0] if refusals else "",

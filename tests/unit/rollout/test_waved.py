@@ -201,3 +201,21 @@ def test_a_site_is_staged_where_one_job_waits_and_the_other_serves() -> None:
         (said,) = step(Fleet(now=now, sites=tuple(town.sites), jobs=jobs, releases=(release,))).releases
         town.release = replace(town.release, remembered=said.remembered)
     assert said.remembered is not None and said.remembered.phase == "Rolling", "it waits for its moment alone"
+
+
+def test_a_second_job_that_comes_to_a_site_does_not_take_the_first_one_back() -> None:
+    """The site's wave had passed. It was told the version before again, for both, until the last wave."""
+    town = Town()
+    (canary,) = [one.site for one in town.step().sites if one.beside is not None]
+    town.change()
+    town.step()
+    town.now += 60
+    town.step()
+    assert town.told()[canary] == "2" and "1" in town.told().values()
+    jobs = tuple(Job("shop", name, name, model_name="m", model_digest=V2.digest) for name in ("signs", "other"))
+    second = replace(
+        town.models[canary], job="shop/other", told=V1, served=(ServedModel(V1.digest, "1", serving=True),)
+    )
+    release = replace(town.release, sites=(*town.models.values(), second))
+    said = step(Fleet(now=town.now, sites=tuple(town.sites), jobs=jobs, releases=(release,)))
+    assert said.told("shop/signs", canary) == said.told("shop/other", canary) == V2
