@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +15,7 @@ MOST = 32
 """versions that are looked at before it is given up; the newest first"""
 MOST_VARIANTS = 16
 _PLACES = ("edge", "fog", "cloud")
+_NAME = re.compile(r"[A-Za-z0-9]([-+._A-Za-z0-9]{0,61}[A-Za-z0-9])?")  # what a release takes for a version
 # They say that a version is not to be had, and nothing of the others. Anything else ends the look: an older version is not
 # taken because the registry broke while it gave the newest.
 _OF_A_VERSION = (
@@ -95,7 +97,7 @@ def newest(
     when the registry does not answer."""
     tags = repository.tags()
     passed_over: list[str] = []
-    candidates = wanted.newest_first(tags)
+    candidates = wanted.newest_first(tag for tag in tags if _NAME.fullmatch(tag))
     found = Found()
     for tag in candidates[:MOST]:
         digest, why = _taken(repository, tag, signature, verified)
@@ -185,4 +187,7 @@ def match_of(tag: str, version: str) -> VariantMatch | None:
         if key == "tier" and value not in _PLACES:
             return None
         said[key] = value
-    return VariantMatch.model_validate(said)
+    try:
+        return VariantMatch.model_validate(said)
+    except ValueError:  # whoever may push a tag must not end the following of all others
+        return None

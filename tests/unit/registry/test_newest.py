@@ -78,6 +78,13 @@ def test_the_newest_that_matches() -> None:
     assert look(shelf("latest", "2.0.0")) == Found()
 
 
+@pytest.mark.parametrize("odd", ["1.0.1-" + "a" * 60, "1.0.1-a-", "1.0.0_arch-" + "x" * 64])
+def test_a_tag_that_no_release_can_name_is_none(odd: str) -> None:
+    found = look(shelf("1.0.0", odd), ">=1.0.1-0 || 1.x")
+    assert (found.version, found.variants) == ("1.0.0", ())
+    tracked(found.version)
+
+
 def test_a_newer_one_that_nobody_signed_is_passed_over_and_named() -> None:
     found = look(shelf("1.2.0", "1.3.0", "1.4.0", signed="1.2.0 1.3.0"), signature=REQUIRE)
     assert (found.version, found.passed_over) == ("1.3.0", ("1.4.0: SignatureMissing",))
