@@ -308,4 +308,6 @@ def test_a_word_to_a_rollout_and_what_becomes_of_it(jane: Person, jobs: str, wor
     assert "has no spec.rollout" in jane("release", "abort", "reader", "-n", jobs, code=Exit.INPUT).stderr
     jane("release", "retry", "reader", "-n", jobs)
     release = world.api.get(f"/apis/edgeward.dev/v1alpha1/namespaces/{jobs}/modelreleases/reader")
-    assert release["status"]["rollout"]["attempt"] == 1, "a version that a site refused can be tried again without waves"
+    assert release["status"]["rollout"]["attempt"] == 1, (
+        "a version that a site refused can be tried again without waves"
+    )

@@ -304,9 +304,7 @@ class ModelStatus(Model):
     refused: Refusal | None = Field(None, description="Why it is not tried again here until told.")
     warning: Refusal | None = Field(None, description="What policy Require would have refused it for.")
     bytes: NonNegative | None = Field(None, description="Bytes of its files.")
-    received: NonNegative | None = Field(
-        None, description="Bytes of it that came to the site."
-    )
+    received: NonNegative | None = Field(None, description="Bytes of it that came to the site.")
     shared: NonNegative | None = Field(None, description="Bytes that nodes of the site got from each other.")
     seconds: Decimal | None = Field(None, description="Seconds from the order to serving.")
 
