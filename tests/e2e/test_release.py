@@ -132,3 +132,24 @@ def test_a_release_that_is_taken_back_serves_the_old_version_from_the_sites_own_
     wait("version 1 released again", lambda: bench.ready("mr").get("reason") == "Released", seconds=40)
     assert bench.answers() == [("1", 2.0), ("1", 2.0)]
     assert bench.identities() == before
+
+
+def test_other_parameters_of_a_version_are_live_in_the_same_processes(bench: Bench) -> None:
+    def live() -> set[str]:
+        found = set()
+        for pod in bench.pods():
+            url = f"http://{pod['status']['podIP']}:8080/edgeward/v1/status"
+            with urllib.request.urlopen(url, timeout=5) as response:
+                models = json.load(response)["models"]
+            found |= {model.get("parameters", "") for model in models if model["serving"]}
+        return found
+
+    bench.release("2", "v2.onnx", onnx_models.digest(GOOD_2))
+    wait("version 2 released", lambda: bench.ready("mr").get("reason") == "Released", seconds=60)
+    before, pods = live(), bench.identities()
+    parameters = {"capture": {"lowConfidence": 0.7}}
+    bench.space.release(NAME, "v2.onnx", onnx_models.digest(GOOD_2), version="2", parameters=parameters)
+    wait("they are live", lambda: len(live()) == 1 and live() != before, seconds=30)
+    wait("they are released", lambda: bench.ready("mr").get("reason") == "Released", seconds=30)
+    assert bench.identities() == pods
+    assert bench.answers() == [("2", 3.0)] * 2

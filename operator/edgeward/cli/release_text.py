@@ -83,7 +83,7 @@ def _waves(release: ModelRelease, page: Page, *, now: float) -> list[str]:
             state = f"baking for {_length(now - parse_time(said.baking_since))}"
         else:
             state = "changing"
-        rows.append([str(number + 1), wave.name, _of(wave), wave.traffic or "100%", wave.bake or "-", state])
+        rows.append([str(number + 1), wave.name, _of(wave), _traffic(wave), wave.bake or "-", state])
     lines = ["", page.title("waves"), *page.table(["#", "NAME", "SITES", "TRAFFIC", "BAKE", "STATE"], rows)]
     if said.waits_for and said.phase in ("Rolling", "Baking"):
         lines += page.wrap(f"waits for {said.waits_for}", indent="  ", hang="  ")
@@ -100,6 +100,13 @@ def _gates(release: ModelRelease, page: Page) -> list[str]:
         rows.append([name, outcome, str(gate.samples), str(gate.passes), str(gate.failures), gate.message or "-"])
     header = ["NAME", "OUTCOME", "SAMPLES", "PASSES IN A ROW", "FAILURES", "WHY"]
     return ["", page.title("gates"), *page.table(header, rows, right=frozenset({2, 3, 4}))]
+
+
+def _traffic(wave: Wave) -> str:
+    """What the new version gets while the wave is watched."""
+    copies = f"{wave.mirror}% copied" if wave.mirror else ""
+    answers = wave.traffic or ("" if copies else "100%")
+    return ", ".join(part for part in (answers, copies) if part)
 
 
 def _of(wave: Wave) -> str:

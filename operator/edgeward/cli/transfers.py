@@ -38,8 +38,9 @@ def transfers(release: ModelRelease, assignments: Iterable[Assignment]) -> list[
         wanted = {model.digest for model in one.spec.models if model.name == release.name and model.role != "Previous"}
         if one.spec.job.namespace != release.namespace or not wanted:
             continue
-        # Of a canary both versions are wanted: the one that is not the version before is what moves.
-        moving = wanted - {release.status.current_digest} or wanted
+        # Beside a canary, and after a way back, sites have the version before as well: that one does not move.
+        current, target = release.status.current_digest, release.status.target_digest
+        moving = wanted - {current} if current != target else wanted
         for model in one.status.models:
             if model.digest in moving and model.received is not None:
                 before = found.get(one.spec.site)
