@@ -35,12 +35,14 @@ AIMS = {
 def page(result: dict[str, Any]) -> str:
     figures, notes, machine = result["figures"], result["notes"], result["machine"]
     rows = [
-        f"| `{name}` | {_text(figures.get(name))} | {aim or '-'} | {what} | {notes.get(name, '')} |"
+        f"| `{name}` | {page_release.text(figures.get(name))} | {aim or '-'} | {what} | {notes.get(name, '')} |"
         for name, (aim, what) in AIMS.items()
     ]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(result["versions"].items()))
     others = ", ".join(
-        f"`{name}` {_text(value)}" for name, value in sorted(figures.items()) if name not in AIMS and value is not None
+        f"`{name}` {page_release.text(value)}"
+        for name, value in sorted(figures.items())
+        if name not in AIMS and value is not None
     )
     return f"""# Benchmarks
 
@@ -114,10 +116,10 @@ def placement(result: dict[str, Any]) -> str:
     ages = sorted({int(key.split("_")[2]) for key in figures if key.startswith("stale_misses_")})
     kinds = {"": "Edgeward", "_missing_is_zero": "missing is zero", "_age_ignored": "age ignored"}
     stale = [
-        f"| {what} | {' | '.join(_text(figures.get(f'stale_misses_{a}{k}')) for a in ages)} |"
+        f"| {what} | {' | '.join(page_release.text(figures.get(f'stale_misses_{a}{k}')) for a in ages)} |"
         for k, what in kinds.items()
     ]
-    missed = [f"`{key}` {_text(figures.get(key))} (aim {aim})" for key, aim in PLACEMENT_AIMS.items()]
+    missed = [f"`{key}` {page_release.text(figures.get(key))} (aim {aim})" for key, aim in PLACEMENT_AIMS.items()]
     told = [f"`{key}`: {note}" for key, note in sorted(notes.items())]
     return f"""
 ## Placement
@@ -171,7 +173,7 @@ LIVE_AIMS = {
 def live(result: dict[str, Any]) -> str:
     figures, notes = result["figures"], result["notes"]
     rows = [
-        f"| `{name}` | {_text(figures.get(name))} | {aim or '-'} | {what} | {notes.get(name, '')} |"
+        f"| `{name}` | {page_release.text(figures.get(name))} | {aim or '-'} | {what} | {notes.get(name, '')} |"
         for name, (aim, what) in LIVE_AIMS.items()
     ]
     failed = [text for name, text in sorted(notes.items()) if name not in LIVE_AIMS]
@@ -283,11 +285,11 @@ RUNTIME_AIMS = {
 def runtime(result: dict[str, Any]) -> str:
     figures, notes = result["figures"], result["notes"]
     rows = [
-        f"| `{name}` | {_text(figures.get(name))} | {aim or '-'} | {what} | {_short(notes.get(name, ''))} |"
+        f"| `{name}` | {page_release.text(figures.get(name))} | {aim or '-'} | {what} | {_short(notes.get(name, ''))} |"
         for name, (aim, what) in RUNTIME_AIMS.items()
     ]
     others = ", ".join(
-        f"`{name}` {_text(value)}"
+        f"`{name}` {page_release.text(value)}"
         for name, value in sorted(figures.items())
         if name not in RUNTIME_AIMS and isinstance(value, int | float)
     )
@@ -350,10 +352,6 @@ def runtime_plot(result: dict[str, Any]) -> str:
 def _beyond_run(figures: dict[str, Any], name: str) -> float | None:
     value, run = figures.get(name), figures.get("cpu_us_session_run")
     return None if value is None or run is None else round(value - run, 1)
-
-
-def _text(value: Any) -> str:
-    return "not measured" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def main() -> int:

@@ -256,16 +256,7 @@ def roll_out(
 ) -> Rolled:
     """Edit the release while clients keep asking; every answer is held against what that version answers here."""
     before = serving_pods(stage, job)
-    load = Load(
-        job,
-        urls,
-        questions()[job],
-        names(stage.models)[job],
-        expected=expected()[job],
-        versions=(old, new),
-        threads=threads,
-        tally=tally,
-    )
+    load = _load(stage, job, (old, new), urls=urls, threads=threads, tally=tally)
     found: Object = {}
     with load:
         load.go_on(seconds=STEADY_S, answers=2 * threads)
@@ -296,6 +287,28 @@ def roll_out(
     )
 
 
+def _load(
+    stage: Stage,
+    job: str,
+    versions: tuple[ModelFile, ModelFile],
+    *,
+    urls: list[str],
+    threads: int,
+    tally: Tally | None,
+) -> Load:
+    """Clients that ask the job's own questions, and know what either version answers."""
+    return Load(
+        job,
+        urls,
+        questions()[job],
+        names(stage.models)[job],
+        expected=expected()[job],
+        versions=versions,
+        threads=threads,
+        tally=tally,
+    )
+
+
 # A bad version under load ------------------------------------------------------------------------------------------
 
 
@@ -312,16 +325,7 @@ def fall_back(
     """Release a version that no check of its file finds anything wrong with; a gate has to, out of copies of what the
     clients ask meanwhile. An answer by it would count as failed."""
     before = serving_pods(stage, job)
-    load = Load(
-        job,
-        urls,
-        questions()[job],
-        names(stage.models)[job],
-        expected=expected()[job],
-        versions=(good, bad),
-        threads=threads,
-        tally=tally,
-    )
+    load = _load(stage, job, (good, bad), urls=urls, threads=threads, tally=tally)
     found: Object = {}
     with load:
         told = stage.kubectl.apply(stage.manifest(f"{job}-gated", bad), namespace=stage.namespace)

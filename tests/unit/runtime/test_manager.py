@@ -522,10 +522,8 @@ def config_of(version: str, content: bytes, revision: int) -> bytes:
     return json.dumps({"contract": 1, "revision": revision, "job": job, "models": [model]}).encode()
 
 
-def test_a_load_that_ends_the_process(world):
-    world.want("1", V1)
-    world.calls.clear()
-    bad = config_of("2", V2, 2)
+def crash(world, bad):
+    """A process ends while it loads what `bad` wants, and another one begins with that."""
     child = os.fork()
     if child == 0:
         world.load = lambda artifact, entry: os._exit(9)
@@ -536,6 +534,13 @@ def test_a_load_that_ends_the_process(world):
     world.restart()
     world.config = bad
     world.step()
+
+
+def test_a_load_that_ends_the_process(world):
+    world.want("1", V1)
+    world.calls.clear()
+    bad = config_of("2", V2, 2)
+    crash(world, bad)
     assert world.live() == "1" and world.calls == ["load 1"]
     refused = world.entry("2")["refused"]
     assert (refused["step"], refused["reason"]) == ("Load", "LoadCrashed")
@@ -889,16 +894,7 @@ def test_a_later_attempt_leaves_what_serves_alone(world):
 def test_a_later_attempt_does_not_wait_for_the_end_of_a_crashed_loads_back_off(world):
     world.want("1", V1)
     bad = config_of("2", V2, 2)
-    child = os.fork()
-    if child == 0:
-        world.load = lambda artifact, entry: os._exit(9)
-        world.config = bad
-        world.manager.step()
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    world.restart()
-    world.config = bad
-    world.step()
+    crash(world, bad)
     assert world.entry("2")["refused"]["reason"] == "LoadCrashed" and world.live() == "1"
     world.want("2", V2, revision=3, attempt=1)
     assert world.live() == "2"
